@@ -1,0 +1,1 @@
+"""The client-server API, a module for each section of the specification."""

@@ -1,0 +1,1 @@
+"""Services around rooms: the append path, creation, membership and reading."""

@@ -1,0 +1,1 @@
+"""Sync: positions in, response out."""

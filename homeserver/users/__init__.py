@@ -1,0 +1,1 @@
+"""Services around users: accounts, sessions, profiles and account data."""

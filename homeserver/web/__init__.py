@@ -1,0 +1,1 @@
+"""HTTP: declaring endpoints, routing to them, and the protocol that serves them."""

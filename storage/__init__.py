@@ -1,0 +1,1 @@
+"""Storage: one clock, one log, on SQLite or PostgreSQL."""
