@@ -1,0 +1,482 @@
+"""Room state as a persistent, content-addressed map of integers.
+
+A state is a map from `state_key_nid` to `event_nid`, both signed 64-bit integers. It is kept as
+a tree of immutable nodes, each named by a hash of its bytes, so that two states share all that
+they have in common, and equal states have equal roots.
+
+The rules:
+
+1. A map of at most 32 entries is one leaf. A larger one is a branch of up to 32 children: an
+   entry belongs to the child that the next five bits of its path select.
+2. The path of a key is the key times an odd constant modulo 2^64. That is a bijection, so any
+   two keys part after at most 13 levels, and neighbouring keys spread evenly.
+3. So the shape follows from the content alone, whatever changes led to it. A branch that falls
+   to 32 entries becomes a leaf again; branches carry their number of entries to notice this.
+4. The empty map has the root `EMPTY`, for which there is no node to store.
+
+Encoding (big-endian): a leaf is `L`, the ascending keys, their values; a branch is `B`, the
+number of entries below it, a bitmap of the children present, their hashes in order.
+
+Nodes are read through `load(hashes)`, which is called once per level, with at most `LOAD_BATCH`
+distinct hashes at a time.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from hashlib import sha256
+from typing import Protocol, TypeAlias
+
+FAN_OUT = 32
+LEAF_ENTRIES = 32
+HASH_BYTES = 16
+LOAD_BATCH = 1024
+
+_BITS = 5
+_LEAF = 0x4C  # "L"
+_BRANCH = 0x42  # "B"
+_MULTIPLIER = 0x9E3779B97F4A7C15
+_MASK = (1 << 64) - 1
+# The path is read from its high bits, which a multiplication mixes best; 13 * 5 = 65, so one
+# zero bit is added below.
+_TOP_SHIFT = 60
+_HEADER = struct.Struct(">cII")
+_LEAF_FORMATS = [struct.Struct(f">c{2 * n}q") for n in range(LEAF_ENTRIES + 1)]
+
+Load: TypeAlias = Callable[[Sequence[bytes]], Mapping[bytes, bytes]]
+_Entries: TypeAlias = dict[int, int]
+
+
+class StateTreeError(Exception):
+    """A state tree cannot be read."""
+
+
+class MissingNode(StateTreeError):
+    """A node that the tree refers to was not found. `hash` names it."""
+
+    def __init__(self, node_hash: bytes) -> None:
+        super().__init__(f"state tree node {node_hash.hex()} is missing")
+        self.hash = node_hash
+
+
+class MalformedNode(StateTreeError):
+    """The bytes stored for a node are not a node. `hash` names it."""
+
+    def __init__(self, node_hash: bytes, reason: str) -> None:
+        super().__init__(f"state tree node {node_hash.hex()} is malformed: {reason}")
+        self.hash = node_hash
+        self.reason = reason
+
+
+class NodeStore(Protocol):
+    """Something that keeps nodes; its `load` is what the functions here take."""
+
+    def load(self, hashes: Sequence[bytes]) -> Mapping[bytes, bytes]:
+        """Return the bytes of those nodes that exist, by hash."""
+
+
+def hash_node(node: bytes) -> bytes:
+    """Return the name of a node: the first 16 bytes of its SHA-256."""
+    return sha256(node).digest()[:HASH_BYTES]
+
+
+EMPTY: bytes = hash_node(b"L")
+"""The root of the empty map."""
+
+
+def get(root: bytes, keys: Iterable[int], load: Load) -> dict[int, int]:
+    """Return the entries of `keys` that the map has.
+
+    Raises MissingNode or MalformedNode.
+    """
+    found: dict[int, int] = {}
+    shift = _TOP_SHIFT
+    # What is wanted below each node of this level, as (path, key).
+    wanted = {root: [(_path(key), key) for key in keys]}
+    while wanted:
+        nodes = _load(wanted, load)
+        below: dict[bytes, list[tuple[int, int]]] = {}
+        for node_hash, pairs in wanted.items():
+            node = nodes[node_hash]
+            if node[0] == _LEAF:
+                entries = _entries(node)
+                found.update((key, entries[key]) for _, key in pairs if key in entries)
+                continue
+            for pair in pairs:
+                child = _child(node, (pair[0] >> shift) & 31)
+                if child is not None:
+                    below.setdefault(child, []).append(pair)
+        wanted = below
+        shift -= _BITS
+    return found
+
+
+def count(root: bytes, load: Load) -> int:
+    """Return the number of entries of the map; reads one node."""
+    node = _load([root], load)[root]
+    return _size(node)
+
+
+def items(root: bytes, load: Load) -> Iterator[tuple[int, int]]:
+    """Yield every (key, value) of the map, in no particular order.
+
+    Memory stays bounded by the batch size, whatever the size of the map.
+    Raises MissingNode or MalformedNode.
+    """
+    waiting = [root]
+    while waiting:
+        batch = waiting[-LOAD_BATCH:]
+        del waiting[-LOAD_BATCH:]
+        for node in _load(batch, load).values():
+            if node[0] == _LEAF:
+                yield from _entries(node).items()
+            else:
+                waiting.extend(_children(node).values())
+
+
+def build(mapping: Mapping[int, int]) -> tuple[bytes, dict[bytes, bytes]]:
+    """Return the root of the tree of `mapping`, and its nodes by hash.
+
+    Raises ValueError for a number outside 64 bits.
+    """
+    nodes: dict[bytes, bytes] = {}
+    return _write(dict(mapping), _TOP_SHIFT, nodes), nodes
+
+
+def update(
+    root: bytes, changes: Mapping[int, int | None], load: Load
+) -> tuple[bytes, dict[bytes, bytes]]:
+    """Apply changes to a map; the value None removes a key.
+
+    Returns the new root, and the nodes on the changed paths by hash (none if nothing changed).
+    Raises MissingNode or MalformedNode, ValueError for a number outside 64 bits.
+    """
+    if not changes:
+        return root, {}
+    levels = _descend(root, changes, load)
+    nodes: dict[bytes, bytes] = {}
+    shift = _TOP_SHIFT - _BITS * (len(levels) - 1)
+    for level in reversed(levels):
+        for step in level:
+            step.apply()
+        _collapse([step for step in level if step.collapses()], load)
+        for step in level:
+            step.write_children(shift, nodes)
+        shift += _BITS
+    return levels[0][0].write(_TOP_SHIFT, nodes), nodes
+
+
+def diff(a: bytes, b: bytes, load: Load) -> dict[int, tuple[int | None, int | None]]:
+    """Return what differs between two maps: key to (value in a, value in b), None for absent.
+
+    Reads only nodes that the two do not share. Raises MissingNode or MalformedNode.
+    """
+    differences: dict[int, tuple[int | None, int | None]] = {}
+    shift = _TOP_SHIFT
+    # A side of a pair is the hash of a node, or entries where the other side is deeper.
+    pairs: list[tuple[bytes | _Entries, bytes | _Entries]] = [(a, b)] if a != b else []
+    while pairs:
+        nodes = _load([side for pair in pairs for side in pair if isinstance(side, bytes)], load)
+        below: list[tuple[bytes | _Entries, bytes | _Entries]] = []
+        for left, right in pairs:
+            left_entries = _side_entries(left, nodes)
+            right_entries = _side_entries(right, nodes)
+            if left_entries is not None and right_entries is not None:
+                _compare(left_entries, right_entries, differences)
+                continue
+            left_children = _side_children(left, left_entries, nodes, shift)
+            right_children = _side_children(right, right_entries, nodes, shift)
+            for slot in left_children.keys() | right_children.keys():
+                left_child = left_children.get(slot, EMPTY)
+                right_child = right_children.get(slot, EMPTY)
+                if left_child != right_child:
+                    below.append((left_child, right_child))
+        pairs = below
+        shift -= _BITS
+    return differences
+
+
+class _Step:
+    """One node that an update passes through."""
+
+    __slots__ = (
+        "after",
+        "before",
+        "changed",
+        "changes",
+        "children",
+        "entries",
+        "fresh",
+        "hash",
+        "visited",
+    )
+
+    def __init__(self, node_hash: bytes, changes: list[tuple[int, int, int | None]]) -> None:
+        self.hash = node_hash
+        self.changes = changes  # (path, key, new value)
+        self.before = 0  # entries below, before and after
+        self.after = 0
+        self.changed = False
+        self.entries: _Entries | None = None  # of a leaf
+        self.children: dict[int, bytes] = {}  # of a branch
+        self.visited: dict[int, _Step] = {}  # children that the update passes through
+        self.fresh: dict[int, _Entries] = {}  # entries for children that did not exist
+
+    def read(self, node: bytes, shift: int) -> Iterable[_Step]:
+        """Take in the node; return the steps below it."""
+        self.before = _size(node)
+        if node[0] == _LEAF:
+            self.entries = _entries(node)
+            return ()
+        self.children = _children(node)
+        below: dict[int, list[tuple[int, int, int | None]]] = {}
+        for change in self.changes:
+            slot = (change[0] >> shift) & 31
+            if slot in self.children:
+                below.setdefault(slot, []).append(change)
+            elif change[2] is not None:
+                self.fresh.setdefault(slot, {})[change[1]] = change[2]
+        self.visited = {slot: _Step(self.children[slot], part) for slot, part in below.items()}
+        return self.visited.values()
+
+    def apply(self) -> None:
+        """Work out the content after the update; the steps below have done so."""
+        if self.entries is not None:
+            for _, key, value in self.changes:
+                if self.entries.get(key) == value:
+                    continue
+                self.changed = True
+                if value is None:
+                    del self.entries[key]
+                else:
+                    self.entries[key] = value
+            self.after = len(self.entries)
+            return
+        self.after = self.before + sum(len(entries) for entries in self.fresh.values())
+        self.changed = bool(self.fresh)
+        for child in self.visited.values():
+            self.after += child.after - child.before
+            self.changed = self.changed or child.changed
+
+    def collapses(self) -> bool:
+        """Say whether this branch has become small enough for a leaf."""
+        return self.entries is None and self.after <= LEAF_ENTRIES
+
+    def write_children(self, shift: int, nodes: dict[bytes, bytes]) -> None:
+        """Write the changed children of a branch that stays one."""
+        if self.entries is not None:
+            return
+        for slot, child in self.visited.items():
+            if child.changed:
+                node_hash = child.write(shift - _BITS, nodes)
+                if node_hash == EMPTY:
+                    del self.children[slot]
+                else:
+                    self.children[slot] = node_hash
+        for slot, entries in self.fresh.items():
+            self.children[slot] = _write(entries, shift - _BITS, nodes)
+
+    def write(self, shift: int, nodes: dict[bytes, bytes]) -> bytes:
+        """Write this node, and return its hash."""
+        if not self.changed:
+            return self.hash
+        if self.entries is not None:
+            return _write(self.entries, shift, nodes)
+        return _write_branch(self.after, self.children, nodes)
+
+
+def _descend(root: bytes, changes: Mapping[int, int | None], load: Load) -> list[list[_Step]]:
+    """Read the nodes that changes pass through, level by level."""
+    level = [_Step(root, [(_path(key), key, value) for key, value in changes.items()])]
+    levels = []
+    shift = _TOP_SHIFT
+    while level:
+        levels.append(level)
+        nodes = _load([step.hash for step in level], load)
+        level = [below for step in level for below in step.read(nodes[step.hash], shift)]
+        shift -= _BITS
+    return levels
+
+
+def _collapse(steps: list[_Step], load: Load) -> None:
+    """Turn branches of one level into leaves. Their children are all leaves by now."""
+    if not steps:
+        return
+    untouched = [
+        node_hash
+        for step in steps
+        for slot, node_hash in step.children.items()
+        if slot not in step.visited
+    ]
+    nodes = _load(untouched, load)
+    for step in steps:
+        entries: _Entries = {}
+        for slot, node_hash in step.children.items():
+            child = step.visited.get(slot)
+            if child is None:
+                entries.update(_leaf_entries(node_hash, nodes[node_hash]))
+            elif child.entries is not None:
+                entries.update(child.entries)
+            else:
+                raise MalformedNode(child.hash, "its number of entries is wrong")
+        for fresh in step.fresh.values():
+            entries.update(fresh)
+        if len(entries) != step.after:
+            raise MalformedNode(step.hash, "its number of entries is wrong")
+        step.entries = entries
+
+
+def _path(key: int) -> int:
+    """Return the 65 bits by which a key is filed."""
+    return ((key * _MULTIPLIER) & _MASK) << 1
+
+
+def _split(entries: _Entries, shift: int) -> dict[int, _Entries]:
+    """Part entries by the child that they belong to."""
+    parts: dict[int, _Entries] = {}
+    for key, value in entries.items():
+        slot = ((((key * _MULTIPLIER) & _MASK) << 1) >> shift) & 31
+        part = parts.get(slot)
+        if part is None:
+            parts[slot] = {key: value}
+        else:
+            part[key] = value
+    return parts
+
+
+def _write(entries: _Entries, shift: int, nodes: dict[bytes, bytes]) -> bytes:
+    """Write the subtree of entries into `nodes`, and return its hash."""
+    size = len(entries)
+    if size > LEAF_ENTRIES:
+        children = {
+            slot: _write(part, shift - _BITS, nodes)
+            for slot, part in _split(entries, shift).items()
+        }
+        return _write_branch(size, children, nodes)
+    if not size:
+        return EMPTY
+    keys = sorted(entries)
+    try:
+        node = _LEAF_FORMATS[size].pack(b"L", *keys, *[entries[key] for key in keys])
+    except struct.error:
+        raise ValueError("state tree keys and values are signed 64-bit integers") from None
+    node_hash = hash_node(node)
+    nodes[node_hash] = node
+    return node_hash
+
+
+def _write_branch(size: int, children: dict[int, bytes], nodes: dict[bytes, bytes]) -> bytes:
+    """Write one branch into `nodes`, and return its hash."""
+    bitmap = 0
+    for slot in children:
+        bitmap |= 1 << slot
+    node = _HEADER.pack(b"B", size, bitmap) + b"".join(
+        [children[slot] for slot in sorted(children)]
+    )
+    node_hash = hash_node(node)
+    nodes[node_hash] = node
+    return node_hash
+
+
+def _load(hashes: Collection[bytes], load: Load) -> dict[bytes, bytes]:
+    """Load nodes in batches, and check their form."""
+    distinct = [node_hash for node_hash in dict.fromkeys(hashes) if node_hash != EMPTY]
+    nodes: dict[bytes, bytes] = {EMPTY: b"L"}
+    for start in range(0, len(distinct), LOAD_BATCH):
+        batch = distinct[start : start + LOAD_BATCH]
+        loaded = load(batch)
+        for node_hash in batch:
+            node = loaded.get(node_hash)
+            if node is None:
+                raise MissingNode(node_hash)
+            _check_form(node_hash, node)
+            nodes[node_hash] = node
+    return nodes
+
+
+def _check_form(node_hash: bytes, node: bytes) -> None:
+    """Raise MalformedNode unless lengths and counts of a node agree."""
+    length = len(node)
+    if not length:
+        raise MalformedNode(node_hash, "it is empty")
+    if node[0] == _LEAF:
+        if length % 16 != 1 or not 1 < length <= 1 + 16 * LEAF_ENTRIES:
+            raise MalformedNode(node_hash, f"a leaf cannot have {length} bytes")
+    elif node[0] == _BRANCH:
+        if length < _HEADER.size:
+            raise MalformedNode(node_hash, f"a branch cannot have {length} bytes")
+        _, size, bitmap = _HEADER.unpack_from(node)
+        if length != _HEADER.size + HASH_BYTES * bitmap.bit_count():
+            raise MalformedNode(node_hash, "the children do not match the bitmap")
+        if size <= LEAF_ENTRIES:
+            raise MalformedNode(node_hash, f"a branch cannot have {size} entries")
+    else:
+        raise MalformedNode(node_hash, f"unknown kind {node[0]:#04x}")
+
+
+def _size(node: bytes) -> int:
+    """Return the number of entries below a node."""
+    if node[0] == _LEAF:
+        return len(node) >> 4
+    return int.from_bytes(node[1:5], "big")
+
+
+def _entries(node: bytes) -> _Entries:
+    """Return the entries of a leaf."""
+    size = len(node) >> 4
+    numbers = _LEAF_FORMATS[size].unpack(node)
+    return dict(zip(numbers[1 : size + 1], numbers[size + 1 :], strict=True))
+
+
+def _leaf_entries(node_hash: bytes, node: bytes) -> _Entries:
+    """Return the entries of a node that must be a leaf."""
+    if node[0] != _LEAF:
+        raise MalformedNode(node_hash, "a branch stands where a leaf belongs")
+    return _entries(node)
+
+
+def _child(node: bytes, slot: int) -> bytes | None:
+    """Return the hash of one child of a branch."""
+    bitmap = int.from_bytes(node[5:9], "big")
+    bit = 1 << slot
+    if not bitmap & bit:
+        return None
+    start = 9 + HASH_BYTES * (bitmap & (bit - 1)).bit_count()
+    return node[start : start + HASH_BYTES]
+
+
+def _children(node: bytes) -> dict[int, bytes]:
+    """Return the hashes of the children of a branch by slot."""
+    bitmap = int.from_bytes(node[5:9], "big")
+    slots = [slot for slot in range(FAN_OUT) if bitmap >> slot & 1]
+    return {
+        slot: node[start : start + HASH_BYTES]
+        for slot, start in zip(slots, range(9, len(node), HASH_BYTES), strict=True)
+    }
+
+
+def _side_entries(side: bytes | _Entries, nodes: dict[bytes, bytes]) -> _Entries | None:
+    """Return the entries of a side of a comparison, None where it is a branch."""
+    if isinstance(side, dict):
+        return side
+    node = nodes[side]
+    return _entries(node) if node[0] == _LEAF else None
+
+
+def _side_children(
+    side: bytes | _Entries, entries: _Entries | None, nodes: dict[bytes, bytes], shift: int
+) -> Mapping[int, bytes | _Entries]:
+    """Return the children of a side, parting its entries where it is a leaf."""
+    if entries is not None:
+        return _split(entries, shift)
+    assert isinstance(side, bytes)
+    return _children(nodes[side])
+
+
+def _compare(
+    left: _Entries, right: _Entries, differences: dict[int, tuple[int | None, int | None]]
+) -> None:
+    """Add the differences between two sets of entries."""
+    for key, _ in left.items() ^ right.items():
+        differences[key] = (left.get(key), right.get(key))
