@@ -1,0 +1,134 @@
+"""The configuration as frozen dataclasses, a module for each group of sections.
+
+The schema, the sample and the messages about mistakes are all derived from these.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from config.model.listeners import DEFAULT_LISTENERS, Listener, Serves, Tls
+from config.model.log import Log
+from config.model.media import Media
+from config.model.network import PRIVATE_RANGES, Federation, OutgoingHttp, UrlPreviews
+from config.model.rates import Rate, RateLimits
+from config.model.rooms import Experimental, PublicRooms, RoomAliases
+from config.model.storage import Database, Redis
+from config.model.users import (
+    Cas,
+    Email,
+    Passwords,
+    Presence,
+    Recaptcha,
+    Registration,
+    Sessions,
+)
+from config.types import Duration, option
+
+__all__ = [
+    "PRIVATE_RANGES",
+    "Cas",
+    "Config",
+    "Database",
+    "Email",
+    "Experimental",
+    "Federation",
+    "Listener",
+    "Log",
+    "Media",
+    "OutgoingHttp",
+    "Passwords",
+    "Presence",
+    "PublicRooms",
+    "Rate",
+    "RateLimits",
+    "Recaptcha",
+    "Redis",
+    "Registration",
+    "RoomAliases",
+    "Serves",
+    "Sessions",
+    "Tls",
+    "UrlPreviews",
+]
+
+_SERVER_NAME = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[0-9A-Za-z.-]{1,255})(:[0-9]{1,5})?")
+
+
+def _check_server_name(name: str) -> str | None:
+    if _SERVER_NAME.fullmatch(name) is None or len(name) > 230:
+        return "is not a server name: a host name or IP address, with a port or without"
+    return None
+
+
+def _check_base_url(url: str | None) -> str | None:
+    if url is None or url.startswith(("http://", "https://")):
+        return None
+    return "must start with https:// or http://"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Everything that an operator decides."""
+
+    server_name: str = option(
+        doc="The name of this server: the part after the colon in its users' IDs. "
+        "It cannot be changed later.",
+        check=_check_server_name,
+        example="example.org",
+    )
+    public_base_url: str | None = option(
+        None,
+        "Where clients reach the server from outside.",
+        check=_check_base_url,
+        example="https://matrix.example.org/",
+    )
+    data_directory: Path = option(
+        Path("data"),
+        "Database, signing key and media; made if absent. Relative paths in this file are "
+        "relative to the file.",
+        example="./data",
+    )
+    database: Database = option(Database, "The database.")
+    redis: Redis | None = option(
+        None,
+        "Redis, needed when several processes serve one database.",
+        example='{url: "redis://localhost:6379/0"}',
+    )
+    listeners: tuple[Listener, ...] = option(
+        DEFAULT_LISTENERS, "Addresses that the server listens on."
+    )
+    stop_timeout: Duration = option(
+        Duration(10_000), "How long a stopping server goes on with requests it has begun."
+    )
+    log: Log = option(Log, "Logs.")
+    registration: Registration = option(Registration, "Who can make an account.")
+    passwords: Passwords = option(Passwords, "Passwords.")
+    sessions: Sessions = option(Sessions, "Login sessions.")
+    rate_limits: RateLimits = option(
+        RateLimits, "Limits for each user, or for each address where no user is known yet."
+    )
+    default_room_version: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12"] = (
+        option("12", "The version of new rooms.")
+    )
+    presence: Presence = option(Presence, "Who is online.")
+    federation: Federation = option(Federation, "Federation with other homeservers.")
+    outgoing_http: OutgoingHttp = option(
+        OutgoingHttp, "Requests to push gateways, previewed pages and identity servers."
+    )
+    application_service_files: tuple[Path, ...] = option(
+        (), "Registration files of application services (bridges, bots).", not_yet=True
+    )
+    email: Email | None = option(None, "Sending e-mail.", not_yet=True)
+    recaptcha: Recaptcha | None = option(None, "A captcha at registration.", not_yet=True)
+    cas: Cas | None = option(None, "Single sign-on with a CAS server.", not_yet=True)
+    url_previews: UrlPreviews = option(UrlPreviews, "Previews of pages that people link to.")
+    media: Media = option(Media, "Files that people send.")
+    public_rooms: PublicRooms = option(PublicRooms, "The list of public rooms.")
+    room_aliases: RoomAliases = option(RoomAliases, "Room aliases.")
+    experimental: Experimental = option(
+        Experimental, "A switch for each proposal that is not yet in the specification."
+    )

@@ -1,0 +1,30 @@
+"""How often one user or address may ask for something."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from config.types import option
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """A token bucket."""
+
+    per_second: float = option(doc="Requests a second in the long run.", minimum=0)
+    burst: int = option(doc="Requests at once.", minimum=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateLimits:
+    """Limits for each user, or for each address where no user is known yet."""
+
+    enabled: bool = option(True, "Whether there are limits at all.")
+    read: Rate = option(Rate(per_second=50, burst=200), "Requests that change nothing.")
+    write: Rate = option(Rate(per_second=10, burst=100), "Requests that change something.")
+    message: Rate = option(Rate(per_second=5, burst=50), "Events sent to rooms.")
+    join: Rate = option(Rate(per_second=0.5, burst=20), "Joining rooms.")
+    invite: Rate = option(Rate(per_second=0.5, burst=20), "Inviting people.")
+    create_room: Rate = option(Rate(per_second=0.1, burst=10), "Creating rooms.")
+    login: Rate = option(Rate(per_second=0.2, burst=10), "Logging in and proving who one is.")
+    registration: Rate = option(Rate(per_second=0.1, burst=5), "Registering accounts.")
