@@ -1,0 +1,177 @@
+"""Canonical JSON and strict JSON parsing.
+
+Rules (Appendices, "Canonical JSON"): keys sorted by code point, no blanks, UTF-8, only the
+short escapes, integers within ±(2^53 - 1), no floats, no -0. Room versions 1 to 5 tolerate
+floats and larger integers: `encode_lenient`.
+
+orjson writes the canonical form of every value inside these bounds. What it treats otherwise
+is looked for before its output is used: floats, NaN (written as null), and nesting beyond 254.
+Parsing, it turns integers beyond 64 bits into floats, so that bodies with long digit runs are
+parsed again by the standard library.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import canonicaljson
+import orjson
+
+MAX_INT = 2**53 - 1
+MIN_INT = -MAX_INT
+MAX_DEPTH = 512
+"""Deeper nesting of arrays and objects is refused when encoding."""
+
+_ENCODE = (
+    orjson.OPT_SORT_KEYS
+    | orjson.OPT_STRICT_INTEGER
+    | orjson.OPT_PASSTHROUGH_DATACLASS
+    | orjson.OPT_PASSTHROUGH_DATETIME
+)
+# Where a float, or a NaN written as null, would show in orjson's output. Also hits texts that
+# hold such a thing in a string: these are walked to find out.
+_SUSPECT_OUTPUT = re.compile(rb"(?:^|[:,\[])(?:-?[0-9]+[.eE]|null)")
+_LONG_DIGITS = re.compile(rb"[0-9]{19}")
+_LONG_DIGITS_TEXT = re.compile(r"[0-9]{19}")
+
+
+class CanonicalJSONError(ValueError):
+    """A value has no canonical JSON form."""
+
+
+class NotJSON(ValueError):
+    """A text is not JSON (RFC 8259, in UTF-8, without lone surrogates)."""
+
+
+def encode(value: Any) -> bytes:
+    """The canonical JSON of `value`; raises `CanonicalJSONError`."""
+    try:
+        encoded = orjson.dumps(value, option=_ENCODE)
+    except TypeError:
+        # Something orjson cannot write: what it is decides `check`, unless it is only depth.
+        check(value, strict=True)
+        return encode_lenient(value)
+    if _SUSPECT_OUTPUT.search(encoded) is not None:
+        check(value, strict=True)
+    return encoded
+
+
+def encode_lenient(value: Any) -> bytes:
+    """The canonical JSON of `value` as room versions 1 to 5 have it.
+
+    Floats and integers of any size are let through; raises `CanonicalJSONError` for the rest.
+    """
+    try:
+        return canonicaljson.encode_canonical_json(value)
+    except (TypeError, ValueError, RecursionError) as exc:
+        raise CanonicalJSONError(f"No canonical JSON form: {exc}") from None
+
+
+def encode_plain(value: Any) -> bytes:
+    """Ordinary JSON of `value`, for responses and storage: unsorted, floats allowed.
+
+    Raises `CanonicalJSONError` where the value has no JSON form at all.
+    """
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        # Deep nesting and integers beyond 64 bits, which rooms of versions 1 to 5 may hold.
+        try:
+            return json.dumps(
+                value, ensure_ascii=False, allow_nan=False, separators=(",", ":")
+            ).encode()
+        except (TypeError, ValueError, RecursionError) as exc:
+            raise CanonicalJSONError(f"No JSON form: {exc}") from None
+
+
+def parse(text: bytes | str) -> Any:
+    """Parse JSON strictly; raises `NotJSON`.
+
+    Refuses NaN, infinities, numbers too large for a float, invalid UTF-8, a byte order mark and
+    lone surrogates. Integers keep their value whatever their size, so that `check` can judge
+    them. Of duplicate keys the last one stays.
+    """
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError as exc:
+        raise NotJSON(f"Not JSON: {exc}") from None
+    long_digits = (
+        _LONG_DIGITS_TEXT.search(text) if isinstance(text, str) else _LONG_DIGITS.search(text)
+    )
+    if long_digits is None:
+        return value
+    try:
+        return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite_float)
+    except (ValueError, RecursionError) as exc:
+        raise NotJSON(f"Not JSON: {exc}") from None
+
+
+def parse_object(text: bytes | str) -> dict[str, Any]:
+    """Parse a JSON object strictly; raises `NotJSON` for anything else."""
+    value = parse(text)
+    if not isinstance(value, dict):
+        raise NotJSON("Not a JSON object.")
+    return value
+
+
+def check(value: Any, strict: bool) -> None:
+    """Raise `CanonicalJSONError` unless `value` has a canonical JSON form.
+
+    `strict` forbids floats and integers beyond ±(2^53 - 1) (room versions 6 and later); NaN,
+    infinities, lone surrogates, keys that are not strings and nesting beyond `MAX_DEPTH` are
+    always refused. Works without recursion.
+    """
+    pending: list[tuple[Iterable[Any], int]] = [((value,), 0)]
+    while pending:
+        items, depth = pending.pop()
+        if depth > MAX_DEPTH:
+            raise CanonicalJSONError(f"Nested deeper than {MAX_DEPTH} levels.")
+        for item in items:
+            if isinstance(item, str):
+                _check_text(item)
+            elif isinstance(item, dict):
+                for key in item:
+                    if not isinstance(key, str):
+                        raise CanonicalJSONError("A key is not a string.")
+                    _check_text(key)
+                pending.append((item.values(), depth + 1))
+            elif isinstance(item, (list, tuple)):
+                pending.append((item, depth + 1))
+            elif item is not None and not isinstance(item, bool):
+                _check_number(item, strict)
+
+
+def _check_text(text: str) -> None:
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise CanonicalJSONError("A string holds a lone surrogate.") from None
+
+
+def _check_number(number: Any, strict: bool) -> None:
+    if isinstance(number, int):
+        if strict and not MIN_INT <= number <= MAX_INT:
+            raise CanonicalJSONError("An integer is out of range.")
+    elif isinstance(number, float):
+        if strict:
+            raise CanonicalJSONError("Floating-point numbers are not permitted.")
+        if not math.isfinite(number):
+            raise CanonicalJSONError("NaN and infinities are not permitted.")
+    else:
+        raise CanonicalJSONError(f"Not a JSON value: {type(number).__name__}.")
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _finite_float(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError("a number is out of range")
+    return number
