@@ -1,0 +1,70 @@
+"""What an endpoint may answer besides a plain struct or dict (which becomes JSON, status 200)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import msgspec
+
+
+class Response:
+    """An answer with its own status or headers.
+
+    `body`: bytes are sent as they are; an async iterator of bytes is streamed with back-pressure
+    (`Content-Length` in `headers` if known); None is an empty body; anything else becomes JSON.
+    Header names are written as given here.
+    """
+
+    __slots__ = ("body", "headers", "status")
+
+    def __init__(
+        self,
+        status: int = 200,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self.status = status
+        self.body: Any | bytes | AsyncIterator[bytes] | None = body
+        self.headers: dict[str, str] = dict(headers) if headers else {}
+
+    def header(self, name: str) -> str | None:
+        """The value of a header, its name in any case."""
+        name = name.lower()
+        return next((v for k, v in self.headers.items() if k.lower() == name), None)
+
+
+class RawJson:
+    """JSON that is already encoded; sent as it is."""
+
+    __slots__ = ("data", "status")
+
+    def __init__(self, data: bytes, status: int = 200) -> None:
+        self.data = data
+        self.status = status
+
+
+class Empty(msgspec.Struct, frozen=True):
+    """The answer `{}`."""
+
+
+EMPTY = Empty()
+
+
+def redirect(location: str) -> Response:
+    """302 to another address."""
+    return Response(302, b"", {"Location": location})
+
+
+def _encode_other(value: Any) -> str:
+    if isinstance(value, str):  # UserID and the like
+        return str(value)
+    raise TypeError(f"{type(value).__name__} cannot be part of a JSON response")
+
+
+_encoder = msgspec.json.Encoder(enc_hook=_encode_other)
+
+
+def encode_json(value: Any) -> bytes:
+    """UTF-8 JSON of structs, dicts, lists and identifiers; `msgspec.Raw` parts are spliced in."""
+    return _encoder.encode(value)
