@@ -7,6 +7,7 @@ from typing import Any, Self
 import orjson
 
 from homeserver.core import canonical
+from homeserver.core.redaction import redact
 from homeserver.core.room_versions import RoomVersion
 from homeserver.core.signing import event_id_for
 from homeserver.core.types import JsonObject, StateKey
@@ -143,6 +144,10 @@ class Event:
             return None
         membership = pdu["content"].get("membership")
         return membership if isinstance(membership, str) else None
+
+    def redacted(self) -> Event:
+        """The event in its redacted form, with the same ID."""
+        return Event(self.event_id, self.version, redact(self.pdu, self.version))
 
     def to_json(self) -> bytes:
         """The federation form as canonical JSON, for storage and for other servers."""

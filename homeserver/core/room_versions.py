@@ -40,6 +40,9 @@ class RoomVersion:
     # Event format
     strict_canonical_json: bool = False
     max_depth: int = 2**63 - 1
+    key_sizes_in_bytes: bool = False
+    """Limited keys of received events are measured in bytes; before version 11 servers counted
+    characters, and rooms hold such events."""
     redacts_in_content: bool = False
     """`redacts` of a redaction is in `content`, not at top level."""
     room_id_is_create_hash: bool = False
@@ -169,6 +172,7 @@ V11 = replace(
     identifier="11",
     implicit_room_creator=True,
     redacts_in_content=True,
+    key_sizes_in_bytes=True,
     redaction_keys=V10.redaction_keys - {"prev_state", "origin", "membership"},
     redaction_keeps_third_party_signed=True,
     redaction_content=_content(

@@ -1,0 +1,185 @@
+"""May this be an event at all? Shape and size of events in federation form.
+
+Rules: Room Versions, "Event format" of each version; Client-Server API, "Size limits";
+Server-Server API, "Checks performed on receipt of a PDU", step 1. An event that fails is
+dropped, as if it had never come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from homeserver.core import canonical
+from homeserver.core.ids import MAX_ID_BYTES, EventID, InvalidIdentifier, RoomID, UserID
+from homeserver.core.room_versions import RoomVersion
+from homeserver.core.types import JsonObject
+
+MAX_EVENT_BYTES = 65536
+MAX_KEY_BYTES = MAX_ID_BYTES
+MAX_PREV_EVENTS = 20
+MAX_AUTH_EVENTS = 10
+
+_LIMITED_KEYS = ("type", "state_key", "sender", "room_id", "event_id")
+_INT64 = range(-(2**63), 2**63)
+
+
+class EventFormatError(ValueError):
+    """A received event breaks the format of its room version."""
+
+
+class EventTooLarge(ValueError):
+    """An event, or one of its keys, is larger than permitted."""
+
+
+def check_pdu(pdu: Any, version: RoomVersion) -> None:
+    """Raise `EventFormatError` unless `pdu` has the format of events of this version.
+
+    Sizes are for `check_sizes`. Whether a create event of version 12 may carry a `room_id` is
+    for the authorisation rules.
+    """
+    if not isinstance(pdu, dict):
+        raise EventFormatError("An event is a JSON object.")
+    _check_json(pdu, version)
+    _check_plain_keys(pdu, version)
+    _check_ids(pdu, version)
+    _check_proofs(pdu)
+    check_references(pdu.get("prev_events"), "prev_events", MAX_PREV_EVENTS, version)
+    check_references(pdu.get("auth_events"), "auth_events", MAX_AUTH_EVENTS, version)
+
+
+def check_sizes(pdu: JsonObject, *, in_characters: bool = False) -> None:
+    """Raise `EventTooLarge` if the event or one of its limited keys is too large.
+
+    Client-Server API, "Size limits". With `in_characters` keys may hold 255 characters rather
+    than 255 bytes. Raises `CanonicalJSONError` if the event cannot be encoded at all.
+    """
+    for key in _LIMITED_KEYS:
+        value = pdu.get(key)
+        if isinstance(value, str):
+            size = len(value) if in_characters or value.isascii() else len(value.encode())
+            if size > MAX_KEY_BYTES:
+                raise EventTooLarge(f"{key!r} is larger than {MAX_KEY_BYTES} bytes.")
+    try:
+        size = len(canonical.encode(pdu))
+    except canonical.CanonicalJSONError:
+        size = len(canonical.encode_lenient(pdu))
+    if size > MAX_EVENT_BYTES:
+        raise EventTooLarge(f"The event is larger than {MAX_EVENT_BYTES} bytes.")
+
+
+def check_received_sizes(pdu: JsonObject, version: RoomVersion) -> None:
+    """`check_sizes` for events of other servers.
+
+    Up to version 10 keys were long counted in characters, and rooms hold such events.
+    """
+    check_sizes(pdu, in_characters=not version.key_sizes_in_bytes)
+
+
+def check_references(value: Any, name: str, limit: int, version: RoomVersion) -> None:
+    """Raise `EventFormatError` unless `value` is a list of references to at most `limit` events.
+
+    A reference is an event ID, or a pair of event ID and hashes in versions 1 and 2.
+    """
+    if not isinstance(value, list):
+        raise EventFormatError(f"{name!r} is not a list.")
+    if len(value) > limit:
+        raise EventFormatError(f"{name!r} names more than {limit} events.")
+    for entry in value:
+        event_id = entry
+        if version.event_format == 1:
+            if not (isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], dict)):
+                raise EventFormatError(f"An entry of {name!r} is not a pair of ID and hashes.")
+            event_id = entry[0]
+        if not isinstance(event_id, str):
+            raise EventFormatError(f"An entry of {name!r} is not an event ID.")
+        _parse(EventID, event_id, name)
+
+
+def next_depth(prev_depths: Iterable[int], version: RoomVersion) -> int:
+    """The `depth` of a new event: one more than the deepest predecessor, within the limit."""
+    return min(max(prev_depths, default=0) + 1, version.max_depth)
+
+
+def choose_prev_events(extremities: Mapping[str, int]) -> list[str]:
+    """The `prev_events` of a new event: the forward extremities (event ID → depth).
+
+    If there are more than 20, the deepest; the next event takes up the others, because this one
+    replaces those that it names.
+    """
+    deepest_first = sorted(extremities, key=lambda event_id: (-extremities[event_id], event_id))
+    return deepest_first[:MAX_PREV_EVENTS]
+
+
+def _check_json(pdu: JsonObject, version: RoomVersion) -> None:
+    try:
+        if version.strict_canonical_json:
+            canonical.encode(pdu)
+        else:
+            canonical.check(pdu, strict=False)
+    except canonical.CanonicalJSONError as exc:
+        raise EventFormatError(str(exc)) from None
+
+
+def _check_plain_keys(pdu: JsonObject, version: RoomVersion) -> None:
+    if not isinstance(pdu.get("content"), dict):
+        raise EventFormatError("'content' is not an object.")
+    for key in ("type", "state_key"):
+        value = pdu.get(key)
+        if not isinstance(value, str) and (key == "type" or key in pdu):
+            raise EventFormatError(f"{key!r} is not a string.")
+        # Not in the specification, but no server on PostgreSQL can hold such a text.
+        if value is not None and "\x00" in value:
+            raise EventFormatError(f"{key!r} holds a NUL.")
+    if not version.redacts_in_content and not isinstance(pdu.get("redacts", ""), str):
+        raise EventFormatError("'redacts' is not a string.")
+    if not isinstance(pdu.get("unsigned", {}), dict):
+        raise EventFormatError("'unsigned' is not an object.")
+    depth = _integer(pdu, "depth")
+    if not 0 <= depth <= version.max_depth:
+        raise EventFormatError("'depth' is out of range.")
+    if _integer(pdu, "origin_server_ts") not in _INT64:
+        raise EventFormatError("'origin_server_ts' is out of range.")
+
+
+def _check_ids(pdu: JsonObject, version: RoomVersion) -> None:
+    _parse(UserID, pdu.get("sender"), "sender")
+    if version.event_format == 1:
+        event_id = _parse(EventID, pdu.get("event_id"), "event_id")
+        if ":" not in event_id:
+            raise EventFormatError("'event_id' has no domain.")
+    is_create = pdu["type"] == "m.room.create" and pdu.get("state_key") == ""
+    if version.room_id_is_create_hash and is_create and "room_id" not in pdu:
+        return
+    room_id = _parse(RoomID, pdu.get("room_id"), "room_id")
+    if version.room_id_is_create_hash != (room_id.legacy_domain is None):
+        raise EventFormatError("'room_id' is not of the form of this room version.")
+
+
+def _check_proofs(pdu: JsonObject) -> None:
+    """`hashes` and `signatures`: their shape only."""
+    hashes = pdu.get("hashes")
+    if not isinstance(hashes, dict) or not isinstance(hashes.get("sha256"), str):
+        raise EventFormatError("'hashes' is not an object with a 'sha256'.")
+    signatures = pdu.get("signatures")
+    if not isinstance(signatures, dict) or not all(
+        isinstance(by_server, dict) and all(isinstance(one, str) for one in by_server.values())
+        for by_server in signatures.values()
+    ):
+        raise EventFormatError("'signatures' is not an object of objects of strings.")
+
+
+def _integer(pdu: JsonObject, key: str) -> int:
+    value = pdu.get(key)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise EventFormatError(f"{key!r} is not an integer.")
+    return value
+
+
+def _parse(kind: Any, value: Any, name: str) -> Any:
+    if not isinstance(value, str):
+        raise EventFormatError(f"{name!r} is not a string.")
+    try:
+        return kind.parse(value)
+    except InvalidIdentifier as exc:
+        raise EventFormatError(f"{name!r}: {exc}") from None
