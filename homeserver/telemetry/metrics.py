@@ -1,0 +1,149 @@
+"""Metrics of one homeserver, in a Prometheus registry of its own.
+
+All metrics are declared here. Label values come from declared names (endpoints, functions run
+as transactions), never from what a client sent, so that their number is bounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+
+import homeserver
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_COUNTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+
+
+class Metrics:
+    """The metrics of one homeserver."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        Gauge("hearth_info", "The version that runs.", ["version"], registry=self.registry).labels(
+            homeserver.__version__
+        ).set(1)
+        self.requests = Counter(
+            "hearth_requests_total",
+            "Requests answered, by endpoint, method and status.",
+            ["endpoint", "method", "status"],
+            registry=self.registry,
+        )
+        self.request_seconds = Histogram(
+            "hearth_request_seconds",
+            "Time from the complete request to its answer; long-polls include their wait.",
+            ["endpoint", "method"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.requests_running = Gauge(
+            "hearth_requests_running",
+            "Requests being answered now, waiting ones included.",
+            registry=self.registry,
+        )
+        self.transactions = Histogram(
+            "hearth_database_transaction_seconds",
+            "Time of database transactions, the wait for a connection and retries included.",
+            ["name", "kind"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.transaction_retries = Counter(
+            "hearth_database_retries_total",
+            "Transactions begun again after a conflict or a lost connection.",
+            registry=self.registry,
+        )
+        self.commit_events = Histogram(
+            "hearth_commit_events",
+            "Events written by one transaction.",
+            buckets=_COUNTS,
+            registry=self.registry,
+        )
+        self.loop_lag = Histogram(
+            "hearth_loop_lag_seconds",
+            "How much later than asked the event loop ran a timer.",
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        # Children are kept here: `labels()` costs twice what counting does.
+        self._request_counts: dict[tuple[str, str, int], Any] = {}
+        self._request_times: dict[tuple[str, str], Any] = {}
+        self._transaction_times: dict[tuple[str, str], Any] = {}
+
+    def request(self, endpoint: str, method: str, status: int, seconds: float) -> None:
+        """Count an answered request. `endpoint` is the declared path, not the requested one."""
+        count = self._request_counts.get((endpoint, method, status))
+        if count is None:
+            count = self.requests.labels(endpoint, method, str(status))
+            self._request_counts[endpoint, method, status] = count
+        count.inc()
+        times = self._request_times.get((endpoint, method))
+        if times is None:
+            times = self.request_seconds.labels(endpoint, method)
+            self._request_times[endpoint, method] = times
+        times.observe(seconds)
+
+    def transaction(self, name: str, kind: str, seconds: float) -> None:
+        """Count a database transaction; `kind` is read or write. Safe in any thread."""
+        times = self._transaction_times.get((name, kind))
+        if times is None:
+            times = self.transactions.labels(name, kind)
+            self._transaction_times[name, kind] = times
+        times.observe(seconds)
+
+    def gauge(self, name: str, doc: str, value: Callable[[], float]) -> None:
+        """Show what `value()` is whenever the metrics are asked for."""
+        self.registry.register(_Computed(name, doc, value))
+
+    def render(self) -> bytes:
+        """The metrics in Prometheus' text format (`CONTENT_TYPE`)."""
+        return generate_latest(self.registry)
+
+    def watch_loop(self, reactor: IReactorTime, interval: float = 1.0) -> LoopingCall:
+        """Measure the event loop's lag each `interval` seconds until the result is stopped."""
+        due = reactor.seconds() + interval
+
+        def measure() -> None:
+            nonlocal due
+            now = reactor.seconds()
+            self.loop_lag.observe(max(0.0, now - due))
+            # LoopingCall skips ticks that it missed, on the grid of its first one.
+            due = now + interval - (now - due) % interval
+
+        loop = LoopingCall(measure)
+        loop.clock = reactor
+        loop.start(interval, now=False)
+        return loop
+
+
+class _Computed(Collector):
+    """A gauge whose value is asked for when it is shown."""
+
+    def __init__(self, name: str, doc: str, value: Callable[[], float]) -> None:
+        self._name = name
+        self._doc = doc
+        self._value = value
+
+    def collect(self) -> list[GaugeMetricFamily]:
+        return [GaugeMetricFamily(self._name, self._doc, value=self._value())]
+
+    def describe(self) -> list[GaugeMetricFamily]:
+        return [GaugeMetricFamily(self._name, self._doc)]
