@@ -1,0 +1,62 @@
+"""A token bucket as a pure function: the caller keeps the state and the clock.
+
+Client-server API, "Rate limiting". A bucket holds at most `burst` tokens and gains `per_second`
+of them each second; what is allowed takes tokens, what is refused takes none.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+MAX_RETRY_AFTER_MS = 24 * 60 * 60 * 1000
+"""Longest wait that is told to a client, in milliseconds."""
+
+# absorbs rounding, so that whoever waits for exactly `retry_after_ms` is let through
+_EPSILON = 1e-6
+
+
+class Decision(NamedTuple):
+    """`level` and `last_ms` are the new state; `retry_after_ms` is 0 if allowed."""
+
+    allowed: bool
+    level: float
+    last_ms: int
+    retry_after_ms: int
+
+
+def refill(level: float, last_ms: int, now_ms: int, per_second: float, burst: float) -> float:
+    """The tokens in a bucket now. A clock that went backwards adds nothing."""
+    elapsed_ms = max(0, now_ms - last_ms)
+    return min(burst, max(0.0, level) + elapsed_ms * per_second / 1000)
+
+
+def take(
+    level: float,
+    last_ms: int,
+    now_ms: int,
+    per_second: float,
+    burst: float,
+    cost: float = 1.0,
+) -> Decision:
+    """Take `cost` tokens (at most `burst`) out of a bucket that held `level` at `last_ms`.
+
+    A new bucket has `level == burst`. With `per_second <= 0` a bucket never refills.
+    """
+    tokens = refill(level, last_ms, now_ms, max(0.0, per_second), burst)
+    cost = min(cost, burst)
+    if burst > 0 and tokens + _EPSILON >= cost:
+        return Decision(True, max(0.0, tokens - cost), now_ms, 0)
+    if per_second <= 0 or burst <= 0:
+        return Decision(False, tokens, now_ms, MAX_RETRY_AFTER_MS)
+    wait_ms = math.ceil((cost - tokens) / per_second * 1000)
+    return Decision(False, tokens, now_ms, min(max(1, wait_ms), MAX_RETRY_AFTER_MS))
+
+
+def full_at_ms(level: float, last_ms: int, per_second: float, burst: float) -> int | None:
+    """When the bucket is full again and may be forgotten, in ms; None if that never happens."""
+    if level >= burst:
+        return last_ms
+    if per_second <= 0:
+        return None
+    return last_ms + math.ceil((burst - level) / per_second * 1000)

@@ -1,0 +1,72 @@
+"""The opaque position tokens of the client-server API.
+
+`s<durable>_<ephemeral>` is a place between two responses of `/sync`: the position in the log of
+durable facts, and in the counter of typing and presence. `t<depth>-<position>` is a place in the
+history of one room, for `/messages` and its like, which take sync tokens too. Tokens come back
+from clients: whatever is not exactly what `str()` makes is refused with 400 M_INVALID_PARAM.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+from homeserver.core.errors import invalid_param
+
+MAX_POSITION = 2**63 - 1
+
+_SYNC = re.compile(r"s(0|[1-9][0-9]{0,18})_(0|[1-9][0-9]{0,18})")
+_PAGINATION = re.compile(r"t(0|[1-9][0-9]{0,18})-(0|-?[1-9][0-9]{0,18})")
+
+
+class SyncToken(NamedTuple):
+    """A position of `/sync`."""
+
+    durable: int
+    ephemeral: int
+
+    def __str__(self) -> str:
+        return f"s{self.durable}_{self.ephemeral}"
+
+    @classmethod
+    def parse(cls, text: Any) -> SyncToken:
+        """Raises MatrixError 400 M_INVALID_PARAM for anything but a sync token."""
+        found = _SYNC.fullmatch(text) if isinstance(text, str) else None
+        if found is None:
+            raise invalid_param("This is not a token of /sync.")
+        return cls(_bounded(found[1]), _bounded(found[2]))
+
+
+class PaginationToken(NamedTuple):
+    """A place in a room: `depth` of the event, and its `position`, negative for fetched history."""
+
+    depth: int
+    position: int
+
+    def __str__(self) -> str:
+        return f"t{self.depth}-{self.position}"
+
+    @classmethod
+    def parse(cls, text: Any) -> PaginationToken:
+        """Raises MatrixError 400 M_INVALID_PARAM for anything but a pagination token."""
+        found = _PAGINATION.fullmatch(text) if isinstance(text, str) else None
+        if found is None:
+            raise invalid_param("This is not a pagination token.")
+        return cls(_bounded(found[1]), _bounded(found[2]))
+
+
+def parse_room_token(text: Any) -> PaginationToken | SyncToken:
+    """A `from`, `to` or `at` parameter: a pagination token, or a sync token in its place.
+
+    Raises MatrixError 400 M_INVALID_PARAM.
+    """
+    if isinstance(text, str) and text.startswith("s"):
+        return SyncToken.parse(text)
+    return PaginationToken.parse(text)
+
+
+def _bounded(digits: str) -> int:
+    number = int(digits)
+    if abs(number) > MAX_POSITION:
+        raise invalid_param("The token is out of range.")
+    return number
