@@ -1,0 +1,190 @@
+"""The append path: the one way by which this server's events get into rooms.
+
+Requests wait in one queue. While a transaction runs, arrivals gather and share the next one
+(group commit, across rooms); when none runs, a request is committed at once. Callers are answered
+after the commit, so what was acknowledged is durable.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from cachetools import LRUCache
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+
+from homeserver.core.errors import MatrixError
+from homeserver.rooms.build import LocalSigner
+from homeserver.rooms.commit import (
+    AppendContext,
+    CachedHead,
+    GroupResult,
+    Job,
+    Outcome,
+    commit_group,
+)
+from homeserver.rooms.requests import Appended, AppendRequest
+from homeserver.rooms.write import WrittenRoom
+from storage import events
+from storage.database import CommitUnknown, Database
+from storage.state import NumberBlocks, StateStore
+from storage.transaction import Transaction
+
+MAX_GROUP = 256
+"""Requests in one transaction."""
+
+MAX_CACHED_STATE = 2000
+"""State events kept with one cached head."""
+
+
+class Observer(Protocol):
+    """Told of every commit: for metrics."""
+
+    def __call__(self, requests: int, /) -> None: ...
+
+
+class Appender:
+    """Adds events to rooms.
+
+    Parameters:
+        db: the database.
+        signer: this server's name and key.
+        clock: gives the time for `origin_server_ts`.
+        states: the state trees.
+        on_written: called on the reactor thread after a commit, with what it added.
+        observe: see `Observer`.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        signer: LocalSigner,
+        clock: IReactorTime,
+        states: StateStore,
+        on_written: Sequence[Callable[[WrittenRoom], None]] = (),
+        observe: Observer | None = None,
+    ) -> None:
+        self._db = db
+        self._clock = clock
+        self._heads: LRUCache[str, CachedHead] = LRUCache(1000)
+        self._context = AppendContext(
+            signer, states, NumberBlocks("event"), NumberBlocks("room", 10), self._heads
+        )
+        self._on_written = list(on_written)
+        self._observe = observe
+        self._pending: list[tuple[Job, Deferred[Appended]]] = []
+        self._running = False
+        self._idle: list[Deferred[None]] = []
+
+    @property
+    def server_name(self) -> str:
+        """The domain of the events that are made here."""
+        return self._context.signer.server_name
+
+    async def append(self, request: AppendRequest) -> Appended:
+        """Add events to a room.
+
+        Raises:
+            MatrixError: 403 `M_FORBIDDEN` when the rules of the room or membership forbid it;
+                what the request's own functions raise; 413 `M_TOO_LARGE`.
+        """
+        suffix = secrets.token_urlsafe(18).replace("-", "A").replace("_", "B")
+        job = Job(
+            request,
+            int(self._clock.seconds() * 1000),
+            f"!{suffix[:18]}:{self.server_name}",
+            suffix,
+        )
+        waiter: Deferred[Appended] = Deferred()
+        self._pending.append((job, waiter))
+        if not self._running:
+            self._running = True
+            Deferred.fromCoroutine(self._run())
+        return await waiter
+
+    async def drained(self) -> None:
+        """Wait until everything that was asked for is committed: for a clean stop."""
+        if self._running:
+            waiter: Deferred[None] = Deferred()
+            self._idle.append(waiter)
+            await waiter
+
+    async def _run(self) -> None:
+        try:
+            while self._pending:
+                group = self._pending[:MAX_GROUP]
+                del self._pending[:MAX_GROUP]
+                await self._commit(group)
+        finally:
+            self._running = False
+            idle, self._idle = self._idle, []
+            for waiter in idle:
+                waiter.callback(None)
+
+    async def _commit(self, group: list[tuple[Job, Deferred[Appended]]]) -> None:
+        jobs = [job for job, _ in group]
+        try:
+            result = await self._write(jobs)
+        except Exception:
+            self._forget(jobs)
+            if len(group) > 1:
+                # One request that cannot be committed must not take the others with it.
+                for entry in group:
+                    await self._commit([entry])
+                return
+            _answer(group[0][1], Failure())
+            return
+        for room_id, head in result.heads.items():
+            if len(head.known) <= MAX_CACHED_STATE:
+                self._heads[room_id] = head
+            else:
+                self._heads.pop(room_id, None)
+        if self._observe is not None:
+            self._observe(len(group))
+        for room in result.written:
+            for callback in self._on_written:
+                callback(room)
+        for (_, waiter), outcome in zip(group, result.outcomes, strict=True):
+            _answer(waiter, outcome)
+
+    async def _write(self, jobs: Sequence[Job]) -> GroupResult:
+        last: list[GroupResult] = []
+
+        def work(txn: Transaction) -> GroupResult:
+            last[:] = [commit_group(txn, self._context, jobs)]
+            return last[0]
+
+        while True:
+            try:
+                return await self._db.write(work)
+            except CommitUnknown:
+                # The connection was lost while committing: the events tell whether it happened.
+                if last and await self._happened(last[0]):
+                    return last[0]
+                self._forget(jobs)
+
+    async def _happened(self, result: GroupResult) -> bool:
+        made = [entry.event.event_id for room in result.written for entry in room.entries]
+        if not made:
+            return True
+        return await self._db.read(lambda txn: events.get(txn, made[0]) is not None)
+
+    def _forget(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            if job.request.room_id is not None:
+                self._heads.pop(job.request.room_id, None)
+
+
+def _answer(waiter: Deferred[Appended], outcome: Outcome | Failure) -> None:
+    # A client that went away cancelled its wait; its event is in the room all the same.
+    if waiter.called:
+        return
+    if isinstance(outcome, MatrixError):
+        waiter.errback(outcome)
+    elif isinstance(outcome, Failure):
+        waiter.errback(outcome)
+    else:
+        waiter.callback(outcome)

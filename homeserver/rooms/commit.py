@@ -1,0 +1,264 @@
+"""The append transaction: several requests to several rooms, committed as a group.
+
+1. Lock the rooms (in one order everywhere).
+2. For each request, in the order of arrival: answer repeated transactions from the log; let the
+   events be built, checked and signed on the newest state (`homeserver.rooms.draft`).
+3. Take positions from the clock, last, and write events, state nodes, projections, heads.
+
+A request that breaks a rule fails alone. Nothing here touches the reactor.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from homeserver.core import errors, state_tree
+from homeserver.core.errors import MatrixError
+from homeserver.core.event import Event
+from homeserver.core.room_versions import ROOM_VERSIONS, RoomVersion
+from homeserver.core.signing import encode_base64, reference_hash
+from homeserver.core.types import StateKey
+from homeserver.rooms.build import LocalSigner
+from homeserver.rooms.draft import Fetch, RoomDraft
+from homeserver.rooms.requests import Appended, AppendRequest
+from homeserver.rooms.write import WrittenRoom, write_drafts
+from storage import events, rooms, state
+from storage.rooms import RoomRow
+from storage.state import NumberBlocks, StateStore
+from storage.transaction import Transaction
+
+
+@dataclass(slots=True)
+class CachedHead:
+    """Current state events of a room, valid while the room's `head_version` is this."""
+
+    head_version: int
+    known: dict[StateKey, Event | None]
+
+
+@dataclass(slots=True)
+class Job:
+    """A request on its way. `chosen_ids` are random names made outside: a retry must not change
+    what it does."""
+
+    request: AppendRequest
+    now_ms: int
+    new_room_id: str
+    chosen_event_id: str
+    """Suffix for event IDs in room versions where the origin chooses them."""
+
+
+Outcome = Appended | MatrixError
+
+
+@dataclass(slots=True)
+class GroupResult:
+    """What a transaction did."""
+
+    outcomes: list[Outcome]
+    heads: dict[str, CachedHead]
+    written: list[WrittenRoom]
+
+
+@dataclass(slots=True)
+class AppendContext:
+    """What the transaction needs besides the database."""
+
+    signer: LocalSigner
+    states: StateStore
+    event_numbers: NumberBlocks
+    room_numbers: NumberBlocks
+    heads: Mapping[str, CachedHead]
+    """Cached heads by room ID; read only. Stale ones are noticed."""
+
+
+@dataclass(slots=True)
+class _Group:
+    txn: Transaction
+    context: AppendContext
+    drafts: dict[str, RoomDraft] = field(default_factory=dict)
+    earlier: dict[tuple[int, str, events.TransactionKey], str] = field(default_factory=dict)
+
+
+def commit_group(txn: Transaction, context: AppendContext, jobs: Sequence[Job]) -> GroupResult:
+    """Append everything that may be appended; see the module."""
+    group = _Group(txn, context)
+    _lock_rooms(group, jobs)
+    _find_earlier(group, jobs)
+    outcomes: list[Outcome | tuple[RoomDraft, tuple[str, ...]]] = []
+    for job in jobs:
+        try:
+            outcomes.append(_run(group, job))
+        except MatrixError as refusal:
+            outcomes.append(refusal)
+    drafts = [draft for draft in group.drafts.values() if draft.added]
+    written = write_drafts(txn, context.states, context.event_numbers, drafts)
+    positions = {entry.event.event_id: entry.pos for room in written for entry in room.entries}
+    return GroupResult(
+        [_outcome(outcome, positions) for outcome in outcomes],
+        {
+            draft.row.room_id: CachedHead(draft.row.head_version, draft.known)
+            for draft in group.drafts.values()
+        },
+        written,
+    )
+
+
+def _outcome(
+    outcome: Outcome | tuple[RoomDraft, tuple[str, ...]], positions: Mapping[str, int]
+) -> Outcome:
+    if not isinstance(outcome, tuple):
+        return outcome
+    draft, event_ids = outcome
+    last = max((positions.get(event_id, 0) for event_id in event_ids), default=0)
+    return Appended(draft.row.room_id, event_ids, last)
+
+
+def _lock_rooms(group: _Group, jobs: Sequence[Job]) -> None:
+    room_ids = {job.request.room_id for job in jobs if job.request.room_id is not None}
+    if not room_ids:
+        return
+    for room_id, row in rooms.lock(group.txn, room_ids).items():
+        version = ROOM_VERSIONS.get(row.version)
+        if version is None or row.state_root is None:
+            # A room that only was joined or invited to elsewhere has no head to build on.
+            continue
+        cached = group.context.heads.get(room_id)
+        fresh = cached is not None and cached.head_version == row.head_version
+        known = dict(cached.known) if cached is not None and fresh else {}
+        group.drafts[room_id] = RoomDraft(
+            row,
+            version,
+            known,
+            _fetcher(group.txn, row.room_nid, version),
+            _hasher(group.txn, version),
+            group.context.signer.server_name,
+        )
+
+
+def _fetcher(txn: Transaction, room_nid: int, version: RoomVersion) -> Fetch:
+    def fetch(keys: Collection[StateKey]) -> dict[StateKey, Event]:
+        rows = state.current(txn, room_nid, keys)
+        return {
+            key: Event.from_json(row.json, version, row.event_id) for key, row in rows.items()
+        }
+
+    return fetch
+
+
+def _hasher(txn: Transaction, version: RoomVersion) -> Callable[[Collection[str]], dict[str, str]]:
+    def hashes(event_ids: Collection[str]) -> dict[str, str]:
+        rows = events.get_many(txn, event_ids)
+        return {
+            name: encode_base64(reference_hash(json.loads(row.json), version))
+            for name, row in rows.items()
+        }
+
+    return hashes
+
+
+def _find_earlier(group: _Group, jobs: Sequence[Job]) -> None:
+    wanted = []
+    for job in jobs:
+        transaction, room_id = job.request.transaction, job.request.room_id
+        if transaction is not None and room_id in group.drafts:
+            row = group.drafts[room_id].row
+            wanted.append((row.room_nid, _only_sender(job.request), transaction))
+    group.earlier = events.by_transaction(group.txn, wanted)
+
+
+def _only_sender(request: AppendRequest) -> str:
+    if callable(request.templates) or len(request.templates) != 1:
+        raise ValueError("a request with a transaction has exactly one template")
+    return request.templates[0].sender
+
+
+def _run(group: _Group, job: Job) -> tuple[RoomDraft, tuple[str, ...]]:
+    request = job.request
+    if request.room_id is None:
+        draft = _new_room(group, job)
+    else:
+        found = group.drafts.get(request.room_id)
+        if found is None:
+            raise errors.forbidden("You are not in this room, or it does not exist.")
+        draft = found
+    key = None
+    if request.transaction is not None:
+        key = (draft.row.room_nid, _only_sender(request), request.transaction)
+        if key in group.earlier:
+            return draft, (group.earlier[key],)
+    mark = draft.mark()
+    event_ids: tuple[str, ...] = ()
+    try:
+        event_ids = _add_all(group, draft, job)
+        if request.within is not None:
+            _within(group.txn, request.within, draft)
+    except MatrixError:
+        draft.back(mark)
+        raise
+    if draft.is_new:
+        group.drafts[draft.row.room_id] = draft
+    if key is not None:
+        group.earlier[key] = event_ids[0]
+    return draft, event_ids
+
+
+def _within(
+    txn: Transaction, within: Callable[[Transaction, int, str], None], draft: RoomDraft
+) -> None:
+    # A refusal must undo what the function wrote, and nothing of the other requests.
+    txn.execute("SAVEPOINT request")
+    try:
+        within(txn, draft.row.room_nid, draft.row.room_id)
+    except MatrixError:
+        txn.execute("ROLLBACK TO SAVEPOINT request")
+        raise
+    finally:
+        txn.execute("RELEASE SAVEPOINT request")
+
+
+def _add_all(group: _Group, draft: RoomDraft, job: Job) -> tuple[str, ...]:
+    request = job.request
+    signer = group.context.signer
+    templates = request.templates(draft) if callable(request.templates) else request.templates
+    made = []
+    for number, template in enumerate(templates):
+        if request.idempotent and template.state_key is not None:
+            current = draft.get(template.type, template.state_key)
+            if (
+                current is not None
+                and current.sender == template.sender
+                and current.content == template.content
+            ):
+                made.append(current.event_id)
+                continue
+        chosen = None
+        if draft.version.event_format == 1:
+            chosen = f"${job.chosen_event_id}{number}:{signer.server_name}"
+        event = draft.add(template, signer, job.now_ms, request.transaction, chosen)
+        made.append(event.event_id)
+    return tuple(made)
+
+
+def _new_room(group: _Group, job: Job) -> RoomDraft:
+    version = job.request.create
+    if version is None:
+        raise ValueError("a new room needs a version")
+    row = RoomRow(
+        room_nid=group.context.room_numbers.take(group.txn, 1)[0],
+        room_id="" if version.room_id_is_create_hash else job.new_room_id,
+        version=version.identifier,
+        head_version=0,
+        depth=0,
+        extremities=(),
+        state_root=state_tree.EMPTY,
+        state_version=0,
+        notify_total=0,
+        highlight_total=0,
+        last_pos=0,
+        created_ts=job.now_ms,
+    )
+    fetch = _fetcher(group.txn, row.room_nid, version)
+    return RoomDraft(row, version, {}, fetch, _hasher(group.txn, version), group.context.signer.server_name, is_new=True)

@@ -1,0 +1,149 @@
+"""A room as one append transaction sees it: its head, its state, and the events being added.
+
+The room's row is locked while a draft lives, so what is built here is built on the newest state:
+events of this server never race each other and never need state resolution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+
+from homeserver.core import auth_rules, errors
+from homeserver.core.event import Event
+from homeserver.core.event_format import MAX_PREV_EVENTS
+from homeserver.core.room_versions import RoomVersion
+from homeserver.core.signing import encode_base64, reference_hash
+from homeserver.core.types import StateKey
+from homeserver.rooms.build import EventTemplate, LocalSigner, Place, build_event
+from storage.events import TransactionKey
+from storage.rooms import RoomRow
+
+Fetch = Callable[[Collection[StateKey]], Mapping[StateKey, Event]]
+"""Reads events of the room's current state from the database."""
+
+CREATE: StateKey = ("m.room.create", "")
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """An event that passed the rules and waits to be inserted."""
+
+    event: Event
+    transaction: TransactionKey | None
+    replaces: Event | None
+    """The state event that it takes the place of."""
+
+
+@dataclass(slots=True)
+class RoomDraft:
+    """See the module. `known` maps keys to current state events, None for "there is none"."""
+
+    row: RoomRow
+    version: RoomVersion
+    known: dict[StateKey, Event | None]
+    fetch: Fetch
+    hashes_of: Callable[[Collection[str]], Mapping[str, str]]
+    server_name: str
+    is_new: bool = False
+    added: list[NewEvent] = field(default_factory=list)
+    changed: dict[StateKey, Event | None] = field(default_factory=dict)
+    """State before this draft of every key that it changed."""
+
+    def get(self, event_type: str, state_key: str = "") -> Event | None:
+        """The current state event of this key, the draft's own events included."""
+        return self.state([(event_type, state_key)]).get((event_type, state_key))
+
+    def state(self, keys: Collection[StateKey]) -> dict[StateKey, Event]:
+        """Current state events of these keys, the draft's own events included."""
+        missing = [key for key in keys if key not in self.known]
+        if missing:
+            fetched = {} if self.is_new else self.fetch(missing)
+            for key in missing:
+                self.known[key] = fetched.get(key)
+        found: dict[StateKey, Event] = {}
+        for key in keys:
+            event = self.known[key]
+            if event is not None:
+                found[key] = event
+        return found
+
+    def mark(self) -> tuple[RoomRow, dict[StateKey, Event | None], int, dict[StateKey, Event | None]]:
+        """A point to go back to."""
+        return self.row, dict(self.known), len(self.added), dict(self.changed)
+
+    def back(
+        self,
+        mark: tuple[RoomRow, dict[StateKey, Event | None], int, dict[StateKey, Event | None]],
+    ) -> None:
+        """Forget what was added since `mark()`."""
+        self.row, self.known, length, self.changed = mark
+        del self.added[length:]
+
+    def add(
+        self,
+        template: EventTemplate,
+        signer: LocalSigner,
+        now_ms: int,
+        transaction: TransactionKey | None = None,
+        event_id: str | None = None,
+    ) -> Event:
+        """Build an event on the head, check it against the state, and make it the new head.
+
+        Raises:
+            MatrixError: 403 `M_FORBIDDEN` with the rule that it breaks; see also `build_event`.
+        """
+        creates = template.type == CREATE[0] and template.state_key == ""
+        if creates and not self.is_new:
+            raise errors.forbidden("A room is created only once.")
+        needed = auth_rules.auth_types(
+            template.type, template.sender, template.state_key, template.content, self.version
+        )
+        state = {} if creates else self.state({*needed, CREATE})
+        extremities = self.row.extremities
+        place = Place(
+            room_id=self.row.room_id or None,
+            version=self.version,
+            prev_events=extremities[: MAX_PREV_EVENTS],
+            depth=self.row.depth + 1,
+            auth_events=[state[key].event_id for key in sorted(needed) if key in state],
+            reference_hashes=self._hashes(state, extremities),
+            event_id=event_id,
+        )
+        event = build_event(template, place, signer, now_ms)
+        try:
+            auth_rules.check(event, state, create=state.get(CREATE))
+        except auth_rules.EventRejected as refusal:
+            raise errors.forbidden(refusal.reason)
+        self._advance(event, transaction)
+        return event
+
+    def _hashes(
+        self, state: Mapping[StateKey, Event], extremities: Collection[str]
+    ) -> Mapping[str, str]:
+        if self.version.event_format != 1:
+            return {}
+        wanted = {*extremities, *(event.event_id for event in state.values())}
+        known = {
+            new.event.event_id: encode_base64(reference_hash(new.event.pdu, self.version))
+            for new in self.added
+            if new.event.event_id in wanted
+        }
+        missing = wanted - known.keys()
+        return {**known, **self.hashes_of(missing)} if missing else known
+
+    def _advance(self, event: Event, transaction: TransactionKey | None) -> None:
+        replaces = None
+        key = event.key if event.is_state else None
+        if key is not None:
+            replaces = self.state([key]).get(key)
+            self.changed.setdefault(key, replaces)
+            self.known[key] = event
+        self.added.append(NewEvent(event, transaction, replaces))
+        left_over = self.row.extremities[MAX_PREV_EVENTS :]
+        self.row = self.row._replace(
+            room_id=event.room_id,
+            head_version=self.row.head_version + 1,
+            depth=event.depth,
+            extremities=(*left_over, event.event_id),
+        )

@@ -1,0 +1,78 @@
+"""Applying redactions (room version 3, "Handling redactions"; client-server API, "Redactions").
+
+1. A redaction of an unknown event is held until that event is known.
+2. It has no effect across rooms, on itself, on a redaction of itself, or on what is redacted.
+3. Where the authorisation rules do not judge it, its sender needs the redact level, or must be of
+   the server of the redacted event's sender.
+4. The stored event is replaced by its redacted form: nothing can show the rest any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+
+from homeserver.core import canonical
+from homeserver.core.event import Event
+from homeserver.core.power_levels import PowerLevels, can_redact
+from homeserver.core.redaction import redact
+from homeserver.core.room_versions import RoomVersion
+from homeserver.core.types import StateKey
+from storage import events, memberships
+from storage.events import EventRow
+from storage.transaction import Transaction
+
+State = Callable[[Collection[StateKey]], Mapping[StateKey, Event]]
+
+
+def apply(txn: Transaction, room_nid: int, redaction: Event, state: State) -> None:
+    """Apply a redaction that has just been added to the room."""
+    redacts = redaction.redacts
+    if redacts is None:
+        return
+    target = events.get(txn, redacts)
+    if target is None:
+        events.hold_redaction(txn, redacts, redaction.event_id)
+        return
+    _apply(txn, room_nid, redaction, target, state)
+
+
+def apply_held(
+    txn: Transaction, room_nid: int, redaction_id: str, version: RoomVersion, state: State
+) -> None:
+    """Apply a redaction that was waiting for its event."""
+    row = events.get(txn, redaction_id)
+    if row is not None and row.status == events.ACCEPTED:
+        apply(txn, room_nid, Event.from_json(row.json, version, row.event_id), state)
+
+
+def _apply(
+    txn: Transaction, room_nid: int, redaction: Event, target: EventRow, state: State
+) -> None:
+    if target.room_nid != room_nid or target.event_id == redaction.event_id:
+        return
+    if target.redacted_by is not None:
+        return
+    version = redaction.version
+    event = Event.from_json(target.json, version, target.event_id)
+    if event.type == "m.room.redaction" and event.redacts == redaction.event_id:
+        return
+    if not version.redaction_auth_rule and not _allowed(redaction, event, state):
+        return
+    encode = canonical.encode if version.strict_canonical_json else canonical.encode_lenient
+    pruned = encode(redact(event.pdu, version)).decode()
+    events.set_redacted(txn, target.event_nid, redaction.event_id, pruned)
+    if event.type == "m.room.member":
+        memberships.clear_profile(txn, room_nid, target.event_nid)
+    txn.invalidate("event", target.event_id)
+
+
+_CREATE: StateKey = ("m.room.create", "")
+_POWER: StateKey = ("m.room.power_levels", "")
+
+
+def _allowed(redaction: Event, event: Event, state: State) -> bool:
+    found = state([_CREATE, _POWER])
+    if _CREATE not in found:
+        return False
+    power = PowerLevels.of(found.get(_POWER), found[_CREATE])
+    return can_redact(event.sender, redaction.sender, power)

@@ -1,0 +1,36 @@
+"""Which event another one is about (client-server API, "Forming relationships between events")."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from homeserver.core.event import Event
+
+
+class Relation(NamedTuple):
+    """What `m.relates_to` says, with the thread that follows from it."""
+
+    relates_to: str
+    rel_type: str | None
+    thread_root: str | None
+
+
+def relation_of(event: Event) -> Relation | None:
+    """The relation of an event; None if it has none that can be used.
+
+    `thread_root` is set here for thread relations alone: for the others it is the thread of the
+    event that they relate to.
+    """
+    if event.is_state:
+        return None
+    relates = event.content.get("m.relates_to")
+    if not isinstance(relates, dict):
+        return None
+    parent, rel_type = relates.get("event_id"), relates.get("rel_type")
+    if not _usable(parent) or not _usable(rel_type):
+        return None
+    return Relation(parent, rel_type, parent if rel_type == "m.thread" else None)
+
+
+def _usable(value: object) -> bool:
+    return isinstance(value, str) and len(value.encode()) <= 255 and "\x00" not in value

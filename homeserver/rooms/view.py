@@ -1,0 +1,265 @@
+"""Events as one reader may see them: history visibility, then the client form.
+
+Everything that shows events to a client goes through here: sync, messages, context, event,
+relations, search. One `RoomView` serves one reader, one room and one read transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from homeserver.core import client_format, state_tree
+from homeserver.core.event import Event
+from homeserver.core.redaction import redact
+from homeserver.core.room_versions import ROOM_VERSIONS
+from homeserver.core.types import JsonObject, StateKey
+from homeserver.core.visibility import (
+    FOREVER,
+    EventFacts,
+    Reader,
+    Verdict,
+    membership_of,
+    verdict,
+    visibility_of,
+)
+from storage import events, memberships
+from storage.events import EventRow
+from storage.rooms import RoomRow
+from storage.state import StateStore
+from storage.transaction import Transaction
+
+_VISIBILITY: StateKey = ("m.room.history_visibility", "")
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """An event that the reader may see."""
+
+    row: EventRow
+    event: Event
+    membership: str
+    """The reader's membership at the event (`unsigned.membership`)."""
+
+
+class RoomView:
+    """One room as one reader sees it.
+
+    Parameters:
+        txn: the read transaction that everything happens in.
+        states: the state trees.
+        room: the room's row.
+        reader_id: the user who reads.
+        device_id: their device, which sees its own transaction IDs.
+        erased: positions at which senders' accounts were erased, by user ID.
+    """
+
+    def __init__(
+        self,
+        txn: Transaction,
+        states: StateStore,
+        room: RoomRow,
+        reader_id: str,
+        device_id: str | None = None,
+        erased: Mapping[str, int] | None = None,
+    ) -> None:
+        self._txn = txn
+        self._states = states
+        self.room = room
+        self.version = ROOM_VERSIONS[room.version]
+        self.reader_id = reader_id
+        self.device_id = device_id
+        self._erased = erased or {}
+        self._stay: Reader | None = None
+
+    @property
+    def stay(self) -> Reader:
+        """The reader's latest stay in the room."""
+        if self._stay is None:
+            since, until = memberships.last_stay(self._txn, self.room.room_nid, self.reader_id)
+            if since is not None and until is None:
+                until = FOREVER
+            self._stay = Reader(since, until)
+        return self._stay
+
+    def event(self, row: EventRow) -> Event:
+        """The event of a row of this room."""
+        return Event.from_json(row.json, self.version, row.event_id)
+
+    def visible(self, rows: Sequence[EventRow]) -> list[Seen]:
+        """Those of the rows that the reader may see, in the same order."""
+        since, until = self.stay
+        unclear = [row for row in rows if not self._within_stay(row, since, until)]
+        facts = self._facts(unclear) if unclear else {}
+        found = []
+        for row in rows:
+            if row.status != events.ACCEPTED:
+                continue
+            fact = facts.get(row.event_nid)
+            if fact is None:
+                found.append(Seen(row, self.event(row), self._own_membership(row)))
+                continue
+            decision = verdict(fact, self.stay)
+            if decision is Verdict.HIDDEN:
+                continue
+            event = self.event(row)
+            if decision is Verdict.REDACTED:
+                event = Event.from_pdu(redact(event.pdu, self.version), self.version, row.event_id)
+            found.append(Seen(row, event, fact.membership_after or "leave"))
+        return found
+
+    def may_see(self, row: EventRow) -> bool:
+        """Whether the reader may see one event."""
+        return bool(self.visible([row]))
+
+    def _within_stay(self, row: EventRow, since: int | None, until: int | None) -> bool:
+        # Whoever is joined at an event may see it, whatever the visibility: the common case, for
+        # which no state is looked up.
+        return (
+            row.pos is not None
+            and since is not None
+            and until is not None
+            and since < row.pos <= until
+        )
+
+    def _own_membership(self, row: EventRow) -> str:
+        if row.type == "m.room.member" and row.state_key == self.reader_id:
+            return membership_of(self.event(row).content) or "leave"
+        return "join"
+
+    def _facts(self, rows: Sequence[EventRow]) -> dict[int, EventFacts]:
+        member: StateKey = ("m.room.member", self.reader_id)
+        before = self.states_before(rows, [_VISIBILITY, member])
+        facts = {}
+        for row in rows:
+            state = before.get(row.event_nid, {})
+            shown, own = state.get(_VISIBILITY), state.get(member)
+            facts[row.event_nid] = EventFacts.of(
+                row.type,
+                row.state_key,
+                self.event(row).content if row.state_key is not None else None,
+                position=row.pos if row.pos is not None else 0,
+                visibility_before=visibility_of(shown.content if shown else None),
+                membership_before=membership_of(own.content) if own else None,
+                reader_id=self.reader_id,
+                erased_at=self._erased.get(row.sender),
+            )
+        return facts
+
+    def states_before(
+        self, rows: Sequence[EventRow], keys: Collection[StateKey]
+    ) -> dict[int, dict[StateKey, Event]]:
+        """State events of these keys before each event, by the event's number."""
+        nids = self._states.lookup(self._txn, keys)
+        names = {number: key for key, number in nids.items()}
+        load = self._states.loader(self._txn, self.room.room_nid)
+        roots: dict[bytes, dict[int, int]] = {}
+        for row in rows:
+            if row.state_before is not None and row.state_before not in roots:
+                roots[row.state_before] = state_tree.get(row.state_before, names, load)
+        needed = {number for entries in roots.values() for number in entries.values()}
+        found = events.get_by_nids(self._txn, needed)
+        loaded = {number: self.event(row) for number, row in found.items()}
+        return {
+            row.event_nid: {
+                names[key]: loaded[number]
+                for key, number in roots[row.state_before].items()
+                if number in loaded
+            }
+            for row in rows
+            if row.state_before is not None
+        }
+
+    def state_at(self, root: bytes, keys: Collection[StateKey] | None = None) -> dict[StateKey, EventRow]:
+        """Events of the state with this root: of these keys, or all."""
+        load = self._states.loader(self._txn, self.room.room_nid)
+        if keys is None:
+            entries = dict(state_tree.items(root, load))
+        else:
+            entries = state_tree.get(root, self._states.lookup(self._txn, keys).values(), load)
+        return self._state_rows(entries)
+
+    def state_change(self, old: bytes, new: bytes) -> dict[StateKey, EventRow]:
+        """State events by which the state `new` differs from `old` (removed keys left out)."""
+        load = self._states.loader(self._txn, self.room.room_nid)
+        changes = state_tree.diff(old, new, load)
+        return self._state_rows(
+            {key: after for key, (_, after) in changes.items() if after is not None}
+        )
+
+    def _state_rows(self, entries: Mapping[int, int]) -> dict[StateKey, EventRow]:
+        keys = self._states.keys(self._txn, entries.keys())
+        numbers = list(entries.values())
+        rows: dict[int, EventRow] = {}
+        for start in range(0, len(numbers), 500):
+            rows |= events.get_by_nids(self._txn, numbers[start : start + 500])
+        return {
+            keys[key]: rows[number]
+            for key, number in entries.items()
+            if number in rows and key in keys
+        }
+
+    def render(
+        self,
+        seen: Sequence[Seen],
+        now_ms: int,
+        *,
+        room_id: bool = True,
+        federation_format: bool = False,
+        relations: Mapping[str, JsonObject] | None = None,
+    ) -> list[JsonObject]:
+        """The client form of events (or the federation form, where a filter asks for it).
+
+        Parameters: `now_ms` for `age`; `room_id` False where the response implies the room;
+        `relations`, the bundled aggregations by event ID.
+        """
+        if federation_format:
+            return [client_format.to_federation(item.event) for item in seen]
+        replaced = self._replaced([item.row for item in seen])
+        because = self._redactions([item.row for item in seen], now_ms)
+        shown = []
+        for item in seen:
+            row = item.row
+            own = row.txn_device is not None and row.txn_device == self.device_id
+            old = replaced.get(row.replaces_state) if row.replaces_state else None
+            shown.append(
+                client_format.to_client(
+                    item.event,
+                    now_ms=now_ms,
+                    room_id=room_id,
+                    membership=item.membership,
+                    transaction_id=row.txn_id if own and row.sender == self.reader_id else None,
+                    prev_content=old.event.content if old else None,
+                    replaces_state=row.replaces_state,
+                    redacted_because=because.get(row.redacted_by) if row.redacted_by else None,
+                    relations=relations.get(row.event_id) if relations else None,
+                )
+            )
+        return shown
+
+    def render_state(
+        self,
+        rows: Sequence[EventRow],
+        now_ms: int,
+        *,
+        room_id: bool = True,
+        federation_format: bool = False,
+    ) -> list[JsonObject]:
+        """Client form of state events that the reader may see because they may see the state."""
+        seen = [Seen(row, self.event(row), self._own_membership(row)) for row in rows]
+        return self.render(seen, now_ms, room_id=room_id, federation_format=federation_format)
+
+    def _replaced(self, rows: Sequence[EventRow]) -> dict[str, Seen]:
+        """Replaced state events that the reader may see."""
+        names = {row.replaces_state for row in rows if row.replaces_state is not None}
+        if not names:
+            return {}
+        old = events.get_many(self._txn, names)
+        return {item.row.event_id: item for item in self.visible(list(old.values()))}
+
+    def _redactions(self, rows: Sequence[EventRow], now_ms: int) -> dict[str, JsonObject]:
+        names = {row.redacted_by for row in rows if row.redacted_by is not None}
+        return {
+            name: client_format.to_client(self.event(row), now_ms=now_ms)
+            for name, row in (events.get_many(self._txn, names) if names else {}).items()
+        }

@@ -1,0 +1,145 @@
+"""The `events` table: the log of the rooms, and what hangs on single events."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import NamedTuple
+
+from storage.transaction import Transaction
+
+ACCEPTED, SOFT_FAILED, REJECTED = 0, 1, 2
+"""Values of `EventRow.status`."""
+
+
+class EventRow(NamedTuple):
+    """An event as stored. `storage/schema/0002_rooms.sql` explains the columns."""
+
+    event_nid: int
+    event_id: str
+    room_nid: int
+    pos: int | None
+    depth: int
+    type: str
+    state_key: str | None
+    sender: str
+    origin_server_ts: int
+    json: str
+    status: int
+    state_before: bytes | None
+    state_after: bytes | None
+    replaces_state: str | None
+    redacted_by: str | None
+    relates_to: str | None
+    rel_type: str | None
+    thread_root: str | None
+    contains_url: bool
+    notify: int
+    notify_total: int
+    highlight_total: int
+    txn_device: str | None
+    txn_scope: str | None
+    txn_id: str | None
+
+
+COLUMNS = ", ".join(EventRow._fields)
+"""All columns, in the order of `EventRow`."""
+
+_INSERT = f"INSERT INTO events ({COLUMNS}) VALUES ({', '.join('?' * len(EventRow._fields))})"
+
+
+class TransactionKey(NamedTuple):
+    """What makes a client's request the same request: see "Transaction identifiers"."""
+
+    device: str
+    scope: str
+    """`send/TYPE` or `redact/EVENT`."""
+    txn_id: str
+
+
+def insert(txn: Transaction, rows: Iterable[EventRow]) -> None:
+    """Add events."""
+    txn.many(_INSERT, rows)
+
+
+def get(txn: Transaction, event_id: str) -> EventRow | None:
+    """The event of this ID."""
+    raw = txn.one(f"SELECT {COLUMNS} FROM events WHERE event_id = ?", (event_id,))
+    return EventRow(*raw) if raw else None
+
+
+def get_many(txn: Transaction, event_ids: Collection[str]) -> dict[str, EventRow]:
+    """Events by their IDs; unknown ones are left out."""
+    if not event_ids:
+        return {}
+    where, args = txn.any_of("event_id", event_ids)
+    rows = txn.all(f"SELECT {COLUMNS} FROM events WHERE {where}", args)
+    return {raw[1]: EventRow(*raw) for raw in rows}
+
+
+def get_by_nids(txn: Transaction, event_nids: Collection[int]) -> dict[int, EventRow]:
+    """Events by their numbers."""
+    if not event_nids:
+        return {}
+    where, args = txn.any_of("event_nid", event_nids)
+    rows = txn.all(f"SELECT {COLUMNS} FROM events WHERE {where}", args)
+    return {raw[0]: EventRow(*raw) for raw in rows}
+
+
+def by_transaction(
+    txn: Transaction, keys: Sequence[tuple[int, str, TransactionKey]]
+) -> dict[tuple[int, str, TransactionKey], str]:
+    """Event IDs that earlier requests of the same (room number, sender, transaction) made."""
+    if not keys:
+        return {}
+    values = ", ".join(["(?, ?, ?, ?)"] * len(keys))
+    args: list[object] = []
+    for room_nid, sender, key in keys:
+        args += (room_nid, sender, key.device, key.txn_id)
+    rows = txn.all(
+        "SELECT room_nid, sender, txn_device, txn_scope, txn_id, event_id FROM events WHERE"
+        f" txn_id IS NOT NULL AND (room_nid, sender, txn_device, txn_id) IN (VALUES {values})",
+        args,
+    )
+    return {(row[0], row[1], TransactionKey(row[2], row[3], row[4])): row[5] for row in rows}
+
+
+def thread_roots(txn: Transaction, event_ids: Collection[str]) -> dict[str, str]:
+    """The thread of each of these events that is in one, by event ID."""
+    if not event_ids:
+        return {}
+    where, args = txn.any_of("event_id", event_ids)
+    rows = txn.all(
+        f"SELECT event_id, thread_root FROM events WHERE {where} AND thread_root IS NOT NULL", args
+    )
+    return {row[0]: row[1] for row in rows}
+
+
+def set_redacted(txn: Transaction, event_nid: int, redacted_by: str, json: str) -> None:
+    """Replace an event by its redacted form."""
+    txn.execute(
+        "UPDATE events SET redacted_by = ?, json = ?, relates_to = NULL, rel_type = NULL,"
+        " contains_url = ? WHERE event_nid = ?",
+        (redacted_by, json, False, event_nid),
+    )
+
+
+def hold_redaction(txn: Transaction, redacts: str, redaction_id: str) -> None:
+    """Keep a redaction until the event that it redacts is known."""
+    txn.execute(
+        "INSERT INTO pending_redactions (redacts, redaction_id) VALUES (?, ?)"
+        " ON CONFLICT DO NOTHING",
+        (redacts, redaction_id),
+    )
+
+
+def held_redactions(txn: Transaction, event_ids: Collection[str]) -> dict[str, list[str]]:
+    """Redactions that wait for these events, by the event's ID."""
+    if not event_ids:
+        return {}
+    where, args = txn.any_of("redacts", event_ids)
+    found: dict[str, list[str]] = {}
+    for redacts, redaction_id in txn.all(
+        f"SELECT redacts, redaction_id FROM pending_redactions WHERE {where}", args
+    ):
+        found.setdefault(redacts, []).append(redaction_id)
+    return found

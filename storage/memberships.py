@@ -1,0 +1,190 @@
+"""Who is in which room: the projection of current memberships and their log."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import NamedTuple
+
+from storage.transaction import Transaction
+
+
+class MembershipRow(NamedTuple):
+    """A user's current membership of a room."""
+
+    room_nid: int
+    user_id: str
+    membership: str
+    event_id: str
+    event_nid: int
+    sender: str
+    pos: int
+    is_local: bool
+    forgotten: bool
+    displayname: str | None
+    avatar_url: str | None
+    stripped_state: str | None
+
+
+class MembershipChange(NamedTuple):
+    """An entry of the log of memberships."""
+
+    pos: int
+    room_nid: int
+    user_id: str
+    membership: str
+    previous: str
+    event_nid: int
+    event_id: str
+    sender: str
+
+
+_COLUMNS = ", ".join(MembershipRow._fields)
+_MARKS = ", ".join("?" * len(MembershipRow._fields))
+_LOG = ", ".join(MembershipChange._fields)
+
+
+def put(txn: Transaction, rows: Iterable[MembershipRow]) -> None:
+    """Set current memberships."""
+    updates = ", ".join(f"{name} = excluded.{name}" for name in MembershipRow._fields[2:])
+    txn.many(
+        f"INSERT INTO memberships ({_COLUMNS}) VALUES ({_MARKS})"
+        f" ON CONFLICT (room_nid, user_id) DO UPDATE SET {updates}",
+        rows,
+    )
+
+
+def log(txn: Transaction, rows: Iterable[MembershipChange]) -> None:
+    """Note changes of memberships."""
+    txn.many(f"INSERT INTO membership_log ({_LOG}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+
+
+def get(txn: Transaction, room_nid: int, user_id: str) -> MembershipRow | None:
+    """The user's current membership of the room."""
+    raw = txn.one(
+        f"SELECT {_COLUMNS} FROM memberships WHERE room_nid = ? AND user_id = ?",
+        (room_nid, user_id),
+    )
+    return MembershipRow(*raw) if raw else None
+
+
+def get_many(
+    txn: Transaction, room_nid: int, user_ids: Collection[str]
+) -> dict[str, MembershipRow]:
+    """Current memberships of several users of one room."""
+    if not user_ids:
+        return {}
+    where, args = txn.any_of("user_id", user_ids)
+    rows = txn.all(
+        f"SELECT {_COLUMNS} FROM memberships WHERE room_nid = ? AND {where}", [room_nid, *args]
+    )
+    return {raw[1]: MembershipRow(*raw) for raw in rows}
+
+
+def of_user(
+    txn: Transaction, user_id: str, memberships: Collection[str] | None = None
+) -> list[MembershipRow]:
+    """All rooms of a user, or those with one of these memberships."""
+    sql = f"SELECT {_COLUMNS} FROM memberships WHERE user_id = ?"
+    args: list[object] = [user_id]
+    if memberships is not None:
+        where, more = txn.any_of("membership", memberships)
+        sql += f" AND {where}"
+        args += more
+    return [MembershipRow(*raw) for raw in txn.all(sql, args)]
+
+
+def of_room(
+    txn: Transaction, room_nid: int, memberships: Collection[str] | None = None
+) -> list[MembershipRow]:
+    """All members of a room, or those with one of these memberships."""
+    sql = f"SELECT {_COLUMNS} FROM memberships WHERE room_nid = ?"
+    args: list[object] = [room_nid]
+    if memberships is not None:
+        where, more = txn.any_of("membership", memberships)
+        sql += f" AND {where}"
+        args += more
+    return [MembershipRow(*raw) for raw in txn.all(sql, args)]
+
+
+def local_joined(txn: Transaction, room_nid: int) -> list[str]:
+    """User IDs of this server's users who are joined to the room."""
+    rows = txn.all(
+        "SELECT user_id FROM memberships WHERE room_nid = ? AND membership = 'join' AND is_local",
+        (room_nid,),
+    )
+    return [row[0] for row in rows]
+
+
+def counts(txn: Transaction, room_nid: int) -> dict[str, int]:
+    """How many users have each membership of the room."""
+    rows = txn.all(
+        "SELECT membership, COUNT(*) FROM memberships WHERE room_nid = ? GROUP BY membership",
+        (room_nid,),
+    )
+    return {row[0]: row[1] for row in rows}
+
+
+def forget(txn: Transaction, room_nid: int, user_id: str) -> None:
+    """Mark the room as forgotten by the user."""
+    txn.execute(
+        "UPDATE memberships SET forgotten = ? WHERE room_nid = ? AND user_id = ?",
+        (True, room_nid, user_id),
+    )
+
+
+def changes_of_user(
+    txn: Transaction, user_id: str, after: int, upto: int
+) -> list[MembershipChange]:
+    """The user's changes of membership in `after < pos <= upto`, oldest first."""
+    rows = txn.all(
+        f"SELECT {_LOG} FROM membership_log WHERE user_id = ? AND pos > ? AND pos <= ?"
+        " ORDER BY pos",
+        (user_id, after, upto),
+    )
+    return [MembershipChange(*raw) for raw in rows]
+
+
+def changes_of_room(
+    txn: Transaction, room_nid: int, after: int, upto: int
+) -> list[MembershipChange]:
+    """Changes of membership of a room in `after < pos <= upto`, oldest first."""
+    rows = txn.all(
+        f"SELECT {_LOG} FROM membership_log WHERE room_nid = ? AND pos > ? AND pos <= ?"
+        " ORDER BY pos",
+        (room_nid, after, upto),
+    )
+    return [MembershipChange(*raw) for raw in rows]
+
+
+def at(txn: Transaction, room_nid: int, user_id: str, pos: int) -> MembershipChange | None:
+    """The user's last change of membership of a room up to a position."""
+    raw = txn.one(
+        f"SELECT {_LOG} FROM membership_log WHERE room_nid = ? AND user_id = ? AND pos <= ?"
+        " ORDER BY pos DESC LIMIT 1",
+        (room_nid, user_id, pos),
+    )
+    return MembershipChange(*raw) if raw else None
+
+
+def clear_profile(txn: Transaction, room_nid: int, event_nid: int) -> None:
+    """Forget the names that a redacted member event gave."""
+    txn.execute(
+        "UPDATE memberships SET displayname = NULL, avatar_url = NULL"
+        " WHERE room_nid = ? AND event_nid = ?",
+        (room_nid, event_nid),
+    )
+
+
+def last_stay(txn: Transaction, room_nid: int, user_id: str) -> tuple[int | None, int | None]:
+    """Positions of the user's last join and of what ended that stay; None for "not (yet)"."""
+    until = None
+    for pos, membership in txn.all(
+        "SELECT pos, membership FROM membership_log WHERE room_nid = ? AND user_id = ?"
+        " AND membership <> previous AND (membership = 'join' OR previous = 'join')"
+        " ORDER BY pos DESC LIMIT 2",
+        (room_nid, user_id),
+    ):
+        if membership == "join":
+            return pos, until
+        until = pos
+    return None, None

@@ -1,0 +1,84 @@
+"""The `rooms` table: one row a room, holding its head."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable
+from typing import NamedTuple
+
+from storage.transaction import Transaction
+
+
+class RoomRow(NamedTuple):
+    """A room and its head: what a new event is built on."""
+
+    room_nid: int
+    room_id: str
+    version: str
+    head_version: int
+    depth: int
+    extremities: tuple[str, ...]
+    state_root: bytes | None
+    state_version: int
+    notify_total: int
+    highlight_total: int
+    last_pos: int
+    created_ts: int
+
+
+_COLUMNS = (
+    "room_nid, room_id, version, head_version, depth, extremities, state_root, state_version,"
+    " notify_total, highlight_total, last_pos, created_ts"
+)
+
+
+def _row(raw: tuple[object, ...]) -> RoomRow:
+    values = list(raw)
+    values[5] = tuple(json.loads(values[5]))  # type: ignore[arg-type]
+    return RoomRow(*values)  # type: ignore[arg-type]
+
+
+def get(txn: Transaction, room_id: str) -> RoomRow | None:
+    """The room of this ID, if this server knows it."""
+    raw = txn.one(f"SELECT {_COLUMNS} FROM rooms WHERE room_id = ?", (room_id,))
+    return _row(raw) if raw else None
+
+
+def get_many(txn: Transaction, room_nids: Collection[int]) -> dict[int, RoomRow]:
+    """The rooms of these numbers."""
+    if not room_nids:
+        return {}
+    where, args = txn.any_of("room_nid", room_nids)
+    rows = txn.all(f"SELECT {_COLUMNS} FROM rooms WHERE {where}", args)
+    return {row.room_nid: row for row in map(_row, rows)}
+
+
+def nid(txn: Transaction, room_id: str) -> int | None:
+    """The number of a room."""
+    found: int | None = txn.value("SELECT room_nid FROM rooms WHERE room_id = ?", (room_id,))
+    return found
+
+
+def lock(txn: Transaction, room_ids: Collection[str]) -> dict[str, RoomRow]:
+    """The rooms of these IDs, locked until the transaction ends.
+
+    Locks are taken in the order of the numbers, so that two appends to the same rooms never
+    wait for each other.
+    """
+    where, args = txn.any_of("room_id", room_ids)
+    suffix = " FOR UPDATE" if txn.dialect.name == "postgres" else ""
+    rows = txn.all(f"SELECT {_COLUMNS} FROM rooms WHERE {where} ORDER BY room_nid{suffix}", args)
+    return {row.room_id: row for row in map(_row, rows)}
+
+
+def put(txn: Transaction, rows: Iterable[RoomRow]) -> None:
+    """Write new rooms and new heads of known ones."""
+    txn.many(
+        f"INSERT INTO rooms ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT (room_nid) DO UPDATE SET head_version = excluded.head_version,"
+        " depth = excluded.depth, extremities = excluded.extremities,"
+        " state_root = excluded.state_root, state_version = excluded.state_version,"
+        " notify_total = excluded.notify_total, highlight_total = excluded.highlight_total,"
+        " last_pos = excluded.last_pos",
+        [(*row[:5], json.dumps(row.extremities), *row[6:]) for row in rows],
+    )

@@ -1,0 +1,255 @@
+"""State trees, interned state keys, and the projection of each room's current state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from threading import Lock
+
+from cachetools import LRUCache
+
+from homeserver.core.types import StateKey
+from storage.events import COLUMNS, EventRow
+from storage.transaction import Transaction
+
+Load = Callable[[Sequence[bytes]], Mapping[bytes, bytes]]
+
+
+class NumberBlocks:
+    """Hands out numbers from blocks reserved in `counters`; safe to use from many threads.
+
+    A number is never given twice; numbers of a block that a stopped process did not use are lost.
+    """
+
+    def __init__(self, name: str, block: int = 1000) -> None:
+        self._name = name
+        self._block = block
+        self._free: range = range(0)
+        self._lock = Lock()
+
+    def take(self, txn: Transaction, count: int) -> list[int]:
+        """`count` new numbers."""
+        with self._lock:
+            if len(self._free) >= count:
+                taken, self._free = self._free[:count], self._free[count:]
+                return list(taken)
+        size = max(self._block, count)
+        end: int = txn.value(
+            "INSERT INTO counters (name, value) VALUES (?, ?) ON CONFLICT (name)"
+            " DO UPDATE SET value = counters.value + ? RETURNING value",
+            (self._name, size, size),
+        )
+        fresh = range(end - size + 1, end + 1)
+        # Only after the commit: a transaction that is rolled back gives its block back.
+        txn.after_commit(lambda: self._adopt(fresh[count:]))
+        return list(fresh[:count])
+
+    def _adopt(self, rest: range) -> None:
+        with self._lock:
+            if len(rest) > len(self._free):
+                self._free = rest
+
+
+class StateStore:
+    """Reads and writes state trees through caches of what never changes.
+
+    One for each homeserver; used in database threads.
+    """
+
+    def __init__(self, node_cache: int = 4096, key_cache: int = 20_000) -> None:
+        self._nodes: LRUCache[bytes, bytes] = LRUCache(node_cache)
+        self._nids: LRUCache[StateKey, int] = LRUCache(key_cache)
+        self._keys: LRUCache[int, StateKey] = LRUCache(key_cache)
+        self._lock = Lock()
+        self._numbers = NumberBlocks("state_key")
+
+    def loader(self, txn: Transaction, room_nid: int) -> Load:
+        """The function by which `homeserver.core.state_tree` loads nodes of this room."""
+
+        def load(hashes: Sequence[bytes]) -> Mapping[bytes, bytes]:
+            found: dict[bytes, bytes] = {}
+            missing = []
+            with self._lock:
+                for node_hash in hashes:
+                    body = self._nodes.get(node_hash)
+                    if body is None:
+                        missing.append(node_hash)
+                    else:
+                        found[node_hash] = body
+            if missing:
+                where, args = txn.any_of("hash", missing)
+                rows = txn.all(
+                    f"SELECT hash, body FROM state_nodes WHERE room_nid = ? AND {where}",
+                    [room_nid, *args],
+                )
+                with self._lock:
+                    for node_hash, body in rows:
+                        found[bytes(node_hash)] = self._nodes[bytes(node_hash)] = bytes(body)
+            return found
+
+        return load
+
+    def save(self, txn: Transaction, room_nid: int, nodes: Mapping[bytes, bytes]) -> None:
+        """Store new nodes of a room's trees."""
+        if not nodes:
+            return
+        txn.many(
+            "INSERT INTO state_nodes (room_nid, hash, body) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+            [(room_nid, node_hash, body) for node_hash, body in nodes.items()],
+        )
+
+        def keep() -> None:
+            with self._lock:
+                self._nodes.update(nodes)
+
+        txn.after_commit(keep)
+
+    def intern(self, txn: Transaction, keys: Collection[StateKey]) -> dict[StateKey, int]:
+        """The numbers of state keys; new ones are given a number."""
+        found, missing = self._known(keys)
+        if missing:
+            found |= self._fetch(txn, missing)
+            new = [key for key in missing if key not in found]
+            if new:
+                numbers = self._numbers.take(txn, len(new))
+                txn.many(
+                    "INSERT INTO state_keys (state_key_nid, type, state_key) VALUES (?, ?, ?)"
+                    " ON CONFLICT DO NOTHING",
+                    [(number, *key) for number, key in zip(numbers, sorted(new), strict=True)],
+                )
+                # Another process may have been first: what the table says holds. Numbers of this
+                # transaction are not cached before somebody reads them back, committed.
+                found |= self._fetch(txn, new, cache=False)
+        return found
+
+    def lookup(self, txn: Transaction, keys: Collection[StateKey]) -> dict[StateKey, int]:
+        """The numbers of those state keys that have one."""
+        found, missing = self._known(keys)
+        return found | self._fetch(txn, missing) if missing else found
+
+    def keys(self, txn: Transaction, nids: Collection[int]) -> dict[int, StateKey]:
+        """The state keys of these numbers."""
+        found: dict[int, StateKey] = {}
+        missing = []
+        with self._lock:
+            for number in nids:
+                key = self._keys.get(number)
+                if key is None:
+                    missing.append(number)
+                else:
+                    found[number] = key
+        for start in range(0, len(missing), 1000):
+            where, args = txn.any_of("state_key_nid", missing[start : start + 1000])
+            rows = txn.all(
+                f"SELECT state_key_nid, type, state_key FROM state_keys WHERE {where}", args
+            )
+            with self._lock:
+                for number, event_type, state_key in rows:
+                    found[number] = self._keys[number] = (event_type, state_key)
+        return found
+
+    def _known(self, keys: Collection[StateKey]) -> tuple[dict[StateKey, int], list[StateKey]]:
+        found: dict[StateKey, int] = {}
+        missing = []
+        with self._lock:
+            for key in keys:
+                number = self._nids.get(key)
+                if number is None:
+                    missing.append(key)
+                else:
+                    found[key] = number
+        return found, missing
+
+    def _fetch(
+        self, txn: Transaction, keys: Sequence[StateKey], *, cache: bool = True
+    ) -> dict[StateKey, int]:
+        found: dict[StateKey, int] = {}
+        for start in range(0, len(keys), 200):
+            part = keys[start : start + 200]
+            values = ", ".join(["(?, ?)"] * len(part))
+            rows = txn.all(
+                "SELECT type, state_key, state_key_nid FROM state_keys"
+                f" WHERE (type, state_key) IN (VALUES {values})",
+                [text for key in part for text in key],
+            )
+            found |= {(row[0], row[1]): row[2] for row in rows}
+        if cache:
+            with self._lock:
+                self._nids.update(found)
+        return found
+
+
+def record_root(txn: Transaction, room_nid: int, pos: int, root: bytes) -> None:
+    """The current state of the room has this root from `pos` on."""
+    txn.execute(
+        "INSERT INTO room_states (room_nid, pos, root) VALUES (?, ?, ?)"
+        " ON CONFLICT (room_nid, pos) DO UPDATE SET root = excluded.root",
+        (room_nid, pos, root),
+    )
+
+
+def root_at(txn: Transaction, room_nid: int, pos: int) -> bytes | None:
+    """The root of the room's state as it was current at a position."""
+    found: bytes | None = txn.value(
+        "SELECT root FROM room_states WHERE room_nid = ? AND pos <= ? ORDER BY pos DESC LIMIT 1",
+        (room_nid, pos),
+    )
+    return found
+
+
+def put_current(
+    txn: Transaction, room_nid: int, changes: Iterable[tuple[StateKey, int | None]]
+) -> None:
+    """Change the projection of the current state; None removes an entry."""
+    rows, gone = [], []
+    for key, event_nid in changes:
+        if event_nid is None:
+            gone.append((room_nid, *key))
+        else:
+            rows.append((room_nid, *key, event_nid))
+    if rows:
+        txn.many(
+            "INSERT INTO current_state (room_nid, type, state_key, event_nid) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT (room_nid, type, state_key) DO UPDATE SET event_nid = excluded.event_nid",
+            rows,
+        )
+    for entry in gone:
+        txn.execute(
+            "DELETE FROM current_state WHERE room_nid = ? AND type = ? AND state_key = ?", entry
+        )
+
+
+_JOINED = ", ".join("e." + column for column in COLUMNS.split(", "))
+
+
+def current(
+    txn: Transaction, room_nid: int, keys: Collection[StateKey] | None = None
+) -> dict[StateKey, EventRow]:
+    """Events of the room's current state: of these keys, or all."""
+    sql = (
+        f"SELECT c.type, c.state_key, {_JOINED} FROM current_state c"
+        " JOIN events e ON e.event_nid = c.event_nid WHERE c.room_nid = ?"
+    )
+    if keys is None:
+        rows = txn.all(sql, (room_nid,))
+        return {(raw[0], raw[1]): EventRow(*raw[2:]) for raw in rows}
+    found: dict[StateKey, EventRow] = {}
+    wanted = list(keys)
+    for start in range(0, len(wanted), 200):
+        part = wanted[start : start + 200]
+        values = ", ".join(["(?, ?)"] * len(part))
+        rows = txn.all(
+            f"{sql} AND (c.type, c.state_key) IN (VALUES {values})",
+            [room_nid, *(text for key in part for text in key)],
+        )
+        found |= {(raw[0], raw[1]): EventRow(*raw[2:]) for raw in rows}
+    return found
+
+
+def current_of_type(txn: Transaction, room_nid: int, event_type: str) -> dict[str, EventRow]:
+    """Events of one type in the room's current state, by state key."""
+    rows = txn.all(
+        f"SELECT c.state_key, {_JOINED} FROM current_state c JOIN events e"
+        " ON e.event_nid = c.event_nid WHERE c.room_nid = ? AND c.type = ?",
+        (room_nid, event_type),
+    )
+    return {raw[0]: EventRow(*raw[1:]) for raw in rows}
