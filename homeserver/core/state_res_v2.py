@@ -1,0 +1,231 @@
+"""State resolution of room versions 2 and up.
+
+Room version 2, "State resolution" (algorithm V2), and room version 12 (V2_1), which changes two
+things: the power pass starts from an empty state map, and the conflicted state subgraph belongs
+to the full conflicted set. The functions are the definitions and numbered steps of that text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from homeserver.core.auth_chain import auth_difference, auth_graph, conflicted_subgraph
+from homeserver.core.auth_rules import auth_types, check
+from homeserver.core.event import Event
+from homeserver.core.graph import lexicographical_topological_sort
+from homeserver.core.power_levels import PowerLevels
+from homeserver.core.rejection import EventRejected
+from homeserver.core.room_versions import RoomVersion, StateRes
+from homeserver.core.state_sets import Events, StateMap
+from homeserver.core.types import StateKey
+
+_CREATE = ("m.room.create", "")
+_POWER_LEVELS = ("m.room.power_levels", "")
+_JOIN_RULES = ("m.room.join_rules", "")
+
+
+def resolve_conflicts(
+    conflicted_sets: Sequence[Mapping[StateKey, str]],
+    unconflicted: Mapping[StateKey, str],
+    events: Events,
+    version: RoomVersion,
+) -> StateMap:
+    """Resolve the conflicts between states; see `state_res.resolve_conflicts`."""
+    conflicted = full_conflicted_set(conflicted_sets, unconflicted, events, version)
+    create = _create_event(conflicted.values(), events, version)
+    # 1.
+    power_events = reverse_topological_power_ordering(
+        _power_events_and_chains(conflicted), events, create
+    )
+    # 2.
+    base = {} if version.state_res is StateRes.V2_1 else unconflicted
+    resolved: StateMap = {}
+    iterative_auth_checks(power_events, resolved, base, events, create)
+    # 3.
+    picked = {event.event_id for event in power_events}
+    power_id = resolved.get(_POWER_LEVELS) or base.get(_POWER_LEVELS)
+    others = mainline_ordering(
+        [event for event_id, event in conflicted.items() if event_id not in picked],
+        None if power_id is None else events.get(power_id),
+        events,
+    )
+    # 4.
+    iterative_auth_checks(others, resolved, base, events, create)
+    # 5.
+    return {key: event_id for key, event_id in resolved.items() if key not in unconflicted}
+
+
+def full_conflicted_set(
+    conflicted_sets: Sequence[Mapping[StateKey, str]],
+    unconflicted: Mapping[StateKey, str],
+    events: Events,
+    version: RoomVersion,
+) -> dict[str, Event]:
+    """Return the full conflicted set by event ID.
+
+    Events that are not known, or were rejected against their auth events, are left out.
+    """
+    id_sets = [set(conflicted.values()) for conflicted in conflicted_sets]
+    conflicted_state = set().union(*id_sets)
+    graph = auth_graph(conflicted_state, events)
+    full = conflicted_state | auth_difference(id_sets, unconflicted.values(), graph, events)
+    if version.state_res is StateRes.V2_1:
+        full |= conflicted_subgraph(conflicted_state, graph)
+    found = ((event_id, events.usable(event_id)) for event_id in full)
+    return {event_id: event for event_id, event in found if event is not None and event.is_state}
+
+
+def is_power_event(event: Event) -> bool:
+    """Say whether an event might take away somebody's ability to do something."""
+    # The create event is not in the definition, but servers have it here. It comes first anyway.
+    if event.key in (_POWER_LEVELS, _JOIN_RULES, _CREATE):
+        return True
+    return event.membership in ("leave", "ban") and event.sender != event.state_key
+
+
+def _power_events_and_chains(conflicted: Mapping[str, Event]) -> dict[str, Event]:
+    """Return the power events, and what of their auth chains is in the full conflicted set.
+
+    Like other servers, this does not look for conflicted events beyond ones that are not.
+    """
+    picked = {event_id: event for event_id, event in conflicted.items() if is_power_event(event)}
+    waiting = list(picked.values())
+    while waiting:
+        for auth_id in waiting.pop().auth_event_ids:
+            if auth_id in conflicted and auth_id not in picked:
+                picked[auth_id] = conflicted[auth_id]
+                waiting.append(conflicted[auth_id])
+    return picked
+
+
+def reverse_topological_power_ordering(
+    unordered: Mapping[str, Event], events: Events, create: Event | None = None
+) -> list[Event]:
+    """Order events by their auth edges; ties by power of the sender, time, event ID.
+
+    `create` is the create event in room versions whose auth events do not name it.
+    """
+    events.fetch(auth_id for event in unordered.values() for auth_id in event.auth_event_ids)
+
+    def rank(event_id: str) -> tuple[int, int, str]:
+        event = unordered[event_id]
+        return -_sender_power(event, events, create), event.origin_server_ts, event_id
+
+    before = {event_id: event.auth_event_ids for event_id, event in unordered.items()}
+    return [unordered[event_id] for event_id in lexicographical_topological_sort(before, rank)]
+
+
+def _sender_power(event: Event, events: Events, create: Event | None) -> int:
+    """Return the power level of the sender of an event according to its own auth events."""
+    power_event = None
+    for auth_event in events.auth_events(event):
+        if auth_event.is_create:
+            create = auth_event
+        elif auth_event.is_state and auth_event.key == _POWER_LEVELS:
+            power_event = auth_event
+    if create is not None:
+        return PowerLevels.of(power_event, create).user_level(event.sender)
+    content = None if power_event is None else power_event.content
+    return PowerLevels(event.version, frozenset(), content).user_level(event.sender)
+
+
+def mainline_ordering(
+    unordered: Iterable[Event], power_event: Event | None, events: Events
+) -> list[Event]:
+    """Order events by their mainline position based on a power-levels event, time, event ID.
+
+    Events that are based on earlier power levels come first.
+    """
+    unordered = list(unordered)
+    events.fetch(auth_id for event in unordered for auth_id in event.auth_event_ids)
+    # The position of every power-levels event met; the mainline is filled in first.
+    positions: dict[str, int] = {}
+    while power_event is not None and power_event.event_id not in positions:
+        positions[power_event.event_id] = len(positions)
+        power_event = _cited_power_levels(power_event, events)
+    infinity = len(positions)
+
+    def rank(event: Event) -> tuple[int, int, str]:
+        position = _mainline_position(event, positions, infinity, events)
+        return -position, event.origin_server_ts, event.event_id
+
+    return sorted(unordered, key=rank)
+
+
+def _mainline_position(
+    event: Event, positions: dict[str, int], infinity: int, events: Events
+) -> int:
+    """Return the mainline position of an event, and note that of all on the way to it."""
+    passed: list[str] = []
+    cited = _cited_power_levels(event, events)
+    while cited is not None and cited.event_id not in positions:
+        passed.append(cited.event_id)
+        # Until it is known; also ends the way if it were to lead in a circle.
+        positions[cited.event_id] = infinity
+        cited = _cited_power_levels(cited, events)
+    position = infinity if cited is None else positions[cited.event_id]
+    for event_id in passed:
+        positions[event_id] = position
+    return position
+
+
+def _cited_power_levels(event: Event, events: Events) -> Event | None:
+    """Return the power-levels event among the auth events of an event."""
+    for auth_event in events.auth_events(event):
+        if auth_event.is_state and auth_event.key == _POWER_LEVELS:
+            return auth_event
+    return None
+
+
+def iterative_auth_checks(
+    ordered: Sequence[Event],
+    resolved: StateMap,
+    base: Mapping[StateKey, str],
+    events: Events,
+    create: Event | None = None,
+) -> None:
+    """Apply to a state those events that the authorisation rules allow, in order.
+
+    The state is `resolved`, which changes, on top of `base`. A key that is needed and not there
+    is taken from the event's own auth events.
+    """
+    for event in ordered:
+        state = _auth_state(event, resolved, base, events)
+        try:
+            check(event, state, create=create)
+        except EventRejected:
+            continue
+        resolved[event.key] = event.event_id
+
+
+def _auth_state(
+    event: Event, resolved: StateMap, base: Mapping[StateKey, str], events: Events
+) -> dict[StateKey, Event]:
+    """Return the state that the authorisation rules need to judge an event."""
+    state: dict[StateKey, Event] = {}
+    missing: set[StateKey] = set()
+    needed = auth_types(event.type, event.sender, event.state_key, event.content, event.version)
+    for key in needed:
+        event_id = resolved.get(key) or base.get(key)
+        found = None if event_id is None else events.usable(event_id)
+        if found is None:
+            missing.add(key)
+        else:
+            state[key] = found
+    if missing:
+        for event_id in event.auth_event_ids:
+            found = events.usable(event_id)
+            if found is not None and found.is_state and found.key in missing:
+                state[found.key] = found
+    return state
+
+
+def _create_event(
+    conflicted: Iterable[Event], events: Events, version: RoomVersion
+) -> Event | None:
+    """Return the create event where the room ID names it; otherwise auth events do."""
+    if not version.room_id_is_create_hash:
+        return None
+    for event in conflicted:
+        return events.get("$" + event.room_id[1:])
+    return None

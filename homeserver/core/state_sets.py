@@ -1,0 +1,123 @@
+"""What all state resolution algorithms share: state maps, and the events behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import TypeAlias
+
+from homeserver.core.event import Event
+from homeserver.core.types import StateKey
+
+StateMap: TypeAlias = dict[StateKey, str]
+"""Room state: (type, state key) to event ID."""
+
+GetEvent: TypeAlias = Callable[[str], Event | None]
+GetEvents: TypeAlias = Callable[[Collection[str]], Mapping[str, Event]]
+
+_BATCH = 500
+
+
+class Events:
+    """The events of one room during one resolution, each fetched once.
+
+    `get_event` gives an event by ID, None if it is not known. `get_events`, if given, fetches
+    many at once. `is_rejected` says whether an event was rejected against its own auth events,
+    which takes it out of state resolution; an event rejected only against the state before it
+    must not count (room version 2, "Rejected events").
+    """
+
+    def __init__(
+        self,
+        get_event: GetEvent,
+        get_events: GetEvents | None = None,
+        is_rejected: Callable[[str], bool] | None = None,
+    ) -> None:
+        self._get_event = get_event
+        self._get_events = get_events
+        self._is_rejected = is_rejected
+        self._known: dict[str, Event | None] = {}
+
+    def get(self, event_id: str) -> Event | None:
+        """Return an event, None if it is not known."""
+        try:
+            return self._known[event_id]
+        except KeyError:
+            event = self._known[event_id] = self._get_event(event_id)
+            return event
+
+    def usable(self, event_id: str) -> Event | None:
+        """Return an event, None if it is not known or was rejected against its auth events."""
+        event = self.get(event_id)
+        if event is not None and self._is_rejected is not None and self._is_rejected(event_id):
+            return None
+        return event
+
+    def fetch(self, event_ids: Iterable[str]) -> None:
+        """Fetch events that will be wanted, many at once where that is possible."""
+        if self._get_events is None:
+            return
+        for batch in _batches(event_id for event_id in event_ids if event_id not in self._known):
+            found = self._get_events(batch)
+            for event_id in batch:
+                self._known[event_id] = found.get(event_id)
+
+    def auth_events(self, event: Event) -> Iterator[Event]:
+        """Yield the known events that `event` cites as its auth events."""
+        for event_id in event.auth_event_ids:
+            found = self.get(event_id)
+            if found is not None:
+                yield found
+
+    def auth_edges(self, event_ids: Iterable[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
+        """Yield (event ID, its auth event IDs), without keeping the events in memory.
+
+        An unknown event has none.
+        """
+        for batch in _batches(event_ids):
+            if self._get_events is None:
+                found: Mapping[str, Event | None] = {
+                    event_id: self._known.get(event_id) or self._get_event(event_id)
+                    for event_id in batch
+                }
+            else:
+                unknown = [event_id for event_id in batch if event_id not in self._known]
+                found = {**self._known_among(batch), **self._get_events(unknown)}
+            for event_id in batch:
+                event = found.get(event_id)
+                yield event_id, () if event is None else event.auth_event_ids
+
+    def _known_among(self, event_ids: Iterable[str]) -> dict[str, Event | None]:
+        return {
+            event_id: self._known[event_id] for event_id in event_ids if event_id in self._known
+        }
+
+
+def separate(state_sets: Sequence[Mapping[StateKey, str]]) -> tuple[StateMap, list[StateMap]]:
+    """Part states into the unconflicted state map, and what each state has for other keys.
+
+    A key is conflicted if it is missing from, or differs in, any of the states.
+    """
+    first, *others = state_sets
+    keys: set[StateKey] = set()
+    for other in others:
+        if other is not first:
+            keys.update(key for key, _ in first.items() ^ other.items())
+    unconflicted = dict(first)
+    for key in keys:
+        unconflicted.pop(key, None)
+    return unconflicted, [{key: state[key] for key in keys if key in state} for state in state_sets]
+
+
+def state_after(state: Mapping[StateKey, str], event: Event) -> StateMap:
+    """Return the state after an event that was not rejected, from the state before it."""
+    after = dict(state)
+    if event.is_state:
+        after[event.key] = event.event_id
+    return after
+
+
+def _batches(event_ids: Iterable[str]) -> Iterator[list[str]]:
+    remaining = iter(event_ids)
+    while batch := list(islice(remaining, _BATCH)):
+        yield batch
