@@ -22,6 +22,8 @@ class MatrixError(Exception):
         self.errcode = errcode
         self.error = error
         self.extra = extra
+        self.headers: dict[str, str] = {}
+        """Headers that the response carries besides the usual ones."""
 
     def body(self) -> dict[str, Any]:
         """The JSON object of the response."""
@@ -114,3 +116,37 @@ def unsupported_room_version(version: str) -> MatrixError:
 
 def internal() -> MatrixError:
     return MatrixError(500, "M_UNKNOWN", "Internal server error.")
+
+
+def user_locked() -> MatrixError:
+    """Client-server API, "Account locking"."""
+    return MatrixError(401, "M_USER_LOCKED", "This account is locked.", soft_logout=True)
+
+
+def user_suspended() -> MatrixError:
+    """Client-server API, "Account suspension"."""
+    return MatrixError(403, "M_USER_SUSPENDED", "This account is suspended.")
+
+
+def resource_limit_exceeded(admin_contact: str, error: str | None = None) -> MatrixError:
+    """The server has reached a limit of its own; `admin_contact` is a URI. Writing calls only."""
+    return MatrixError(
+        403,
+        "M_RESOURCE_LIMIT_EXCEEDED",
+        error or "This server has reached a limit. Please contact its administrator.",
+        admin_contact=admin_contact,
+    )
+
+
+def user_limit_exceeded(
+    info_uri: str, can_upgrade: bool = False, error: str | None = None
+) -> MatrixError:
+    """The user has reached a limit; `info_uri` explains it, and the way up if `can_upgrade`."""
+    extra = {"can_upgrade": True} if can_upgrade else {}
+    return MatrixError(
+        403,
+        "M_USER_LIMIT_EXCEEDED",
+        error or "You have reached a limit of your account.",
+        info_uri=info_uri,
+        **extra,
+    )

@@ -30,6 +30,7 @@ class Request:
         "body_stream",
         "headers",
         "is_cancellable",
+        "is_cancelled",
         "is_disconnected",
         "method",
         "path",
@@ -58,6 +59,8 @@ class Request:
         """What the router found for this request; the router's own."""
         self.is_cancellable = False
         """Whether the handler may be cancelled when the client goes away (long-polls)."""
+        self.is_cancelled = False
+        """Whether the transport cancelled the handler."""
         self.is_disconnected = False
         self._json: Any = _UNPARSED
         self._on_disconnect: list[Callable[[], None]] | None = None

@@ -1,0 +1,107 @@
+"""Rate limits: the interface that the router asks, and token buckets in memory.
+
+Client-server API, "Rate limiting". One bucket for each class and user, or class and network
+address where no user is known.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import OrderedDict
+from collections.abc import Collection
+from dataclasses import fields
+from typing import Protocol
+
+from twisted.internet.interfaces import IReactorTime
+
+from config.model import Rate, RateLimits
+from homeserver.core import rate_limit
+from homeserver.core.errors import limit_exceeded
+from homeserver.web.request import Request, Requester
+
+MAX_BUCKETS = 100_000
+
+
+class RateLimiter(Protocol):
+    """Says whether a request may be made now."""
+
+    @property
+    def classes(self) -> Collection[str]:
+        """The names that `rate` of an endpoint may have."""
+
+    async def check(self, requester: Requester | None, request: Request, rate_class: str) -> None:
+        """Raise MatrixError (429 M_LIMIT_EXCEEDED) if the request comes too early."""
+
+
+class MemoryRateLimiter:
+    """Token buckets of this process. Beyond `max_buckets` the longest unused are forgotten."""
+
+    def __init__(
+        self, limits: RateLimits, clock: IReactorTime, max_buckets: int = MAX_BUCKETS
+    ) -> None:
+        self._enabled = limits.enabled
+        self._rates: dict[str, Rate] = {
+            field.name: rate
+            for field in fields(limits)
+            if isinstance(rate := getattr(limits, field.name), Rate)
+        }
+        self._clock = clock
+        self._max_buckets = max_buckets
+        # (class, key) -> (tokens, time in ms), the longest unused first
+        self._buckets: OrderedDict[tuple[str, str], tuple[float, int]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._buckets)
+
+    @property
+    def classes(self) -> Collection[str]:
+        return self._rates.keys()
+
+    async def check(self, requester: Requester | None, request: Request, rate_class: str) -> None:
+        """See `RateLimiter.check`. Requesters with `is_rate_limited` false are let through."""
+        if requester is None:
+            self.take(rate_class, address_key(request.remote_address))
+        elif requester.is_rate_limited:
+            self.take(rate_class, requester.user_id)
+
+    def take(self, rate_class: str, key: str, cost: float = 1.0) -> None:
+        """Take `cost` tokens from the bucket of `key`, e.g. a user that somebody logs in as.
+
+        Raises MatrixError (429 M_LIMIT_EXCEEDED), KeyError for an unknown class.
+        """
+        rate = self._rates[rate_class]
+        if not self._enabled:
+            return
+        now_ms = int(self._clock.seconds() * 1000)
+        bucket = (rate_class, key)
+        level, last_ms = self._buckets.get(bucket, (float(rate.burst), now_ms))
+        decision = rate_limit.take(level, last_ms, now_ms, rate.per_second, rate.burst, cost)
+        self._buckets[bucket] = (decision.level, decision.last_ms)
+        self._buckets.move_to_end(bucket)
+        self._forget(now_ms)
+        if not decision.allowed:
+            raise limit_exceeded(decision.retry_after_ms)
+
+    def _forget(self, now_ms: int) -> None:
+        # Two for each one that may have been added: memory shrinks again after a flood.
+        for _ in range(2):
+            bucket, (level, last_ms) = next(iter(self._buckets.items()))
+            rate = self._rates[bucket[0]]
+            full = rate_limit.full_at_ms(level, last_ms, rate.per_second, rate.burst)
+            is_full = full is not None and full <= now_ms and len(self._buckets) > 1
+            if not is_full and len(self._buckets) <= self._max_buckets:
+                return
+            del self._buckets[bucket]
+
+
+def address_key(address: str) -> str:
+    """The address as a key of limits; of IPv6 its /64, since hosts choose freely within it."""
+    if ":" not in address:
+        return address
+    try:
+        parsed = ipaddress.IPv6Address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return str(ipaddress.IPv6Network((int(parsed) >> 64 << 64, 64)))

@@ -1,0 +1,284 @@
+"""From a request to its response: find the endpoint, authenticate, limit, call, encode.
+
+The one place where errors become responses (client-server API, "Standard error response").
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import count
+from typing import Any, Protocol
+
+from twisted.internet.defer import CancelledError
+from twisted.internet.interfaces import IReactorTime
+
+from homeserver.core.errors import (
+    MatrixError,
+    forbidden,
+    guest_access_forbidden,
+    internal,
+    method_not_allowed,
+    missing_token,
+    unrecognized,
+    user_locked,
+    user_suspended,
+)
+from homeserver.core.ids import ServerName
+from homeserver.telemetry.logs import REQUEST_ID, Logger
+from homeserver.web.endpoint import Auth, EndpointDeclaration, declaration_of
+from homeserver.web.limits import RateLimiter
+from homeserver.web.request import Authenticator, FederationAuthenticator, Request, Requester
+from homeserver.web.responses import RawJson, Response, encode_json
+from homeserver.web.routes import Route, RouteTable
+from homeserver.web.schema import parse_query
+from homeserver.web.signature import Caller
+
+DEFAULT_MAX_BODY = 4 * 1024 * 1024
+"""Largest body in bytes where an endpoint does not say otherwise."""
+
+CORS_HEADERS = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Allow-Methods": "GET, POST, PUT, DELETE, PATCH, OPTIONS",
+    "Access-Control-Allow-Headers": "X-Requested-With, Content-Type, Authorization",
+}
+"""Client-server API, "Web Browser Clients"."""
+
+JSON_TYPE = "application/json"
+_CLOSED_REQUEST = 499
+_SERVERS_ONLY = ("/_matrix/federation/", "/_matrix/key/")
+
+
+class RequestObserver(Protocol):
+    """Told of each answer; `endpoint` is the declared path, or "unknown". Times in seconds.
+
+    Status 499: the client went away while its request waited.
+    """
+
+    def request(self, endpoint: str, method: str, status: int, seconds: float) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class BodyPlan:
+    """How the transport shall take the body of a request."""
+
+    max_bytes: int
+    stream: bool
+
+
+class _Endpoint:
+    """A declared endpoint with its compiled caller."""
+
+    __slots__ = ("caller", "declaration")
+
+    def __init__(self, declaration: EndpointDeclaration, services: Mapping[Any, Any]) -> None:
+        self.declaration = declaration
+        self.caller = Caller(declaration, services)
+
+
+class Router:
+    """Answers requests with a set of endpoints.
+
+    `services`: type to instance, for the endpoints' parameters. `observer` is told of each
+    answer (see `homeserver.telemetry.metrics.Metrics.request`). `allow_query_token` accepts
+    `?access_token=` as specification versions before 1.19 did.
+    Raises TypeError, LookupError or ValueError for endpoints that do not fit.
+    """
+
+    def __init__(
+        self,
+        endpoints: Iterable[Callable[..., Awaitable[object]]],
+        services: Mapping[Any, Any],
+        authenticator: Authenticator,
+        *,
+        clock: IReactorTime,
+        log: Logger,
+        federation_authenticator: FederationAuthenticator | None = None,
+        rate_limiter: RateLimiter | None = None,
+        observer: RequestObserver | None = None,
+        allow_query_token: bool = False,
+        max_body: int = DEFAULT_MAX_BODY,
+    ) -> None:
+        self._authenticator = authenticator
+        self._federation_authenticator = federation_authenticator
+        self._rate_limiter = rate_limiter
+        self._clock = clock
+        self._log = log
+        self._observer = observer
+        self._allow_query_token = allow_query_token
+        self._max_body = max_body
+        self._ids = count(1)
+        self._id_prefix = secrets.token_hex(3)
+        self._table: RouteTable[_Endpoint] = RouteTable()
+        self.declarations: list[EndpointDeclaration] = []
+        self.running = 0
+        """Requests being answered now, waiting ones included."""
+        for function in endpoints:
+            self._add(declaration_of(function), services)
+
+    def _add(self, declaration: EndpointDeclaration, services: Mapping[Any, Any]) -> None:
+        limiter = self._rate_limiter
+        if limiter is not None and declaration.rate not in (None, *limiter.classes):
+            raise LookupError(f"{declaration.name}: no rate limit is named {declaration.rate!r}")
+        if declaration.auth is Auth.FEDERATION and self._federation_authenticator is None:
+            raise LookupError(f"{declaration.name}: nothing here authenticates other servers")
+        endpoint = _Endpoint(declaration, services)
+        for template in declaration.paths:
+            self._table.add(declaration.method, template, endpoint)
+        self.declarations.append(declaration)
+
+    def declaration_for(self, method: str, path: str) -> EndpointDeclaration | None:
+        """The declaration that answers a request, or None."""
+        found = self._table.find(method, path)
+        return found.target.declaration if found.target is not None else None
+
+    def body_plan(self, request: Request) -> BodyPlan:
+        """For the transport, once the head is read: how much body to take, and how."""
+        try:
+            declaration = self._route(request).target.declaration
+        except MatrixError:
+            return BodyPlan(self._max_body, stream=False)
+        return BodyPlan(declaration.max_body or self._max_body, declaration.stream_body)
+
+    async def handle(self, request: Request) -> Response:
+        """The response to a request, with all headers but those of the transport.
+
+        Never raises, except CancelledError when the transport cancelled it
+        (`request.is_cancelled`).
+        """
+        started = self._clock.seconds()
+        request.request_id = f"{self._id_prefix}-{next(self._ids):x}"
+        token = REQUEST_ID.set(request.request_id)
+        status = _CLOSED_REQUEST
+        self.running += 1
+        try:
+            response = await self._guarded(request)
+            status = response.status
+            return response
+        finally:
+            self.running -= 1
+            if self._observer is not None:
+                route = request.route
+                name = "unknown" if route is None else route.target.declaration.path
+                self._observer.request(
+                    name, request.method, status, self._clock.seconds() - started
+                )
+            REQUEST_ID.reset(token)
+
+    async def _guarded(self, request: Request) -> Response:
+        try:
+            response = await self._answer(request)
+        except MatrixError as error:
+            response = error_response(error)
+        except Exception as error:
+            if isinstance(error, CancelledError) and request.is_cancelled:
+                raise
+            self._log.error(
+                "request failed", method=request.method, path=request.path, exc_info=error
+            )
+            response = error_response(internal())
+        if not request.path.startswith(_SERVERS_ONLY):
+            response.headers.update(CORS_HEADERS)
+        return response
+
+    async def _answer(self, request: Request) -> Response:
+        if request.method == "OPTIONS":
+            return Response(204, b"")
+        route = self._route(request)
+        endpoint = route.target
+        declaration = endpoint.declaration
+        requester: Requester | None = None
+        origin: ServerName | None = None
+        if declaration.auth is Auth.FEDERATION:
+            assert self._federation_authenticator is not None
+            origin = await self._federation_authenticator.authenticate(request)
+        elif declaration.auth is not Auth.NONE:
+            requester = await self._authenticate(declaration, request)
+        if declaration.rate is not None and self._rate_limiter is not None:
+            await self._rate_limiter.check(requester, request, declaration.rate)
+        arguments = endpoint.caller.arguments(request, route.parameters, requester, origin)
+        request.is_cancellable = declaration.long_poll
+        return _render(await endpoint.caller.function(**arguments))
+
+    def _route(self, request: Request) -> Route[_Endpoint]:
+        """Raises MatrixError: 404 or 405 M_UNRECOGNIZED, or 400 for a malformed path."""
+        if request.route is not None:
+            known: Route[_Endpoint] = request.route
+            return known
+        found = self._table.find(request.method, request.path)
+        if found.target is None and request.method == "HEAD":
+            found = self._table.find("GET", request.path)
+        if found.target is None:
+            if not found.allowed:
+                raise unrecognized()
+            error = method_not_allowed()
+            error.headers["Allow"] = ", ".join(sorted({*found.allowed, "OPTIONS"}))
+            raise error
+        route = Route(found.target, found.decode())
+        request.route = route
+        return route
+
+    async def _authenticate(
+        self, declaration: EndpointDeclaration, request: Request
+    ) -> Requester | None:
+        token = self._token(request)
+        if token is None:
+            if declaration.auth is Auth.OPTIONAL_ACCESS_TOKEN:
+                return None
+            raise missing_token()
+        requester = await self._authenticator.authenticate(token, request)
+        check_requester(declaration, requester)
+        return requester
+
+    def _token(self, request: Request) -> str | None:
+        header = request.headers.get(b"authorization")
+        if header is not None:
+            scheme, _, token = header.decode("utf-8", "replace").partition(" ")
+            if scheme.lower() == "bearer" and token.strip():
+                return token.strip()
+        elif self._allow_query_token and "access_token=" in request.raw_query:
+            values = parse_query(request.raw_query).get("access_token")
+            return values[0] if values and values[0] else None
+        return None
+
+
+def check_requester(declaration: EndpointDeclaration, requester: Requester) -> None:
+    """Whether a known requester may call an endpoint at all. Raises MatrixError (401, 403)."""
+    auth = declaration.auth
+    if requester.is_locked and not declaration.locked_ok:
+        raise user_locked()
+    if auth is Auth.ACCESS_TOKEN and requester.is_guest:
+        raise guest_access_forbidden()
+    if auth is Auth.ADMIN and not requester.is_admin:
+        raise forbidden("Only administrators of this server may do this.")
+    if auth is Auth.APPSERVICE and requester.appservice_id is None:
+        raise forbidden("Only application services may do this.")
+    if requester.is_suspended and declaration.refuse_suspended:
+        raise user_suspended()
+
+
+def error_response(error: MatrixError) -> Response:
+    """The response that tells a client of an error."""
+    headers = {"Content-Type": JSON_TYPE, **error.headers}
+    retry_after_ms = error.extra.get("retry_after_ms")
+    if isinstance(retry_after_ms, int):
+        headers["Retry-After"] = str(math.ceil(retry_after_ms / 1000))
+    return Response(error.status, encode_json(error.body()), headers)
+
+
+def _render(value: object) -> Response:
+    if isinstance(value, Response):
+        body = value.body
+        if body is None:
+            value.body = b""
+        elif not isinstance(body, (bytes, AsyncIterator)):
+            value.body = encode_json(body)
+            value.headers.setdefault("Content-Type", JSON_TYPE)
+        return value
+    if isinstance(value, RawJson):
+        return Response(value.status, value.data, {"Content-Type": JSON_TYPE})
+    if value is None:
+        raise TypeError("an endpoint returned None")
+    return Response(200, encode_json(value), {"Content-Type": JSON_TYPE})
