@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from config.model.listeners import DEFAULT_LISTENERS, Listener, Serves, Tls
+from config.model.listeners import DEFAULT_LISTENERS, LISTENERS_EXAMPLE, Listener, Serves, Tls
 from config.model.log import Log
 from config.model.media import Media
 from config.model.network import PRIVATE_RANGES, Federation, OutgoingHttp, UrlPreviews
@@ -99,7 +99,11 @@ class Config:
         example='{url: "redis://localhost:6379/0"}',
     )
     listeners: tuple[Listener, ...] = option(
-        DEFAULT_LISTENERS, "Addresses that the server listens on."
+        DEFAULT_LISTENERS,
+        "Addresses that the server listens on, and what is answered at each. Listeners that serve "
+        "only metrics and health are each process's own: with several processes, process N "
+        "(from 0) listens on port + N.",
+        example=LISTENERS_EXAMPLE,
     )
     stop_timeout: Duration = option(
         Duration(10_000), "How long a stopping server goes on with requests it has begun."

@@ -36,3 +36,14 @@ class Listener:
 
 
 DEFAULT_LISTENERS = (Listener(port=8008),)
+
+LISTENERS_EXAMPLE = """\
+- {address: 127.0.0.1, port: 8008, serves: [client, federation, media, admin]}
+# With TLS, for other homeservers:
+# - {address: 0.0.0.0, port: 8448, serves: [federation],
+#    tls: {certificate: c.pem, private_key: k.pem}}
+# For monitoring; a load balancer asks /health:
+# - {address: 127.0.0.1, port: 9100, serves: [metrics, health]}
+# Behind a reverse proxy on the same machine:
+# - {address: 127.0.0.1, port: 8009, serves: [client], trusted_proxies: [127.0.0.0/8]}
+"""
