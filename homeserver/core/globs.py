@@ -166,6 +166,13 @@ class Glob:
         return index
 
 
+def contains_words(words: str, text: str) -> bool:
+    """Whether `text` has `words`, in any case, between two word boundaries."""
+    words, text = words.lower(), text.lower()
+    starts = _Literal(words).starting_words(text)
+    return any(is_word_boundary(text, start + len(words)) for start in starts)
+
+
 def _word_end(text: str, index: int) -> int:
     """Where the word around `index` ends."""
     gap = _NOT_WORD.search(text, index)
