@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from homeserver.core import canonical
-from homeserver.core.errors import not_json
+from homeserver.core.errors import MatrixError, not_json
 from homeserver.core.ids import ServerName, UserID
 
 _UNPARSED = object()
@@ -152,3 +152,18 @@ class FederationAuthenticator(Protocol):
     """Checks the X-Matrix signature of a request; returns the origin. Raises MatrixError (401)."""
 
     async def authenticate(self, request: Request) -> ServerName: ...
+
+
+@dataclass(frozen=True, slots=True)
+class BodyPlan:
+    """How the transport shall take the body of a request."""
+
+    max_bytes: int
+    stream: bool
+
+
+class ClientDisconnected(MatrixError):
+    """The client went away while its body was read or its answer written."""
+
+    def __init__(self) -> None:
+        super().__init__(499, "M_UNKNOWN", "The client went away.")

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import msgspec
+
+from homeserver.core import canonical
+from homeserver.core.errors import MatrixError
+
+CORS_HEADERS = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Allow-Methods": "GET, POST, PUT, DELETE, PATCH, OPTIONS",
+    "Access-Control-Allow-Headers": "X-Requested-With, Content-Type, Authorization",
+}
+"""Client-server API, "Web Browser Clients"."""
+
+JSON_TYPE = "application/json"
 
 
 class Response:
@@ -67,4 +80,18 @@ _encoder = msgspec.json.Encoder(enc_hook=_encode_other)
 
 def encode_json(value: Any) -> bytes:
     """UTF-8 JSON of structs, dicts, lists and identifiers; `msgspec.Raw` parts are spliced in."""
-    return _encoder.encode(value)
+    try:
+        return _encoder.encode(value)
+    except OverflowError:  # integers beyond 64 bits, in old rooms
+        return canonical.encode_plain(
+            msgspec.to_builtins(value, enc_hook=_encode_other, str_keys=True)
+        )
+
+
+def error_response(error: MatrixError) -> Response:
+    """The response that tells a client of an error."""
+    headers = {"Content-Type": JSON_TYPE, **error.headers}
+    retry_after_ms = error.extra.get("retry_after_ms")
+    if isinstance(retry_after_ms, int):
+        headers["Retry-After"] = str(math.ceil(retry_after_ms / 1000))
+    return Response(error.status, encode_json(error.body()), headers)

@@ -5,10 +5,8 @@ The one place where errors become responses (client-server API, "Standard error 
 
 from __future__ import annotations
 
-import math
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
 from itertools import count
 from typing import Any, Protocol
 
@@ -30,8 +28,21 @@ from homeserver.core.ids import ServerName
 from homeserver.telemetry.logs import REQUEST_ID, Logger
 from homeserver.web.endpoint import Auth, EndpointDeclaration, declaration_of
 from homeserver.web.limits import RateLimiter
-from homeserver.web.request import Authenticator, FederationAuthenticator, Request, Requester
-from homeserver.web.responses import RawJson, Response, encode_json
+from homeserver.web.request import (
+    Authenticator,
+    BodyPlan,
+    FederationAuthenticator,
+    Request,
+    Requester,
+)
+from homeserver.web.responses import (
+    CORS_HEADERS,
+    JSON_TYPE,
+    RawJson,
+    Response,
+    encode_json,
+    error_response,
+)
 from homeserver.web.routes import Route, RouteTable
 from homeserver.web.schema import parse_query
 from homeserver.web.signature import Caller
@@ -39,14 +50,6 @@ from homeserver.web.signature import Caller
 DEFAULT_MAX_BODY = 4 * 1024 * 1024
 """Largest body in bytes where an endpoint does not say otherwise."""
 
-CORS_HEADERS = {
-    "Access-Control-Allow-Origin": "*",
-    "Access-Control-Allow-Methods": "GET, POST, PUT, DELETE, PATCH, OPTIONS",
-    "Access-Control-Allow-Headers": "X-Requested-With, Content-Type, Authorization",
-}
-"""Client-server API, "Web Browser Clients"."""
-
-JSON_TYPE = "application/json"
 _CLOSED_REQUEST = 499
 _SERVERS_ONLY = ("/_matrix/federation/", "/_matrix/key/")
 
@@ -58,14 +61,6 @@ class RequestObserver(Protocol):
     """
 
     def request(self, endpoint: str, method: str, status: int, seconds: float) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class BodyPlan:
-    """How the transport shall take the body of a request."""
-
-    max_bytes: int
-    stream: bool
 
 
 class _Endpoint:
@@ -257,15 +252,6 @@ def check_requester(declaration: EndpointDeclaration, requester: Requester) -> N
         raise forbidden("Only application services may do this.")
     if requester.is_suspended and declaration.refuse_suspended:
         raise user_suspended()
-
-
-def error_response(error: MatrixError) -> Response:
-    """The response that tells a client of an error."""
-    headers = {"Content-Type": JSON_TYPE, **error.headers}
-    retry_after_ms = error.extra.get("retry_after_ms")
-    if isinstance(retry_after_ms, int):
-        headers["Retry-After"] = str(math.ceil(retry_after_ms / 1000))
-    return Response(error.status, encode_json(error.body()), headers)
 
 
 def _render(value: object) -> Response:
