@@ -93,7 +93,8 @@ class StateStore:
         if not nodes:
             return
         txn.many(
-            "INSERT INTO state_nodes (room_nid, hash, body) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+            "INSERT INTO state_nodes (room_nid, hash, body) VALUES (?, ?, ?)"
+            " ON CONFLICT DO NOTHING",
             [(room_nid, node_hash, body) for node_hash, body in nodes.items()],
         )
 

@@ -14,22 +14,20 @@ from typing import Protocol
 from cachetools import LRUCache
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.python.failure import Failure
 
-from homeserver.core.errors import MatrixError
 from homeserver.rooms.build import LocalSigner
 from homeserver.rooms.commit import (
     AppendContext,
     CachedHead,
     GroupResult,
     Job,
-    Outcome,
     commit_group,
 )
 from homeserver.rooms.requests import Appended, AppendRequest
 from homeserver.rooms.write import WrittenRoom
 from storage import events
-from storage.database import CommitUnknown, Database
+from storage.database import Database
+from storage.errors import CommitUnknown
 from storage.state import NumberBlocks, StateStore
 from storage.transaction import Transaction
 
@@ -128,14 +126,14 @@ class Appender:
         jobs = [job for job, _ in group]
         try:
             result = await self._write(jobs)
-        except Exception:
+        except Exception as problem:
             self._forget(jobs)
             if len(group) > 1:
                 # One request that cannot be committed must not take the others with it.
                 for entry in group:
                     await self._commit([entry])
                 return
-            _answer(group[0][1], Failure())
+            _answer(group[0][1], problem)
             return
         for room_id, head in result.heads.items():
             if len(head.known) <= MAX_CACHED_STATE:
@@ -178,13 +176,11 @@ class Appender:
                 self._heads.pop(job.request.room_id, None)
 
 
-def _answer(waiter: Deferred[Appended], outcome: Outcome | Failure) -> None:
+def _answer(waiter: Deferred[Appended], outcome: Appended | Exception) -> None:
     # A client that went away cancelled its wait; its event is in the room all the same.
     if waiter.called:
         return
-    if isinstance(outcome, MatrixError):
-        waiter.errback(outcome)
-    elif isinstance(outcome, Failure):
-        waiter.errback(outcome)
-    else:
+    if isinstance(outcome, Appended):
         waiter.callback(outcome)
+    else:
+        waiter.errback(outcome)

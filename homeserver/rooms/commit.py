@@ -141,9 +141,7 @@ def _lock_rooms(group: _Group, jobs: Sequence[Job]) -> None:
 def _fetcher(txn: Transaction, room_nid: int, version: RoomVersion) -> Fetch:
     def fetch(keys: Collection[StateKey]) -> dict[StateKey, Event]:
         rows = state.current(txn, room_nid, keys)
-        return {
-            key: Event.from_json(row.json, version, row.event_id) for key, row in rows.items()
-        }
+        return {key: Event.from_json(row.json, version, row.event_id) for key, row in rows.items()}
 
     return fetch
 
@@ -261,4 +259,12 @@ def _new_room(group: _Group, job: Job) -> RoomDraft:
         created_ts=job.now_ms,
     )
     fetch = _fetcher(group.txn, row.room_nid, version)
-    return RoomDraft(row, version, {}, fetch, _hasher(group.txn, version), group.context.signer.server_name, is_new=True)
+    return RoomDraft(
+        row,
+        version,
+        {},
+        fetch,
+        _hasher(group.txn, version),
+        group.context.signer.server_name,
+        is_new=True,
+    )

@@ -68,7 +68,9 @@ class RoomDraft:
                 found[key] = event
         return found
 
-    def mark(self) -> tuple[RoomRow, dict[StateKey, Event | None], int, dict[StateKey, Event | None]]:
+    def mark(
+        self,
+    ) -> tuple[RoomRow, dict[StateKey, Event | None], int, dict[StateKey, Event | None]]:
         """A point to go back to."""
         return self.row, dict(self.known), len(self.added), dict(self.changed)
 
@@ -104,7 +106,7 @@ class RoomDraft:
         place = Place(
             room_id=self.row.room_id or None,
             version=self.version,
-            prev_events=extremities[: MAX_PREV_EVENTS],
+            prev_events=extremities[:MAX_PREV_EVENTS],
             depth=self.row.depth + 1,
             auth_events=[state[key].event_id for key in sorted(needed) if key in state],
             reference_hashes=self._hashes(state, extremities),
@@ -140,7 +142,7 @@ class RoomDraft:
             self.changed.setdefault(key, replaces)
             self.known[key] = event
         self.added.append(NewEvent(event, transaction, replaces))
-        left_over = self.row.extremities[MAX_PREV_EVENTS :]
+        left_over = self.row.extremities[MAX_PREV_EVENTS:]
         self.row = self.row._replace(
             room_id=event.room_id,
             head_version=self.row.head_version + 1,

@@ -27,10 +27,12 @@ def relation_of(event: Event) -> Relation | None:
     if not isinstance(relates, dict):
         return None
     parent, rel_type = relates.get("event_id"), relates.get("rel_type")
+    if not isinstance(parent, str) or not isinstance(rel_type, str):
+        return None
     if not _usable(parent) or not _usable(rel_type):
         return None
     return Relation(parent, rel_type, parent if rel_type == "m.thread" else None)
 
 
-def _usable(value: object) -> bool:
-    return isinstance(value, str) and len(value.encode()) <= 255 and "\x00" not in value
+def _usable(value: str) -> bool:
+    return len(value.encode()) <= 255 and "\x00" not in value

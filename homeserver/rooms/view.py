@@ -170,7 +170,9 @@ class RoomView:
             if row.state_before is not None
         }
 
-    def state_at(self, root: bytes, keys: Collection[StateKey] | None = None) -> dict[StateKey, EventRow]:
+    def state_at(
+        self, root: bytes, keys: Collection[StateKey] | None = None
+    ) -> dict[StateKey, EventRow]:
         """Events of the state with this root: of these keys, or all."""
         load = self._states.loader(self._txn, self.room.room_nid)
         if keys is None:

@@ -261,9 +261,7 @@ def _project_members(
     if not log:
         return
     memberships.log(txn, log)
-    rows = [
-        _member_row(draft, room, last[("m.room.member", user_id)]) for user_id in previous
-    ]
+    rows = [_member_row(draft, room, last[("m.room.member", user_id)]) for user_id in previous]
     memberships.put(txn, rows)
     txn.notify(*(f"user:{row.user_id}" for row in rows if row.is_local))
 
