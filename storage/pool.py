@@ -1,0 +1,146 @@
+"""Threads with a database connection each.
+
+A pool of its own for reads and one for writes, so that slow reads never keep a write waiting.
+Threads and connections are made when first needed.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from storage.dialect import Dialect
+from storage.errors import DatabaseClosed
+from storage.transaction import Transaction
+
+
+class Reactor(Protocol):
+    """What storage needs of a Twisted reactor."""
+
+    def seconds(self) -> float: ...
+
+    def callLater(self, delay: float, callable: Callable[..., Any], *args: Any) -> Any: ...
+
+    def callFromThread(self, callable: Callable[..., Any], *args: Any) -> None: ...
+
+
+class Session(Protocol):
+    """One connection, used by one thread at a time; closed instead of reused once `broken`."""
+
+    broken: bool
+
+    def begin(self) -> Transaction:
+        """Open a transaction. Raises Retry."""
+
+    def commit(self) -> None:
+        """Raises Retry when nothing was committed, CommitUnknown when nobody knows."""
+
+    def rollback(self) -> None:
+        """Never raises; marks the session as broken when it cannot be used again."""
+
+    def lock_schema(self, txn: Transaction) -> None:
+        """Wait until no other process is migrating, and keep them out until the end."""
+
+    def close(self) -> None:
+        """Never raises."""
+
+
+class Backend(Protocol):
+    """One kind of database."""
+
+    @property
+    def dialect(self) -> Dialect: ...
+
+    @property
+    def readers(self) -> int:
+        """How many connections read."""
+
+    @property
+    def writers(self) -> int:
+        """How many connections write."""
+
+    def connect(self, *, writable: bool) -> Session:
+        """Open a session, blocking. Raises DatabaseUnavailable, UnusableDatabase."""
+
+    def committed(self, session: Any, transaction_id: str) -> bool | None:
+        """Whether a transaction whose COMMIT got no answer was committed; None: not known."""
+
+
+class Pool:
+    """`size` threads taking jobs from one queue; idle sessions are kept for the next job."""
+
+    def __init__(self, name: str, size: int, connect: Callable[[], Session]) -> None:
+        self._name = name
+        self._size = size
+        self._connect = connect
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._lock = threading.Lock()
+        self._idle_threads = 0
+        self._sessions: deque[Session] = deque()
+        self._stopped = False
+
+    def submit(self, job: Callable[[], None]) -> None:
+        """Run `job`, which must not raise, in a thread. Called on the reactor thread."""
+        with self._lock:
+            if self._stopped:
+                raise DatabaseClosed("The database is closed.")
+            if self._idle_threads <= self._jobs.qsize() and len(self._threads) < self._size:
+                thread = threading.Thread(
+                    target=self._work, name=f"{self._name}-{len(self._threads)}", daemon=True
+                )
+                self._threads.append(thread)
+                thread.start()
+        self._jobs.put(job)
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                self._idle_threads += 1
+            job = self._jobs.get()
+            with self._lock:
+                self._idle_threads -= 1
+            if job is None:
+                return
+            job()
+            del job  # its results must not live until the next job comes
+
+    def take(self) -> Session:
+        """A session for one transaction, in a thread of the pool. Raises as `connect` does."""
+        try:
+            return self._sessions.pop()
+        except IndexError:
+            return self._connect()
+
+    def give_back(self, session: Session) -> None:
+        """Return a session. One that is broken takes the idle ones with it.
+
+        A server that was restarted has closed them too, and each would fail one more job.
+        """
+        if not session.broken:
+            self._sessions.append(session)
+            return
+        session.close()
+        self.drop_idle()
+
+    def drop_idle(self) -> None:
+        """Close every session that is not in use."""
+        while True:
+            try:
+                self._sessions.pop().close()
+            except IndexError:
+                return
+
+    def stop(self) -> None:
+        """End threads and sessions. Jobs already submitted are run first."""
+        with self._lock:
+            self._stopped = True
+            threads = list(self._threads)
+        for _ in threads:
+            self._jobs.put(None)
+        for thread in threads:
+            thread.join()
+        self.drop_idle()
