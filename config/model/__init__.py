@@ -25,6 +25,7 @@ from config.model.users import (
     Recaptcha,
     Registration,
     Sessions,
+    Turn,
 )
 from config.types import Duration, option
 
@@ -52,6 +53,7 @@ __all__ = [
     "Serves",
     "Sessions",
     "Tls",
+    "Turn",
     "UrlPreviews",
 ]
 
@@ -119,6 +121,7 @@ class Config:
         option("12", "The version of new rooms.")
     )
     presence: Presence = option(Presence, "Who is online.")
+    turn: Turn = option(Turn, "TURN servers, which carry calls.")
     federation: Federation = option(Federation, "Federation with other homeservers.")
     outgoing_http: OutgoingHttp = option(
         OutgoingHttp, "Requests to push gateways, previewed pages and identity servers."

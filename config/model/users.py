@@ -33,7 +33,6 @@ class Registration:
 class Passwords:
     """Passwords."""
 
-    enabled: bool = option(True, "Whether people can log in with a password.")
     cost: Literal["default", "low"] = option(
         "default", "What hashing a password costs: default, or low for tests."
     )
@@ -57,6 +56,22 @@ class Presence:
     """Who is online."""
 
     enabled: bool = option(True, "Whether presence is kept and shown.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """TURN servers, which carry calls between people who cannot reach each other."""
+
+    uris: tuple[str, ...] = option(
+        (), 'The TURN servers\' addresses, such as "turn:turn.example.org?transport=udp".'
+    )
+    shared_secret: str | None = option(
+        None,
+        "The secret that the TURN servers share with this server.",
+        secret=True,
+        example='"a long random text"',
+    )
+    lifetime: Duration = option(Duration(86_400_000), "How long clients may use a TURN server.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
