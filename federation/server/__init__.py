@@ -1,0 +1,1 @@
+"""What other servers and third parties ask this server."""

@@ -1,0 +1,52 @@
+"""What a user can do here (Client-server API, "Capabilities negotiation")."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from homeserver.core.room_versions import ROOM_VERSIONS
+from homeserver.core.types import JsonObject
+from homeserver.web.endpoint import Auth, Requester, endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class CapabilitySettings:
+    """What of the configuration decides on capabilities."""
+
+    default_room_version: str
+    change_password: bool = True
+
+
+class CapabilitiesAnswer(msgspec.Struct):
+    capabilities: JsonObject
+
+
+@endpoint("GET", "/_matrix/client/v3/capabilities", auth=Auth.ACCESS_TOKEN, rate="read")
+async def get_capabilities(
+    requester: Requester, settings: CapabilitySettings
+) -> CapabilitiesAnswer:
+    """What the requester can do on this server."""
+    return CapabilitiesAnswer(
+        {
+            "m.change_password": {"enabled": settings.change_password},
+            "m.room_versions": {
+                "default": settings.default_room_version,
+                "available": {
+                    name: "stable" if version.stable else "unstable"
+                    for name, version in ROOM_VERSIONS.items()
+                },
+            },
+            "m.set_displayname": {"enabled": True},
+            "m.set_avatar_url": {"enabled": True},
+            "m.profile_fields": {"enabled": True},
+            "m.3pid_changes": {"enabled": False},
+            # Asked for with the password, so only where there are passwords.
+            "m.get_login_token": {"enabled": settings.change_password},
+            "m.forget_forced_upon_leave": {"enabled": False},
+        }
+    )
+
+
+ENDPOINTS = [get_capabilities]

@@ -1,0 +1,59 @@
+"""How clients find the server and whom to ask for help (Client-server API, "Server Discovery")."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from homeserver.core.errors import not_found
+from homeserver.core.types import JsonObject
+from homeserver.web.endpoint import Auth, endpoint
+
+
+class Contact(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A way to reach the people who run the server."""
+
+    role: str
+    matrix_id: str | None = None
+    email_address: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WellKnown:
+    """What the configuration says for discovery."""
+
+    base_url: str | None = None
+    contacts: Sequence[Contact] = ()
+    support_page: str | None = None
+
+    @property
+    def client(self) -> JsonObject | None:
+        """The object that tells clients where the server is."""
+        return None if self.base_url is None else {"m.homeserver": {"base_url": self.base_url}}
+
+
+class SupportAnswer(msgspec.Struct, omit_defaults=True):
+    contacts: list[Contact] = msgspec.field(default_factory=list)
+    support_page: str | None = None
+
+
+@endpoint("GET", "/.well-known/matrix/client", auth=Auth.NONE)
+async def get_client(well_known: WellKnown) -> JsonObject:
+    """Where clients reach the server."""
+    found = well_known.client
+    if found is None:
+        raise not_found("No discovery information is configured.")
+    return found
+
+
+@endpoint("GET", "/.well-known/matrix/support", auth=Auth.NONE)
+async def get_support(well_known: WellKnown) -> SupportAnswer:
+    """Whom to ask for help."""
+    if not well_known.contacts and well_known.support_page is None:
+        raise not_found("No contact is configured.")
+    return SupportAnswer(list(well_known.contacts), well_known.support_page)
+
+
+ENDPOINTS = [get_client, get_support]

@@ -1,0 +1,190 @@
+"""Local accounts: making, changing and closing them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import structlog
+from twisted.internet.interfaces import IReactorTime
+
+from homeserver.core.errors import invalid_username, not_found, user_in_use
+from homeserver.core.ids import InvalidIdentifier, UserID, map_localpart
+from homeserver.users.hooks import UserHooks
+from homeserver.users.passwords import Passwords
+from homeserver.users.secret_tokens import new_localpart
+from homeserver.users.sessions import Sessions
+from storage import one_time_tokens, profiles, threepids, tokens, users
+from storage.database import Database
+from storage.transaction import Transaction
+from storage.users import UserRow
+
+_FlagSetter: TypeAlias = Callable[[Transaction, str, bool], bool]
+
+_log = structlog.get_logger(__name__)
+
+
+class Accounts:
+    """Makes, changes and closes the accounts of one server name."""
+
+    def __init__(
+        self,
+        db: Database,
+        clock: IReactorTime,
+        hooks: UserHooks,
+        passwords: Passwords,
+        sessions: Sessions,
+        server_name: str,
+    ) -> None:
+        self._db = db
+        self._clock = clock
+        self._hooks = hooks
+        self._passwords = passwords
+        self._sessions = sessions
+        self._server_name = server_name
+
+    # Finding
+
+    async def get(self, user_id: str) -> UserRow | None:
+        """The account of a user ID, also when deactivated."""
+        return await self._db.read(users.get_user, user_id)
+
+    def new_user_id(self, name: str | None) -> UserID:
+        """The user ID that an account of this name gets; a random one without a name.
+
+        Raises MatrixError: 400 M_INVALID_USERNAME.
+        """
+        try:
+            localpart = new_localpart() if name is None else map_localpart(name)
+            return UserID.of(localpart, self._server_name)
+        except InvalidIdentifier as error:
+            raise invalid_username(f"This user name cannot be used: {error.reason}.")
+
+    async def check_available(self, user_id: UserID) -> None:
+        """Raises MatrixError 400 M_USER_IN_USE if there is, or was, such an account."""
+        if await self._db.read(users.exists, user_id):
+            raise user_in_use()
+
+    # Making
+
+    async def create(
+        self,
+        user_id: UserID,
+        password: str | None,
+        *,
+        is_admin: bool = False,
+        user_type: str | None = None,
+    ) -> None:
+        """Make an account. Raises MatrixError: 400 M_USER_IN_USE, M_WEAK_PASSWORD."""
+        hashed = None if password is None else await self._passwords.hash(password)
+        await self._db.write(
+            self.create_in, user_id, hashed, is_admin=is_admin, user_type=user_type
+        )
+
+    def create_in(
+        self,
+        txn: Transaction,
+        user_id: UserID,
+        password_hash: str | None,
+        *,
+        is_guest: bool = False,
+        is_admin: bool = False,
+        user_type: str | None = None,
+    ) -> None:
+        """Make an account as part of a transaction. Raises MatrixError 400 M_USER_IN_USE."""
+        row = UserRow(
+            user_id=user_id,
+            password_hash=password_hash,
+            user_type=user_type,
+            is_guest=is_guest,
+            is_admin=is_admin,
+            locked=False,
+            suspended=False,
+            erased=False,
+            deactivated_ts=None,
+            created_ts=self._now(),
+        )
+        if not users.insert_user(txn, row):
+            raise user_in_use()
+
+    def upgrade_guest_in(
+        self, txn: Transaction, user_id: UserID, password_hash: str | None
+    ) -> None:
+        """Make a guest a full user. Raises MatrixError 400 M_USER_IN_USE if it is none."""
+        if not users.upgrade_guest(txn, user_id, password_hash):
+            raise user_in_use()
+        txn.invalidate(tokens.CACHE, user_id)
+
+    # Changing
+
+    async def set_password(
+        self,
+        user_id: str,
+        new_password: str,
+        *,
+        logout_devices: bool = True,
+        keep_device: str | None = None,
+    ) -> None:
+        """Change a password and log out all devices but one, if `logout_devices`.
+
+        Raises MatrixError: 400 M_WEAK_PASSWORD, 404 M_NOT_FOUND.
+        """
+        hashed = await self._passwords.hash(new_password)
+        await self._db.write(self._set_password, user_id, hashed, logout_devices, keep_device)
+
+    def _set_password(
+        self, txn: Transaction, user_id: str, hashed: str, logout: bool, keep: str | None
+    ) -> None:
+        user = users.get_user(txn, user_id)
+        if user is None or user.deactivated:
+            raise not_found("There is no such account.")
+        users.set_password_hash(txn, user_id, hashed)
+        if logout:
+            one_time_tokens.delete_of_user(txn, user_id)
+            self._sessions.end_all_in(txn, user_id, keep)
+
+    async def set_admin(self, user_id: str, is_admin: bool) -> None:
+        """Make a user a server administrator, or no longer one. Raises MatrixError 404."""
+        await self._db.write(self._set_flag, users.set_admin, user_id, is_admin)
+
+    async def set_locked(self, user_id: str, locked: bool) -> None:
+        """Lock or unlock an account. Raises MatrixError 404."""
+        await self._db.write(self._set_flag, users.set_locked, user_id, locked)
+
+    async def set_suspended(self, user_id: str, suspended: bool) -> None:
+        """Suspend an account, or lift that. Raises MatrixError 404."""
+        await self._db.write(self._set_flag, users.set_suspended, user_id, suspended)
+
+    def _set_flag(self, txn: Transaction, setter: _FlagSetter, user_id: str, value: bool) -> None:
+        if not setter(txn, user_id, value):
+            raise not_found("There is no such account.")
+        txn.invalidate(tokens.CACHE, user_id)
+
+    # Closing
+
+    async def deactivate(self, user_id: UserID, *, erase: bool = False) -> None:
+        """Close an account for good: sessions end, contacts go, it leaves its rooms.
+
+        With `erase` its profile goes too and newcomers to its rooms see its events redacted.
+        Closing a closed account again is no error. Raises MatrixError 404 for an unknown user.
+        """
+        await self._db.write(self._deactivate, user_id, erase)
+        for hook in self._hooks.deactivated:
+            try:
+                await hook(user_id)
+            except Exception:
+                _log.exception("What follows a deactivation failed", user_id=user_id)
+
+    def _deactivate(self, txn: Transaction, user_id: UserID, erase: bool) -> None:
+        if not users.exists(txn, user_id):
+            raise not_found("There is no such account.")
+        users.deactivate(txn, user_id, self._now(), erase)
+        threepids.delete_of_user(txn, user_id)
+        if erase:
+            profiles.delete_profile(txn, user_id)
+            for hook in self._hooks.erase:
+                hook(txn, user_id)
+        self._sessions.end_all_in(txn, user_id)
+
+    def _now(self) -> int:
+        return int(self._clock.seconds() * 1000)

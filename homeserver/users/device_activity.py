@@ -1,0 +1,72 @@
+"""When and from where devices were last seen, written in batches.
+
+Requests only note it in memory. A device's note is written at most once in `INTERVAL_MS`; a
+crash loses as much. (Client-server API: "may be a few minutes out of date".)
+"""
+
+from __future__ import annotations
+
+import structlog
+from cachetools import LRUCache
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+
+from storage import devices
+from storage.database import Database
+from storage.devices import Seen
+
+INTERVAL_MS = 60_000
+MAX_USER_AGENT = 500
+_BATCH = 200
+_log = structlog.get_logger(__name__)
+
+
+class DeviceActivity:
+    """Collects sightings of devices. `start` once, `stop` before the database closes."""
+
+    def __init__(self, db: Database, clock: IReactorTime) -> None:
+        self._db = db
+        self._pending: dict[tuple[str, str], Seen] = {}
+        self._written: LRUCache[tuple[str, str], Seen] = LRUCache(50_000)
+        self._loop = LoopingCall(self._flush_safely)
+        self._loop.clock = clock
+
+    def start(self) -> None:
+        """Begin writing."""
+        self._loop.start(INTERVAL_MS / 1000, now=False)
+
+    async def stop(self) -> None:
+        """Stop, and write what is left."""
+        if self._loop.running:
+            self._loop.stop()
+        await self.flush()
+
+    def seen(self, user_id: str, device_id: str, ts: int, ip: str, user_agent: str) -> None:
+        """Note a request of a device."""
+        key = (user_id, device_id)
+        if key in self._pending:
+            return
+        last = self._written.get(key)
+        if last is None or ts >= last.ts + INTERVAL_MS or ip != last.ip:
+            self._pending[key] = Seen(
+                user_id, device_id, ts, ip, user_agent[:MAX_USER_AGENT].replace("\0", "")
+            )
+
+    def pending(self, user_id: str, device_id: str) -> Seen | None:
+        """What is noted of a device but not yet written."""
+        return self._pending.get((user_id, device_id))
+
+    async def flush(self) -> None:
+        """Write what is noted."""
+        while self._pending:
+            batch = [self._pending.pop(key) for key in list(self._pending)[:_BATCH]]
+            await self._db.write(devices.record_seen, batch)
+            for each in batch:
+                self._written[each.user_id, each.device_id] = each
+
+    def _flush_safely(self) -> Deferred[None]:
+        done = Deferred.fromCoroutine(self.flush())
+        return done.addErrback(
+            lambda failure: _log.error("Last-seen times were not written", exc_info=failure.value)
+        )

@@ -1,0 +1,308 @@
+"""Login sessions: access and refresh tokens, and finding the requester from a token.
+
+- A session is a device. Its tokens end when it is deleted or logs in again.
+- Clients that know refresh tokens get short-lived access tokens; others get one for the
+  device's life.
+- After a refresh the old tokens work until one of the new ones is used.
+- An expired token leaves the device: 401 with `soft_logout`. A deleted one is unknown.
+
+Requests are authenticated from memory. Whatever changes a token or an account invalidates the
+user's entries in the same transaction (`storage.tokens.CACHE`), in every process.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cachetools import LRUCache
+from twisted.internet.interfaces import IReactorTime
+
+from homeserver.core.errors import MatrixError, forbidden, unknown_token, user_locked
+from homeserver.core.ids import UserID
+from homeserver.users.device_activity import DeviceActivity
+from homeserver.users.hooks import UserHooks
+from homeserver.users.secret_tokens import new_device_id, new_token, token_hash
+from homeserver.web.request import Request, Requester
+from storage import devices as device_rows
+from storage import one_time_tokens, tokens, users
+from storage.database import Database
+from storage.transaction import Transaction
+
+MAX_DEVICE_ID_BYTES = 255
+MAX_DEVICE_NAME_CHARACTERS = 100
+CACHED_TOKENS = 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """New tokens of a session, as login, registration and refresh give them out."""
+
+    user_id: UserID
+    device_id: str
+    access_token: str
+    expires_in_ms: int | None = None
+    refresh_token: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewSession:
+    """What a client asks for when it logs in."""
+
+    device_id: str | None = None
+    display_name: str | None = None
+    refresh: bool = False
+    """Whether it understands refresh tokens."""
+    ip: str = ""
+    user_agent: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Cached:
+    requester: Requester
+    expires_ts: int | None
+
+
+class Sessions:
+    """Makes, finds and ends sessions.
+
+    Lifetimes are in milliseconds; `refresh_lifetime_ms` None means that refresh tokens do not
+    expire. Without `soft_logout` an expired access token counts as unknown.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        clock: IReactorTime,
+        hooks: UserHooks,
+        activity: DeviceActivity,
+        *,
+        access_lifetime_ms: int = 300_000,
+        refresh_lifetime_ms: int | None = None,
+        soft_logout: bool = True,
+    ) -> None:
+        self._db = db
+        self._clock = clock
+        self._hooks = hooks
+        self._activity = activity
+        self._access_lifetime_ms = access_lifetime_ms
+        self._refresh_lifetime_ms = refresh_lifetime_ms
+        self._soft_logout = soft_logout
+        self._cache: LRUCache[bytes, _Cached] = LRUCache(CACHED_TOKENS)
+        self._hashes_of: dict[str, set[bytes]] = {}
+        self._invalidated = 0
+        db.on_invalidate(tokens.CACHE, self._invalidate, self._invalidate_all)
+
+    # Authenticator
+
+    async def authenticate(self, token: str, request: Request) -> Requester:
+        """The holder of an access token.
+
+        Raises MatrixError 401 M_UNKNOWN_TOKEN, with `soft_logout` if the token has expired
+        (Client-server API, "Using access tokens", "Soft logout").
+        """
+        hashed = token_hash(token)
+        cached = self._cache.get(hashed)
+        if cached is None:
+            cached = await self._load(hashed)
+        now_ms = self._now()
+        if cached.expires_ts is not None and cached.expires_ts <= now_ms:
+            raise unknown_token(soft_logout=self._soft_logout)
+        requester = cached.requester
+        if requester.device_id is not None:
+            self._activity.seen(
+                requester.user_id,
+                requester.device_id,
+                now_ms,
+                request.remote_address,
+                request.user_agent or "",
+            )
+        return requester
+
+    async def _load(self, hashed: bytes) -> _Cached:
+        before = self._invalidated
+        row = await self._db.read(tokens.get_access_token, hashed)
+        if row is None:
+            raise unknown_token()
+        expired = row.expires_ts is not None and row.expires_ts <= self._now()
+        if row.refresh_hash is not None and not row.used and not expired:
+            # First use: what this token replaced ends now.
+            await self._db.write(tokens.confirm, row.user_id, row.refresh_hash)
+        found = _Cached(
+            Requester(
+                user_id=UserID(row.user_id),
+                device_id=row.device_id,
+                is_guest=row.is_guest,
+                is_admin=row.is_admin,
+                is_locked=row.locked,
+                is_suspended=row.suspended,
+            ),
+            row.expires_ts,
+        )
+        # The row may be older than an invalidation that arrived meanwhile.
+        if before == self._invalidated:
+            self._remember(hashed, found)
+        return found
+
+    def _remember(self, hashed: bytes, entry: _Cached) -> None:
+        if len(self._cache) >= self._cache.maxsize:
+            old_hash, old = self._cache.popitem()
+            self._forget_hash(old.requester.user_id, old_hash)
+        self._cache[hashed] = entry
+        self._hashes_of.setdefault(entry.requester.user_id, set()).add(hashed)
+
+    def _forget_hash(self, user_id: str, hashed: bytes) -> None:
+        hashes = self._hashes_of.get(user_id)
+        if hashes is not None:
+            hashes.discard(hashed)
+            if not hashes:
+                del self._hashes_of[user_id]
+
+    def _invalidate(self, user_id: str) -> None:
+        self._invalidated += 1
+        for hashed in self._hashes_of.pop(user_id, ()):
+            self._cache.pop(hashed, None)
+
+    def _invalidate_all(self) -> None:
+        self._invalidated += 1
+        self._hashes_of.clear()
+        self._cache.clear()
+
+    # Beginning and refreshing
+
+    async def begin(self, user_id: UserID, wanted: NewSession) -> Grant:
+        """Log a user in on a new device, or anew on one that they have.
+
+        Raises MatrixError: 403 M_FORBIDDEN if the device ID cannot be used.
+        """
+        return await self._db.write(self.begin_in, user_id, wanted)
+
+    def begin_in(self, txn: Transaction, user_id: UserID, wanted: NewSession) -> Grant:
+        """`begin`, as part of a transaction."""
+        now_ms = self._now()
+        device_id = wanted.device_id or new_device_id()
+        _check_device_id(device_id)
+        if any(reserved(txn, user_id, device_id) for reserved in self._hooks.device_id_reserved):
+            raise forbidden("This device ID is the ID of a cross-signing key.")
+        row = device_rows.DeviceRow(
+            user_id,
+            device_id,
+            clipped_device_name(wanted.display_name),
+            now_ms,
+            now_ms,
+            wanted.ip,
+            wanted.user_agent,
+        )
+        is_new = device_rows.insert_device(txn, row)
+        if not is_new:
+            tokens.delete_of_devices(txn, user_id, [device_id])
+            seen = device_rows.Seen(user_id, device_id, now_ms, wanted.ip, wanted.user_agent)
+            device_rows.record_seen(txn, [seen])
+        grant = self._grant(txn, user_id, device_id, wanted.refresh)
+        if is_new:
+            for changed in self._hooks.device_changed:
+                changed(txn, user_id, device_id)
+        return grant
+
+    async def refresh(self, refresh_token: str) -> Grant:
+        """Exchange a refresh token for a new pair.
+
+        Raises MatrixError 401 M_UNKNOWN_TOKEN; with `soft_logout` if it has expired
+        (Client-server API, "Refreshing access tokens").
+        """
+        return await self._db.write(self._refresh, token_hash(refresh_token))
+
+    def _refresh(self, txn: Transaction, hashed: bytes) -> Grant:
+        row = tokens.lock_refresh_token(txn, hashed)
+        if row is None:
+            raise unknown_token()
+        if row.expires_ts is not None and row.expires_ts <= self._now():
+            raise unknown_token(soft_logout=self._soft_logout)
+        user = users.get_user(txn, row.user_id)
+        if user is None or user.deactivated:
+            raise unknown_token()
+        if user.locked:
+            raise user_locked()
+        tokens.confirm(txn, row.user_id, hashed)
+        if row.next_hash is not None:
+            # The answer to an earlier refresh was lost: what it gave out was never used.
+            tokens.delete_pair(txn, row.next_hash)
+        grant = self._grant(txn, UserID(row.user_id), row.device_id, refresh=True)
+        assert grant.refresh_token is not None
+        tokens.set_successor(txn, hashed, token_hash(grant.refresh_token))
+        return grant
+
+    def _grant(self, txn: Transaction, user_id: UserID, device_id: str, refresh: bool) -> Grant:
+        now_ms = self._now()
+        access_token = new_token()
+        if not refresh:
+            tokens.insert_access_token(
+                txn, token_hash(access_token), user_id, device_id, now_ms=now_ms
+            )
+            return Grant(user_id, device_id, access_token)
+        refresh_token = new_token()
+        lifetime = self._refresh_lifetime_ms
+        tokens.insert_refresh_token(
+            txn,
+            token_hash(refresh_token),
+            user_id,
+            device_id,
+            now_ms=now_ms,
+            expires_ts=None if lifetime is None else now_ms + lifetime,
+        )
+        tokens.insert_access_token(
+            txn,
+            token_hash(access_token),
+            user_id,
+            device_id,
+            now_ms=now_ms,
+            expires_ts=now_ms + self._access_lifetime_ms,
+            refresh_hash=token_hash(refresh_token),
+        )
+        return Grant(user_id, device_id, access_token, self._access_lifetime_ms, refresh_token)
+
+    # Ending
+
+    async def end(self, user_id: str, device_id: str) -> None:
+        """Log out: the device is deleted with all that belongs to it."""
+        await self._db.write(self.end_devices_in, user_id, [device_id])
+
+    async def end_all(self, user_id: str) -> None:
+        """Log out everywhere."""
+        await self._db.write(self.end_all_in, user_id)
+
+    def end_all_in(self, txn: Transaction, user_id: str, keep: str | None = None) -> list[str]:
+        """Log out everywhere except on the device `keep`; returns the devices deleted."""
+        owned = [row.device_id for row in device_rows.get_devices(txn, user_id)]
+        if keep is None:
+            tokens.delete_of_user(txn, user_id)
+            one_time_tokens.delete_of_user(txn, user_id)
+        return self.end_devices_in(txn, user_id, [each for each in owned if each != keep])
+
+    def end_devices_in(self, txn: Transaction, user_id: str, device_ids: list[str]) -> list[str]:
+        """Delete devices with their tokens; returns those that there were.
+
+        To be called last in a transaction: the hooks may advance the clock.
+        """
+        tokens.delete_of_devices(txn, user_id, device_ids)
+        deleted = device_rows.delete_devices(txn, user_id, device_ids)
+        for device_id in deleted:
+            for hook in self._hooks.device_deleted:
+                hook(txn, user_id, device_id)
+        for device_id in deleted:
+            for hook in self._hooks.device_changed:
+                hook(txn, user_id, device_id)
+        return deleted
+
+    def _now(self) -> int:
+        return int(self._clock.seconds() * 1000)
+
+
+def clipped_device_name(name: str | None) -> str | None:
+    """A device's name, cut to a length that every client can show."""
+    return None if name is None else name[:MAX_DEVICE_NAME_CHARACTERS].replace("\0", "")
+
+
+def _check_device_id(device_id: str) -> None:
+    size = len(device_id.encode("utf-8", "surrogatepass"))
+    if size > MAX_DEVICE_ID_BYTES or "\x00" in device_id:
+        raise MatrixError(400, "M_INVALID_PARAM", "This is not a valid device ID.")

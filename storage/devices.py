@@ -1,0 +1,85 @@
+"""The `devices` table."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import NamedTuple
+
+from storage.transaction import Transaction
+
+
+class DeviceRow(NamedTuple):
+    """A device of a local user."""
+
+    user_id: str
+    device_id: str
+    display_name: str | None
+    created_ts: int
+    last_seen_ts: int | None
+    last_seen_ip: str | None
+    last_seen_user_agent: str | None
+
+
+class Seen(NamedTuple):
+    """When and from where a device was last heard of."""
+
+    user_id: str
+    device_id: str
+    ts: int
+    ip: str
+    user_agent: str
+
+
+_COLUMNS = (
+    "user_id, device_id, display_name, created_ts, last_seen_ts, last_seen_ip, last_seen_user_agent"
+)
+
+
+def get_device(txn: Transaction, user_id: str, device_id: str) -> DeviceRow | None:
+    """One device of a user."""
+    raw = txn.one(
+        f"SELECT {_COLUMNS} FROM devices WHERE user_id = ? AND device_id = ?", (user_id, device_id)
+    )
+    return DeviceRow(*raw) if raw else None
+
+
+def get_devices(txn: Transaction, user_id: str) -> list[DeviceRow]:
+    """All devices of a user, in the order of their IDs."""
+    sql = f"SELECT {_COLUMNS} FROM devices WHERE user_id = ? ORDER BY device_id"
+    return [DeviceRow(*raw) for raw in txn.all(sql, (user_id,))]
+
+
+def insert_device(txn: Transaction, row: DeviceRow) -> bool:
+    """Add a device; False (and no change) if the user has one of this ID."""
+    inserted = txn.execute(
+        f"INSERT INTO devices ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT (user_id, device_id) DO NOTHING",
+        row,
+    )
+    return inserted == 1
+
+
+def set_display_name(txn: Transaction, user_id: str, device_id: str, name: str | None) -> bool:
+    """Rename a device; False if there is none."""
+    sql = "UPDATE devices SET display_name = ? WHERE user_id = ? AND device_id = ?"
+    return txn.execute(sql, (name, user_id, device_id)) == 1
+
+
+def delete_devices(txn: Transaction, user_id: str, device_ids: Collection[str]) -> list[str]:
+    """Delete devices of a user; returns those that there were."""
+    if not device_ids:
+        return []
+    where, args = txn.any_of("device_id", device_ids)
+    sql = f"DELETE FROM devices WHERE user_id = ? AND {where} RETURNING device_id"
+    return sorted(row[0] for row in txn.all(sql, [user_id, *args]))
+
+
+def record_seen(txn: Transaction, seen: Iterable[Seen]) -> None:
+    """Note when devices were last heard of; devices that are gone are passed over."""
+    for each in sorted(seen):  # in one order, so that two processes never wait for each other
+        txn.execute(
+            "UPDATE devices SET last_seen_ts = ?, last_seen_ip = ?, last_seen_user_agent = ?"
+            " WHERE user_id = ? AND device_id = ?"
+            " AND (last_seen_ts IS NULL OR last_seen_ts < ?)",
+            (each.ts, each.ip, each.user_agent, each.user_id, each.device_id, each.ts),
+        )
