@@ -408,6 +408,10 @@ class Database:
             await waiter
         self._readers.stop()
         self._writers.stop()
+        # What the threads sent at the very end.
+        turn: Deferred[None] = Deferred()
+        self._reactor.callFromThread(turn.callback, None)
+        await turn
 
     async def _on_session(self, pool: Pool, fn: Callable[..., T], *args: Any) -> T:
         """Run `fn(session, …)` in a thread of a pool, outside a transaction."""

@@ -19,6 +19,7 @@ _STRING = re.compile(r"('(?:[^']|'')*')")
 _DEFINES_COLUMNS = re.compile(r"\s*(CREATE\s+TABLE|ALTER\s+TABLE)\b", re.IGNORECASE)
 _FIRST_VALUES = re.compile(r"\bVALUES\s*(\([^()]*\))", re.IGNORECASE)
 _ONLY = re.compile(r"^\s*--\s*only:\s*(\w+)\s*$", re.MULTILINE)
+_MARK = re.compile(r"@only (\w+)@")
 _COMMENT = re.compile(r"^\s*--.*$|\s--\s.*$", re.MULTILINE)
 
 # Up to this many values a list is spelled out; above, SQLite gets one JSON argument, so that the
@@ -60,13 +61,13 @@ def statements(script: str, dialect_name: str) -> list[str]:
 
     A statement after a line `-- only: sqlite` (or `postgres`) is left out on the other database.
     """
+    # Comments go first: they may hold quotes and semicolons.
+    marked = _COMMENT.sub("", _ONLY.sub(r"@only \1@", script))
     found = []
-    for part in re.split(r";[ \t]*(?:\n|$)", script):
-        only = _ONLY.search(part)
-        if only is not None and only.group(1) != dialect_name:
-            continue
-        statement = _COMMENT.sub("", part).strip()
-        if statement:
+    for part in re.split(r";[ \t]*(?:\n|$)", marked):
+        only = _MARK.search(part)
+        statement = _MARK.sub("", part).strip()
+        if statement and (only is None or only.group(1) == dialect_name):
             found.append(statement)
     return found
 

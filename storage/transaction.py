@@ -40,7 +40,7 @@ class Transaction(ABC):
         self.statements = 0
         self.first_pos = 0
         self.last_pos = 0
-        self.callbacks: list[Callable[[], None]] = []
+        self.callbacks: list[Callable[[], object]] = []
         self.channels: dict[str, None] = {}
         self.invalidations: dict[tuple[str, str], None] = {}
 
@@ -84,7 +84,7 @@ class Transaction(ABC):
         self.last_pos = last
         return last
 
-    def after_commit(self, fn: Callable[[], None]) -> None:
+    def after_commit(self, fn: Callable[[], object]) -> None:
         """Call `fn` on the reactor thread when the transaction is committed."""
         self.callbacks.append(fn)
 

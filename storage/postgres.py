@@ -1,0 +1,293 @@
+"""PostgreSQL 13 or newer, through psycopg2.
+
+Reads run REPEATABLE READ READ ONLY: one snapshot. Writes run READ COMMITTED: under REPEATABLE
+READ every transaction that waited for the clock's row would fail. The transaction's number is
+asked for together with BEGIN, so that a COMMIT which got no answer can be looked up afterwards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from typing import Any
+from urllib.parse import urlsplit
+
+import psycopg2
+import psycopg2.extensions
+from psycopg2 import errorcodes
+from psycopg2.extras import execute_batch, execute_values
+
+from storage.dialect import POSTGRES, check_text, split_values, to_format_style
+from storage.errors import (
+    CommitUnknown,
+    Conflict,
+    ConnectionLost,
+    DatabaseUnavailable,
+    IntegrityViolation,
+    InvalidText,
+    TransactionTooSlow,
+    UnusableDatabase,
+)
+from storage.transaction import Row, Transaction
+
+MINIMUM_VERSION = 130000
+_CONNECT_TIMEOUT = 10  # seconds
+_MIGRATION_LOCK = 0x48454152  # any number that other programs in the database do not use
+_CONFLICTS = {
+    errorcodes.SERIALIZATION_FAILURE,
+    errorcodes.DEADLOCK_DETECTED,
+    errorcodes.LOCK_NOT_AVAILABLE,
+}
+# The server starts, stops or recovers.
+_AWAY = {errorcodes.CANNOT_CONNECT_NOW, errorcodes.TOO_MANY_CONNECTIONS}
+
+
+def _bytes(value: str | bytes | None, cursor: Any) -> bytes | None:
+    buffer = psycopg2.BINARY(value, cursor)
+    return None if buffer is None else bytes(buffer)
+
+
+_BYTEA = psycopg2.extensions.new_type((17,), "BYTES", _bytes)
+
+
+def _describe(url: str) -> str:
+    """The URL without its password."""
+    parts = urlsplit(url)
+    host = parts.hostname or "the local socket"
+    port = f":{parts.port}" if parts.port else ""
+    return f"{parts.path.lstrip('/') or 'default'} on {host}{port}"
+
+
+class PostgresTransaction(Transaction):
+    __slots__ = ("_cursor", "_prefix", "_session")
+
+    def __init__(self, session: PostgresSession, cursor: Any, prefix: str) -> None:
+        super().__init__(POSTGRES)
+        self._session = session
+        self._cursor = cursor
+        # BEGIN of a read-only transaction rides with its first statement: one round trip less.
+        self._prefix = prefix
+
+    def _run(self, sql: str, args: Sequence[Any]) -> Any:
+        self.statements += 1
+        statement = to_format_style(sql)
+        if self._prefix:
+            statement, self._prefix = self._prefix + statement, ""
+        try:
+            self._cursor.execute(statement, args or None)
+        except (psycopg2.Error, ValueError) as error:
+            raise self._session.translated(error, args) from error
+        return self._cursor
+
+    def execute(self, sql: str, args: Sequence[Any] = ()) -> int:
+        changed: int = self._run(sql, args).rowcount
+        return max(changed, 0)
+
+    def one(self, sql: str, args: Sequence[Any] = ()) -> Row | None:
+        row: Row | None = self._run(sql, args).fetchone()
+        return row
+
+    def all(self, sql: str, args: Sequence[Any] = ()) -> list[Row]:
+        rows: list[Row] = self._run(sql, args).fetchall()
+        return rows
+
+    def many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
+        listed = rows if isinstance(rows, list) else list(rows)
+        if not listed:
+            return
+        self.statements += 1
+        split = split_values(sql)
+        try:
+            if split is not None:
+                execute_values(self._cursor, split[0], listed, split[1], page_size=1000)
+            else:
+                execute_batch(self._cursor, to_format_style(sql), listed, page_size=200)
+        except (psycopg2.Error, ValueError) as error:
+            raise self._session.translated(error, chain.from_iterable(listed)) from error
+
+
+class PostgresSession:
+    """One connection. Not to be used by two threads at a time."""
+
+    def __init__(self, url: str, *, writable: bool, statement_timeout_ms: int) -> None:
+        self._url = url
+        self._writable = writable
+        self._open = False
+        self._transaction_id: str | None = None
+        self.broken = False
+        try:
+            self._connection = psycopg2.connect(
+                url,
+                connect_timeout=_CONNECT_TIMEOUT,
+                application_name="hearth",
+                client_encoding="UTF8",
+                keepalives_idle=30,
+                keepalives_interval=10,
+                keepalives_count=3,
+            )
+        except psycopg2.OperationalError as error:
+            raise DatabaseUnavailable(
+                f"PostgreSQL does not let us in ({_describe(url)}): {str(error).strip()}"
+            ) from error
+        except psycopg2.Error as error:
+            raise UnusableDatabase(
+                f"The database URL cannot be used ({_describe(url)}): {str(error).strip()}"
+            ) from error
+        try:
+            self._prepare(statement_timeout_ms)
+        except psycopg2.Error as error:
+            self.close()
+            raise DatabaseUnavailable(
+                f"PostgreSQL is not ready ({_describe(url)}): {str(error).strip()}"
+            ) from error
+        except UnusableDatabase:
+            self.close()
+            raise
+
+    def _prepare(self, statement_timeout_ms: int) -> None:
+        connection = self._connection
+        if connection.server_version < MINIMUM_VERSION:
+            raise UnusableDatabase(
+                f"PostgreSQL {connection.server_version // 10000} is too old: "
+                f"{MINIMUM_VERSION // 10000} or newer is needed."
+            )
+        # BEGIN, COMMIT and ROLLBACK are sent by this class.
+        connection.autocommit = True
+        psycopg2.extensions.register_type(_BYTEA, connection)
+        self._cursor = connection.cursor()
+        self._cursor.execute(
+            "SET statement_timeout = %s; SET idle_in_transaction_session_timeout = %s;"
+            " SET default_transaction_read_only = %s; SET standard_conforming_strings = on;"
+            " SET bytea_output = 'hex'; SHOW server_encoding",
+            (statement_timeout_ms, 10 * 60_000, not self._writable),
+        )
+        encoding = self._answer()
+        if encoding != "UTF8":
+            raise UnusableDatabase(
+                f"The encoding of the database {_describe(self._url)} is {encoding}: create it"
+                " with ENCODING 'UTF8' TEMPLATE template0."
+            )
+
+    def _answer(self) -> str:
+        row = self._cursor.fetchone()
+        assert row is not None, "the statement returns one row"
+        return str(row[0])
+
+    def begin(self) -> Transaction:
+        self._open = True
+        self._transaction_id = None
+        if not self._writable:
+            prefix = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; "
+            return PostgresTransaction(self, self._cursor, prefix)
+        try:
+            self._cursor.execute(
+                "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SELECT pg_current_xact_id()::text"
+            )
+            self._transaction_id = self._answer()
+        except psycopg2.Error as error:
+            raise self.translated(error) from error
+        return PostgresTransaction(self, self._cursor, "")
+
+    def commit(self) -> None:
+        try:
+            self._cursor.execute("COMMIT")
+            outcome = self._cursor.statusmessage
+        except psycopg2.Error as error:
+            translated = self.translated(error)
+            if self.broken:
+                raise CommitUnknown(
+                    f"The connection was lost during COMMIT: {str(error).strip()}",
+                    self._transaction_id,
+                ) from error
+            raise translated from error
+        self._open = False
+        if outcome != "COMMIT":
+            # A function went on after an error that it caught: PostgreSQL rolled all of it back.
+            raise IntegrityViolation("A statement had failed, so nothing was committed.")
+
+    def rollback(self) -> None:
+        if not self._open or self.broken:
+            return
+        self._open = False
+        status = self._connection.info.transaction_status
+        if status == psycopg2.extensions.TRANSACTION_STATUS_IDLE:
+            return
+        try:
+            self._cursor.execute("ROLLBACK")
+        except psycopg2.Error:
+            self.broken = True
+
+    def lock_schema(self, txn: Transaction) -> None:
+        txn.execute("SELECT pg_advisory_xact_lock(?)", (_MIGRATION_LOCK,))
+        # A migration may take longer than any statement of a request.
+        txn.execute("SET LOCAL statement_timeout = 0")
+
+    def committed(self, transaction_id: str) -> bool | None:
+        """Whether a transaction was committed; None while or when that is not certain.
+
+        "Aborted" is certain. "Committed" is not: after a crash PostgreSQL may have given the
+        number, of which nothing was on disk, to another transaction.
+        """
+        try:
+            self._cursor.execute("SELECT pg_xact_status(%s::xid8)", (transaction_id,))
+            status = self._answer()
+        except psycopg2.Error as error:
+            if error.pgcode == errorcodes.INVALID_PARAMETER_VALUE:
+                return False  # a number of the future: lost in a crash
+            raise self.translated(error) from error
+        if status == "in progress":
+            raise Conflict("The server still works on the transaction.")
+        return False if status == "aborted" else None
+
+    def translated(self, error: Exception, args: Iterable[Any] = ()) -> Exception:
+        """The error in the terms of `storage.errors`; notices that the connection is gone."""
+        if isinstance(error, psycopg2.Error):
+            return self._translated(error)
+        if isinstance(error, UnicodeEncodeError):
+            return InvalidText("Text holds a lone surrogate.")
+        try:
+            check_text(tuple(args))
+        except InvalidText as invalid:
+            return invalid
+        return error
+
+    def _translated(self, error: psycopg2.Error) -> Exception:
+        text = str(error).strip()
+        standby = self._writable and error.pgcode == errorcodes.READ_ONLY_SQL_TRANSACTION
+        if self._connection.closed or error.pgcode in _AWAY or standby:
+            self.broken = True
+            return ConnectionLost(text)
+        if error.pgcode in _CONFLICTS:
+            return Conflict(text)
+        if isinstance(error, psycopg2.IntegrityError):
+            return IntegrityViolation(text)
+        if error.pgcode == errorcodes.QUERY_CANCELED:
+            return TransactionTooSlow(text)
+        return error
+
+    def close(self) -> None:
+        with contextlib.suppress(psycopg2.Error):
+            self._connection.close()
+
+
+class PostgresBackend:
+    """Opens sessions on one database."""
+
+    dialect = POSTGRES
+
+    def __init__(self, url: str, connections: int, statement_timeout_ms: int) -> None:
+        self._url = url
+        self._statement_timeout_ms = statement_timeout_ms
+        self.writers = max(1, connections * 2 // 5)
+        self.readers = max(1, connections - self.writers)
+
+    def connect(self, *, writable: bool) -> PostgresSession:
+        """Open a session. Raises DatabaseUnavailable, UnusableDatabase."""
+        return PostgresSession(
+            self._url, writable=writable, statement_timeout_ms=self._statement_timeout_ms
+        )
+
+    def committed(self, session: PostgresSession, transaction_id: str) -> bool | None:
+        """See `PostgresSession.committed`."""
+        return session.committed(transaction_id)
