@@ -40,6 +40,9 @@ def resolve_conflicts(
         if len(ids) > 1 and found:
             conflicts[key] = sorted(found, key=_rank)
 
+    needed = {key for found in conflicts.values() for event in found for key in _auth_keys(event)}
+    events.fetch({unconflicted[key] for key in needed if key in unconflicted})
+
     def state(key: StateKey) -> Event | None:
         event_id = result.get(key) or unconflicted.get(key)
         return None if event_id is None else events.get(event_id)
@@ -98,7 +101,7 @@ def _resolve_other(ordered: list[Event], state: _State) -> str:
 def _is_allowed(event: Event, state: _State, chosen: Event | None = None) -> bool:
     """Say whether the authorisation rules allow an event in a state, `chosen` added to it."""
     needed: dict[StateKey, Event] = {}
-    for key in auth_types(event.type, event.sender, event.state_key, event.content, event.version):
+    for key in _auth_keys(event):
         found = chosen if chosen is not None and chosen.key == key else state(key)
         if found is not None:
             needed[key] = found
@@ -107,3 +110,7 @@ def _is_allowed(event: Event, state: _State, chosen: Event | None = None) -> boo
     except EventRejected:
         return False
     return True
+
+
+def _auth_keys(event: Event) -> set[StateKey]:
+    return auth_types(event.type, event.sender, event.state_key, event.content, event.version)

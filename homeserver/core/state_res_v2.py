@@ -189,8 +189,13 @@ def iterative_auth_checks(
     The state is `resolved`, which changes, on top of `base`. A key that is needed and not there
     is taken from the event's own auth events.
     """
-    for event in ordered:
-        state = _auth_state(event, resolved, base, events)
+    needed = [
+        auth_types(event.type, event.sender, event.state_key, event.content, event.version)
+        for event in ordered
+    ]
+    events.fetch({base[key] for keys in needed for key in keys if key in base})
+    for event, keys in zip(ordered, needed, strict=True):
+        state = _auth_state(event, keys, resolved, base, events)
         try:
             check(event, state, create=create)
         except EventRejected:
@@ -199,13 +204,16 @@ def iterative_auth_checks(
 
 
 def _auth_state(
-    event: Event, resolved: StateMap, base: Mapping[StateKey, str], events: Events
+    event: Event,
+    keys: Iterable[StateKey],
+    resolved: StateMap,
+    base: Mapping[StateKey, str],
+    events: Events,
 ) -> dict[StateKey, Event]:
-    """Return the state that the authorisation rules need to judge an event."""
+    """Return the state by which the authorisation rules judge an event, as far as there is one."""
     state: dict[StateKey, Event] = {}
     missing: set[StateKey] = set()
-    needed = auth_types(event.type, event.sender, event.state_key, event.content, event.version)
-    for key in needed:
+    for key in keys:
         event_id = resolved.get(key) or base.get(key)
         found = None if event_id is None else events.usable(event_id)
         if found is None:

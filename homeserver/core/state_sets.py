@@ -109,14 +109,6 @@ def separate(state_sets: Sequence[Mapping[StateKey, str]]) -> tuple[StateMap, li
     return unconflicted, [{key: state[key] for key in keys if key in state} for state in state_sets]
 
 
-def state_after(state: Mapping[StateKey, str], event: Event) -> StateMap:
-    """Return the state after an event that was not rejected, from the state before it."""
-    after = dict(state)
-    if event.is_state:
-        after[event.key] = event.event_id
-    return after
-
-
 def _batches(event_ids: Iterable[str]) -> Iterator[list[str]]:
     remaining = iter(event_ids)
     while batch := list(islice(remaining, _BATCH)):

@@ -1,0 +1,96 @@
+"""Tests of auth chains."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import TestCase
+
+from homeserver.core import auth_chain
+from homeserver.core.event import Event
+from homeserver.core.room_versions import ROOM_VERSIONS
+from homeserver.core.state_sets import Events
+from tests.homeserver.core.resolution_fixtures import quick_event
+from tests.support.events import ALICE
+
+GRAPHS = st.lists(st.sets(st.integers(0, 25), max_size=4), min_size=1, max_size=25)
+NODES = st.sets(st.integers(0, 24), max_size=8)
+
+
+def events_of(rows: list[set[int]]) -> dict[str, Event]:
+    """One event for each row, which cites earlier ones."""
+    version = ROOM_VERSIONS["11"]
+    return {
+        f"${number}": quick_event(
+            f"${number}",
+            version,
+            ("t", str(number)),
+            ALICE,
+            {},
+            [f"${target}" for target in sorted(row) if target < number],
+        )
+        for number, row in enumerate(rows)
+    }
+
+
+def chain_of(event_id: str, events: dict[str, Event]) -> set[str]:
+    """The auth chain of an event, the event included."""
+    return {event_id}.union(*(chain_of(i, events) for i in events[event_id].auth_event_ids))
+
+
+class AuthChain(TestCase):
+    @settings(max_examples=200, deadline=None)
+    @given(GRAPHS, st.lists(NODES, min_size=2, max_size=4), NODES)
+    def test_auth_difference(
+        self, rows: list[set[int]], conflicted: list[set[int]], shared: set[int]
+    ) -> None:
+        """Shows RES-2. The difference is the union of the auth chains less what all have."""
+        known = events_of(rows)
+        sets = [{f"${n}" for n in nodes if n < len(rows)} for nodes in conflicted]
+        unconflicted = {f"${n}" for n in shared if n < len(rows)}
+        chains = [
+            set().union(*(chain_of(event_id, known) for event_id in ids | unconflicted))
+            for ids in sets
+        ]
+        expected = set.union(*chains) - set.intersection(*chains) - set.union(*sets)
+        events = Events(known.get)
+        graph = auth_chain.auth_graph(set.union(*sets), events)
+        found = auth_chain.auth_difference(sets, unconflicted, graph, events)
+        self.assertEqual(found, expected)
+
+    @settings(max_examples=200, deadline=None)
+    @given(GRAPHS, NODES)
+    def test_conflicted_subgraph(self, rows: list[set[int]], nodes: set[int]) -> None:
+        """Shows RES-8. The subgraph is what lies on a path from one to another, ends included."""
+        known = events_of(rows)
+        conflicted = {f"${n}" for n in nodes if n < len(rows)}
+        expected = {
+            event_id
+            for start in conflicted
+            for event_id in chain_of(start, known)
+            if chain_of(event_id, known) & conflicted
+        }
+        graph = auth_chain.auth_graph(conflicted, Events(known.get))
+        self.assertEqual(auth_chain.conflicted_subgraph(conflicted, graph), expected)
+
+    def test_unknown_events(self) -> None:
+        """Unknown events are part of a chain, which ends there."""
+        known = events_of([set(), {0}, {1}])
+        del known["$1"]
+        graph = auth_chain.auth_graph({"$2"}, Events(known.get))
+        self.assertEqual(graph, {"$2": ("$1",), "$1": ()})
+
+    def test_unconflicted_events_are_left_alone(self) -> None:
+        """Where the chains of conflicts agree, unconflicted events are not looked at."""
+        known = events_of([set(), {0}, {0, 1}, {0, 1}, {0}])
+        asked: list[str] = []
+
+        def get_event(event_id: str) -> Event | None:
+            asked.append(event_id)
+            return known.get(event_id)
+
+        events = Events(get_event)
+        sets = [{"$2"}, {"$3"}]
+        graph = auth_chain.auth_graph({"$2", "$3"}, events)
+        self.assertEqual(auth_chain.auth_difference(sets, ["$4"], graph, events), set())
+        self.assertEqual(sorted(asked), ["$0", "$1", "$2", "$3"])
