@@ -71,13 +71,16 @@ class SelectionTest(TestCase):
             for membership in ("join", "invite", "knock"):
                 found = self.selected(version, "m.room.member", BOB, membership=membership)
                 self.assertEqual(found, {member(BOB), JOIN_RULES})
-            for membership in ("leave", "ban", "other", None, ["join"]):
-                found = self.selected(version, "m.room.member", BOB, membership=membership)
+            others: list[Any] = ["leave", "ban", "other", None, ["join"]]
+            for other in others:
+                found = self.selected(version, "m.room.member", BOB, membership=other)
                 self.assertEqual(found, {member(BOB)})
 
     def test_third_party_invite(self) -> None:
         """Shows EVT-11."""
         invite = {"signed": {"token": "abc"}}
+        malformed: list[Any] = [None, 5, [], {}, {"signed": 5}, {"signed": {}}]
+        malformed.append({"signed": {"token": ["abc"]}})
         for version in ALL_VERSIONS:
             for membership in ("invite", "join", "leave"):
                 found = self.selected(
@@ -85,7 +88,7 @@ class SelectionTest(TestCase):
                 )
                 wanted = membership == "invite"
                 self.assertEqual(("m.room.third_party_invite", "abc") in found, wanted)
-            for junk in (None, 5, [], {}, {"signed": 5}, {"signed": {}}, {"signed": {"token": []}}):
+            for junk in malformed:
                 found = self.selected(
                     version, "m.room.member", BOB, membership="invite", third_party_invite=junk
                 )
@@ -502,7 +505,8 @@ class OrdinaryEventsTest(RulesTestCase):
                 else:
                     self.assert_allowed(room, event)
             if int(version) <= 2:
-                for redacts in (None, 5, [], {}):
+                wrong: list[Any] = [None, 5, [], {}]
+                for redacts in wrong:
                     event = raw_event(room, "m.room.redaction", BOB, {}, redacts=redacts)
                     self.assert_rejected("v2/11.3", room, event)
 

@@ -9,6 +9,7 @@ from tests.support.events import ALICE, ALL_VERSIONS, BOB, CAROL, RoomBuilder, t
 from tests.support.rules import RulesTestCase, raw_event
 
 DAVE = "@dave:d.example"
+JUNK: list[Any] = [None, 5, "x", [], {}]
 MEMBERSHIPS = ("none", "invite", "join", "leave", "ban", "knock")
 
 
@@ -319,7 +320,7 @@ class RestrictedJoinTest(RulesTestCase):
             room = self.room(version)
             for signer in ("", "b.example", "C.example"):
                 self.assert_rejected("5.2.1", room, self.join(room, signer=signer))
-            for authoriser in (None, 5, [], {}, "carol", "@carol"):
+            for authoriser in [*JUNK, "carol", "@carol"]:
                 self.assert_rejected("5.2.1", room, self.join(room, authoriser))
 
     def test_signature_is_judged_by_the_caller_if_it_can(self) -> None:
@@ -360,7 +361,7 @@ class RestrictedJoinTest(RulesTestCase):
 class ThirdPartyInviteTest(RulesTestCase):
     """Alice has invited an e-mail address with the token "abc"; it turns out to be Bob's."""
 
-    KEY = test_key("identity.example")
+    KEY = test_key("identity2.example")  # Its base64 has a + and a /.
 
     def room(self, version: str, content: JsonObject | None = None) -> RoomBuilder:
         room = RoomBuilder.started(version, members=[CAROL], join_rule="invite")
@@ -473,11 +474,11 @@ class ThirdPartyInviteTest(RulesTestCase):
     def test_malformed(self) -> None:
         for version in ALL_VERSIONS:
             room = self.room(version)
-            for junk in (None, 5, "x", [], {}):
+            for junk in JUNK:
                 event = self.invite(room, None, third_party_invite=junk)
                 self.assert_rejected("5.4.1.2", room, event)
-            for junk in (None, 5, "x", []):
-                self.assert_rejected("5.4.1.2", room, self.invite(room, junk))
+                if junk != {}:
+                    self.assert_rejected("5.4.1.2", room, self.invite(room, junk))
             for signed in ({}, {"mxid": BOB}, {"token": "abc"}, {"mxid": [BOB], "token": "abc"}):
                 self.assert_rejected("5.4.1.3", room, self.invite(room, signed))
             event = self.invite(room, {"mxid": BOB, "token": ["abc"]})
