@@ -143,3 +143,13 @@ def held_redactions(txn: Transaction, event_ids: Collection[str]) -> dict[str, l
     ):
         found.setdefault(redacts, []).append(redaction_id)
     return found
+
+
+def annotations_by(txn: Transaction, room_nid: int, parent: str, sender: str) -> list[str]:
+    """JSON of a sender's annotations of an event."""
+    rows = txn.all(
+        "SELECT json FROM events WHERE relates_to = ? AND room_nid = ? AND sender = ?"
+        " AND rel_type = 'm.annotation' AND redacted_by IS NULL",
+        (parent, room_nid, sender),
+    )
+    return [row[0] for row in rows]

@@ -220,6 +220,8 @@ def _within(
 def _add_all(group: _Group, draft: RoomDraft, job: Job) -> tuple[str, ...]:
     request = job.request
     signer = group.context.signer
+    if request.guard is not None:
+        request.guard(draft)
     templates = request.templates(draft) if callable(request.templates) else request.templates
     made = []
     for number, template in enumerate(templates):

@@ -36,8 +36,9 @@ class AppendRequest:
         templates: see `Templates`. The first template of a new room is its create event.
         transaction: the client's transaction; a request with the same one gives the first answer.
         idempotent: a state event equal to the current one is not added again.
-        within: more writing in the same transaction, called with the room's number and ID before
-            the events; it may raise MatrixError to refuse everything.
+        guard: asked before the events are built; raises MatrixError to refuse.
+        within: more writing in the same transaction, called with the room's number and ID; it
+            may raise MatrixError to refuse everything.
     """
 
     room_id: str | None
@@ -45,6 +46,7 @@ class AppendRequest:
     transaction: TransactionKey | None = None
     idempotent: bool = False
     create: RoomVersion | None = None
+    guard: Callable[[StateView], None] | None = None
     within: Callable[[Transaction, int, str], None] | None = None
 
 

@@ -1,0 +1,98 @@
+"""Sending events to a room, and redactions (client-server API, same headings)."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from homeserver.core.ids import EventID, RoomID
+from homeserver.core.types import JsonObject
+from homeserver.rooms.send import Sending, transaction_for_redaction
+from homeserver.web.endpoint import Auth, Requester, endpoint
+
+
+class SentEvent(msgspec.Struct, frozen=True):
+    """The answer to everything that sends an event."""
+
+    event_id: str
+
+
+class SendQuery(msgspec.Struct, frozen=True):
+    """`ts`: time of the event in milliseconds, heeded for application services."""
+
+    ts: Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)] | None = None
+
+
+@endpoint(
+    "PUT",
+    "/_matrix/client/v3/rooms/{room_id}/send/{event_type}/{txn_id}",
+    auth=Auth.GUEST_OK,
+    rate="message",
+    lenient_json=True,
+    refuse_suspended=True,
+)
+async def send_event(
+    requester: Requester,
+    room_id: RoomID,
+    event_type: str,
+    txn_id: str,
+    body: JsonObject,
+    query: SendQuery,
+    sending: Sending,
+) -> SentEvent:
+    """Send a message event."""
+    event_id = await sending.send_event(requester, room_id, event_type, body, txn_id, ts=query.ts)
+    return SentEvent(event_id)
+
+
+@endpoint(
+    "PUT",
+    "/_matrix/client/v3/rooms/{room_id}/state/{event_type}/{state_key}",
+    auth=Auth.GUEST_OK,
+    also=(
+        "/_matrix/client/v3/rooms/{room_id}/state/{event_type}",
+        "/_matrix/client/v3/rooms/{room_id}/state/{event_type}/",
+    ),
+    rate="message",
+    lenient_json=True,
+    refuse_suspended=True,
+)
+async def send_state(
+    requester: Requester,
+    room_id: RoomID,
+    event_type: str,
+    body: JsonObject,
+    query: SendQuery,
+    sending: Sending,
+    state_key: str = "",
+) -> SentEvent:
+    """Send a state event."""
+    event_id = await sending.send_state(
+        requester, room_id, event_type, state_key, body, ts=query.ts
+    )
+    return SentEvent(event_id)
+
+
+@endpoint(
+    "PUT",
+    "/_matrix/client/v3/rooms/{room_id}/redact/{event_id}/{txn_id}",
+    auth=Auth.GUEST_OK,
+    rate="message",
+    optional_body=True,
+)
+async def redact_event(
+    requester: Requester,
+    room_id: RoomID,
+    event_id: EventID,
+    txn_id: str,
+    body: JsonObject,
+    sending: Sending,
+) -> SentEvent:
+    """Redact an event."""
+    transaction = transaction_for_redaction(requester, event_id, txn_id)
+    content = {key: value for key, value in body.items() if key != "redacts"}
+    return SentEvent(await sending.redact(requester, room_id, event_id, content, transaction))
+
+
+ENDPOINTS = [send_event, send_state, redact_event]

@@ -1,0 +1,283 @@
+"""Sending events, state and redactions (client-server API, "Sending events to a room")."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Protocol
+
+from homeserver.core import errors
+from homeserver.core.errors import MatrixError
+from homeserver.core.event import Event
+from homeserver.core.ids import EventID, InvalidIdentifier, RoomAlias, RoomID, UserID
+from homeserver.core.power_levels import (
+    PowerLevels,
+    can_redact,
+    check_sent_power_levels,
+    room_creators,
+)
+from homeserver.core.room_versions import ROOM_VERSIONS
+from homeserver.core.types import JsonObject
+from homeserver.rooms.append import Appender
+from homeserver.rooms.build import EventTemplate
+from homeserver.rooms.requests import AppendRequest, StateView
+from homeserver.web.request import Requester
+from storage import events, rooms, state
+from storage.database import Database
+from storage.events import TransactionKey
+from storage.transaction import Transaction
+
+MAX_TRANSACTION_ID = 255
+"""Bytes of a client's transaction ID."""
+
+
+class MemberChanges(Protocol):
+    """Changes of membership, with the checks of the membership endpoints."""
+
+    async def set_member(
+        self, requester: Requester, room_id: RoomID, target: UserID, content: JsonObject
+    ) -> str:
+        """Send an `m.room.member` event; its event ID."""
+
+
+class AliasLookup(Protocol):
+    """Room aliases of this server and of others."""
+
+    async def resolve(self, alias: RoomAlias) -> str | None:
+        """The room that an alias points to."""
+
+
+class Sending:
+    """Sends what clients say in rooms."""
+
+    def __init__(
+        self, db: Database, appender: Appender, members: MemberChanges, aliases: AliasLookup
+    ) -> None:
+        self._db = db
+        self._appender = appender
+        self._members = members
+        self._aliases = aliases
+
+    async def send_event(
+        self,
+        requester: Requester,
+        room_id: RoomID,
+        event_type: str,
+        content: JsonObject,
+        txn_id: str,
+        *,
+        ts: int | None = None,
+    ) -> str:
+        """Send a message event; its event ID.
+
+        Parameters: `ts` in milliseconds is heeded for application services alone.
+
+        Raises:
+            MatrixError: 403 `M_FORBIDDEN`; 400 `M_INVALID_PARAM`, `M_DUPLICATE_ANNOTATION`;
+                413 `M_TOO_LARGE`.
+        """
+        if event_type == "m.room.redaction":
+            redacts = content.get("redacts")
+            if not isinstance(redacts, str):
+                raise errors.missing_param("redacts")
+            return await self.redact(
+                requester,
+                room_id,
+                _event_id(redacts),
+                {key: value for key, value in content.items() if key != "redacts"},
+                _transaction(requester, f"send/{event_type}", txn_id),
+                ts=ts,
+            )
+        template = EventTemplate(
+            event_type, requester.user_id, content, origin_server_ts=_allowed_ts(requester, ts)
+        )
+        request = AppendRequest(
+            room_id,
+            [template],
+            transaction=_transaction(requester, f"send/{event_type}", txn_id),
+            within=_refuse_duplicate(requester.user_id, content),
+        )
+        return (await self._appender.append(request)).event_ids[0]
+
+    async def send_state(
+        self,
+        requester: Requester,
+        room_id: RoomID,
+        event_type: str,
+        state_key: str,
+        content: JsonObject,
+        *,
+        ts: int | None = None,
+    ) -> str:
+        """Send a state event; its event ID, or that of the current one if that says the same.
+
+        Raises:
+            MatrixError: 403 `M_FORBIDDEN`; 400 `M_BAD_JSON`, `M_INVALID_PARAM`, `M_BAD_ALIAS`.
+        """
+        if event_type == "m.room.member":
+            try:
+                target = UserID.parse(state_key)
+            except InvalidIdentifier:
+                raise errors.invalid_param("The state key of a member event is a user ID.")
+            return await self._members.set_member(requester, room_id, target, content)
+        if event_type == "m.room.create":
+            raise errors.forbidden("A room is created only once.")
+        if event_type == "m.room.canonical_alias":
+            await self._check_canonical_alias(room_id, content)
+        template = EventTemplate(
+            event_type,
+            requester.user_id,
+            content,
+            state_key,
+            origin_server_ts=_allowed_ts(requester, ts),
+        )
+
+        def decide(state: StateView) -> list[EventTemplate]:
+            if event_type == "m.room.power_levels" and state_key == "":
+                _check_power_levels(state, content)
+            return [template]
+
+        request = AppendRequest(room_id, decide, idempotent=True)
+        return (await self._appender.append(request)).event_ids[0]
+
+    async def redact(
+        self,
+        requester: Requester,
+        room_id: RoomID,
+        event_id: EventID,
+        content: JsonObject,
+        transaction: TransactionKey,
+        *,
+        ts: int | None = None,
+    ) -> str:
+        """Redact an event; the redaction's event ID.
+
+        Raises:
+            MatrixError: 403 `M_FORBIDDEN` without the redact level, unless the event was sent by a
+                user of the requester's server.
+        """
+        target = await self._db.read(_redaction_target, room_id, event_id)
+        if target is not None and target.is_create:
+            raise errors.forbidden("The event that created the room cannot be redacted.")
+        template = EventTemplate(
+            "m.room.redaction",
+            requester.user_id,
+            content,
+            redacts=event_id,
+            origin_server_ts=_allowed_ts(requester, ts),
+        )
+
+        request = AppendRequest(
+            room_id,
+            [template],
+            transaction=transaction,
+            guard=lambda state: _check_redaction(state, target, requester.user_id),
+        )
+        return (await self._appender.append(request)).event_ids[0]
+
+    async def _check_canonical_alias(self, room_id: RoomID, content: JsonObject) -> None:
+        """New aliases must be well formed and point to this room; old ones are not looked at."""
+        named = _named_aliases(content)
+        old = await self._db.read(_current_content, room_id, "m.room.canonical_alias")
+        for alias in named - _named_aliases(old, strict=False):
+            try:
+                parsed = RoomAlias.parse(alias)
+            except InvalidIdentifier:
+                raise errors.invalid_param(f"{alias!r} is not a room alias.")
+            if await self._aliases.resolve(parsed) != room_id:
+                raise MatrixError(
+                    400, "M_BAD_ALIAS", f"The alias {alias} does not point to this room."
+                )
+
+
+def transaction_for_redaction(
+    requester: Requester, event_id: EventID, txn_id: str
+) -> TransactionKey:
+    """The transaction of a request to the redaction endpoint."""
+    return _transaction(requester, f"redact/{event_id}", txn_id)
+
+
+def _transaction(requester: Requester, scope: str, txn_id: str) -> TransactionKey:
+    if len(txn_id.encode()) > MAX_TRANSACTION_ID:
+        raise errors.invalid_param("The transaction ID is longer than 255 bytes.")
+    return TransactionKey(requester.device_id or "", scope, txn_id)
+
+
+def _allowed_ts(requester: Requester, ts: int | None) -> int | None:
+    return ts if requester.appservice_id is not None else None
+
+
+def _event_id(text: str) -> EventID:
+    try:
+        return EventID.parse(text)
+    except InvalidIdentifier:
+        raise errors.invalid_param("`redacts` is not an event ID.")
+
+
+def _refuse_duplicate(
+    user_id: str, content: JsonObject
+) -> Callable[[Transaction, int, str], None] | None:
+    """A user may not react to an event twice alike ("Avoiding duplicate annotations")."""
+    relates = content.get("m.relates_to")
+    if not isinstance(relates, dict) or relates.get("rel_type") != "m.annotation":
+        return None
+    parent, key = relates.get("event_id"), relates.get("key")
+    if not isinstance(parent, str) or not isinstance(key, str):
+        return None
+
+    def check(txn: Transaction, room_nid: int, room_id: str) -> None:
+        for text in events.annotations_by(txn, room_nid, parent, user_id):
+            old = json.loads(text)["content"].get("m.relates_to")
+            if isinstance(old, dict) and old.get("key") == key:
+                raise MatrixError(
+                    400, "M_DUPLICATE_ANNOTATION", "You have reacted to this event so already."
+                )
+
+    return check
+
+
+def _check_power_levels(state: StateView, content: JsonObject) -> None:
+    create = state.get("m.room.create")
+    privileged = create is not None and create.version.creators_privileged
+    check_sent_power_levels(content, room_creators(create) if create and privileged else ())
+
+
+def _check_redaction(state: StateView, target: Event | None, sender: str) -> None:
+    """What is not known yet can be redacted: whether it may be is judged when it arrives."""
+    create = state.get("m.room.create")
+    if target is None or create is None:
+        return
+    power = PowerLevels.of(state.get("m.room.power_levels"), create)
+    if not can_redact(target.sender, sender, power):
+        raise errors.forbidden("You may not redact this event.")
+
+
+def _redaction_target(txn: Transaction, room_id: str, event_id: str) -> Event | None:
+    room = rooms.get(txn, room_id)
+    row = events.get(txn, event_id)
+    if room is None or row is None or row.room_nid != room.room_nid:
+        return None
+    return Event.from_json(row.json, ROOM_VERSIONS[room.version], row.event_id)
+
+
+def _current_content(txn: Transaction, room_id: str, event_type: str) -> JsonObject:
+    room = rooms.get(txn, room_id)
+    if room is None:
+        return {}
+    row = state.current(txn, room.room_nid, [(event_type, "")]).get((event_type, ""))
+    content: JsonObject = json.loads(row.json)["content"] if row is not None else {}
+    return content
+
+
+def _named_aliases(content: JsonObject, *, strict: bool = True) -> set[str]:
+    alias, others = content.get("alias"), content.get("alt_aliases")
+    found: set[str] = set()
+    if isinstance(alias, str):
+        found |= {alias} if alias else set()
+    elif alias is not None and strict:
+        raise errors.invalid_param("`alias` must be a string.")
+    if isinstance(others, list) and all(isinstance(other, str) for other in others):
+        found |= set(others)
+    elif others is not None and strict:
+        raise errors.invalid_param("`alt_aliases` must be a list of strings.")
+    return found
