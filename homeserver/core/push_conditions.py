@@ -91,11 +91,23 @@ def mentioned_users(content: Any) -> list[str]:
 def event_match(key: str, pattern: str) -> Condition:
     """`event_match`: a glob on a string; on `content.body` between word boundaries."""
     path, glob = split_path(key), compile_glob(pattern)
+    if len(path) == 1 and "*" not in pattern and "?" not in pattern:
+        return _field_equals(path[0], pattern.lower())
     matches = glob.matches_words if path == _BODY else glob.matches
 
     def condition(event: PushEvent, display_name: str | None) -> bool:
         value = lookup(event.fields, path)
         return isinstance(value, str) and matches(value)
+
+    return condition
+
+
+def _field_equals(name: str, lowered: str) -> Condition:
+    """What most conditions are, and every event is asked: `type` or `room_id` is this string."""
+
+    def condition(event: PushEvent, display_name: str | None) -> bool:
+        value = event.fields.get(name)
+        return isinstance(value, str) and (value == lowered or value.lower() == lowered)
 
     return condition
 
