@@ -71,11 +71,9 @@ class Event:
 
     @property
     def room_id(self) -> str:
-        """The room ID; that of a create event is derived where the version says so."""
+        """The room ID; derived from the event ID for a create event that has none of its own."""
         room_id = self.pdu.get("room_id")
-        if room_id is None or (self.version.room_id_is_create_hash and self.is_create):
-            return "!" + self.event_id[1:]
-        return room_id  # type: ignore[no-any-return]
+        return room_id if room_id is not None else "!" + self.event_id[1:]
 
     @property
     def state_key(self) -> str | None:
