@@ -8,7 +8,6 @@ from typing import Any
 
 import msgspec
 
-from homeserver.core import canonical
 from homeserver.core.errors import MatrixError
 
 CORS_HEADERS = {
@@ -80,12 +79,7 @@ _encoder = msgspec.json.Encoder(enc_hook=_encode_other)
 
 def encode_json(value: Any) -> bytes:
     """UTF-8 JSON of structs, dicts, lists and identifiers; `msgspec.Raw` parts are spliced in."""
-    try:
-        return _encoder.encode(value)
-    except OverflowError:  # integers beyond 64 bits, in old rooms
-        return canonical.encode_plain(
-            msgspec.to_builtins(value, enc_hook=_encode_other, str_keys=True)
-        )
+    return _encoder.encode(value)
 
 
 def error_response(error: MatrixError) -> Response:

@@ -1,0 +1,107 @@
+"""Serving HTTP/1.1 on a listening port: `HttpFactory` is what a port is given."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Sequence
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress, IReactorThreads, IReactorTime
+from twisted.internet.protocol import ServerFactory
+from twisted.internet.task import LoopingCall
+from twisted.internet.threads import deferToThreadPool
+
+from homeserver.telemetry.logs import Logger
+from homeserver.web.http_connection import Application, HttpConnection
+from homeserver.web.http_head import HttpLimits, Network
+from homeserver.web.http_output import gzip
+
+__all__ = ["Application", "HttpFactory", "HttpLimits"]
+
+COMPRESS_IN_THREAD_FROM = 256 * 1024
+
+_NEVER = math.inf
+
+
+class HttpFactory(ServerFactory):
+    """Makes the connections of one listener.
+
+    `clock`: the reactor. `threads`: the reactor again, for compressing large answers off the
+    main thread; None compresses on it. `trusted_proxies`: whose `X-Forwarded-For` is believed.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        application: Application,
+        *,
+        clock: IReactorTime,
+        log: Logger,
+        limits: HttpLimits | None = None,
+        trusted_proxies: Sequence[Network] = (),
+        threads: IReactorThreads | None = None,
+    ) -> None:
+        self.application = application
+        self.limits = limits or HttpLimits()
+        self.trusted_proxies = tuple(trusted_proxies)
+        self.log = log
+        self.connections: set[HttpConnection] = set()
+        self.running = 0
+        """Requests being handled."""
+        self.is_stopping = False
+        self._clock = clock
+        self._threads = threads
+        self._sweep = LoopingCall(self._check_times)
+        self._sweep.clock = clock
+        self._stopped: list[Deferred[None]] = []
+        self._stop_by = _NEVER
+
+    def startFactory(self) -> None:
+        if not self._sweep.running:
+            self._sweep.start(1.0, now=False)
+
+    def buildProtocol(self, addr: IAddress | None) -> HttpConnection | None:  # type: ignore[override]
+        return None if self.is_stopping else HttpConnection(self)
+
+    def now(self) -> float:
+        return self._clock.seconds()
+
+    def compress(self, data: bytes) -> Awaitable[bytes]:
+        """gzip; a large body in a thread."""
+        if self._threads is None or len(data) < COMPRESS_IN_THREAD_FROM:
+            result: Deferred[bytes] = Deferred()
+            result.callback(gzip(data))
+            return result
+        pool = self._threads.getThreadPool()
+        return deferToThreadPool(self._threads, pool, gzip, data)
+
+    def stop(self, seconds: float = 30.0) -> Deferred[None]:
+        """End all connections: idle ones and long-polls now, others when their answer is written.
+
+        Fires when none is left, at the latest after `seconds`, when the rest is cut off. The
+        listening port must be closed before.
+        """
+        stopped: Deferred[None] = Deferred()
+        self._stopped.append(stopped)
+        if not self.is_stopping:
+            self.is_stopping = True
+            self._stop_by = self.now() + seconds
+            if self._sweep.running:
+                self._sweep.stop()
+            self._sweep.start(0.1, now=True)
+        return stopped
+
+    def _check_times(self) -> None:
+        now = self.now()
+        for connection in list(self.connections):
+            connection.check_time(now)
+            if self.is_stopping:
+                connection.stop()
+                if now >= self._stop_by:
+                    connection.transport.abortConnection()
+        if self.is_stopping and (now >= self._stop_by or not (self.connections or self.running)):
+            self._sweep.stop()
+            stopped, self._stopped = self._stopped, []
+            for deferred in stopped:
+                deferred.callback(None)
