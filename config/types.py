@@ -24,16 +24,17 @@ _SIZE = re.compile(r"(\d+)([KMG]?)")
 _BYTES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Duration:
-    """A length of time, written with its unit: `500ms`, `10s`, `5m`, `1h`, `7d`, `2w`, `1y`."""
+class Duration(int):
+    """A length of time: a number of milliseconds.
 
-    ms: int
+    It is written with its unit: `500ms`, `10s`, `5m`, `1h`, `7d`, `2w`, `1y`.
+    """
+
     PATTERN = f"^{_DURATION.pattern}$"
 
     @property
     def seconds(self) -> float:
-        return self.ms / 1000
+        return self / 1000
 
     @classmethod
     def parse(cls, text: str) -> Duration:
@@ -45,9 +46,9 @@ class Duration:
 
     def __str__(self) -> str:
         for unit in ("w", "d", "h", "m", "s"):
-            if self.ms and self.ms % _MILLISECONDS[unit] == 0:
-                return f"{self.ms // _MILLISECONDS[unit]}{unit}"
-        return f"{self.ms}ms"
+            if self and self % _MILLISECONDS[unit] == 0:
+                return f"{self // _MILLISECONDS[unit]}{unit}"
+        return f"{int(self)}ms"
 
 
 class Size(int):

@@ -29,7 +29,7 @@ def prepare_data_directory(config: Config) -> None:
     Raises CannotStart.
     """
     directories = [config.data_directory]
-    url = config.database.url or ""
+    url = database_url(config)
     if url.startswith("sqlite:///"):
         directories.append(Path(url.removeprefix("sqlite:///")).parent)
     for directory in directories:
@@ -39,6 +39,12 @@ def prepare_data_directory(config: Config) -> None:
             raise CannotStart(
                 f"Cannot make the data directory {directory}: {error.strerror}."
             ) from None
+
+
+def database_url(config: Config) -> str:
+    """The URL of the database, SQLite's with an absolute path."""
+    assert config.database.url is not None  # loading filled it in
+    return config.database.url
 
 
 def load_signing_keys(config: Config) -> list[SigningKey]:

@@ -55,9 +55,7 @@ class Supervisor:
     stop_seconds: float = 10.0
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     _children: list[_Child] = field(default_factory=list, init=False)
-    _selector: selectors.BaseSelector = field(
-        default_factory=selectors.DefaultSelector, init=False
-    )
+    _selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector, init=False)
     _received: list[int] = field(default_factory=list, init=False)
     _ever_ready: bool = field(default=False, init=False)
     _kill_at: float | None = field(default=None, init=False)

@@ -5,7 +5,6 @@ The schema, the sample and the messages about mistakes are all derived from thes
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -28,6 +27,7 @@ from config.model.users import (
     Turn,
 )
 from config.types import Duration, option
+from homeserver.core.ids import InvalidIdentifier, ServerName
 
 __all__ = [
     "PRIVATE_RANGES",
@@ -57,12 +57,12 @@ __all__ = [
     "UrlPreviews",
 ]
 
-_SERVER_NAME = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[0-9A-Za-z.-]{1,255})(:[0-9]{1,5})?")
-
 
 def _check_server_name(name: str) -> str | None:
-    if _SERVER_NAME.fullmatch(name) is None or len(name) > 230:
-        return "is not a server name: a host name or IP address, with a port or without"
+    try:
+        ServerName.parse(name)
+    except InvalidIdentifier as error:
+        return f"is not a server name: {error.reason}"
     return None
 
 

@@ -20,8 +20,9 @@ from typing import IO, Any, TypeAlias
 import orjson
 import structlog
 from structlog.typing import FilteringBoundLogger
-from twisted.logger import LogEvent, LogLevel, formatEvent
+from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogBeginner
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from config.model import Log
 
@@ -117,6 +118,26 @@ def make_logger(output: LogOutput, config: Log) -> Logger:
     return bound
 
 
+def install(output: LogOutput, config: Log) -> Logger:
+    """Send what this whole process logs to `output`: for the main program, once.
+
+    Besides the returned logger that is what `structlog.get_logger()` gives, the log of Twisted
+    and that of the standard library.
+    """
+    structlog.configure(
+        processors=[_json_line if config.format == "json" else _human_line],
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[config.level]),
+        logger_factory=lambda *_: output,
+        cache_logger_on_first_use=True,
+    )
+    log = make_logger(output, config)
+    globalLogBeginner.beginLoggingTo(
+        [TwistedObserver(log)], discardBuffer=True, redirectStandardIO=False
+    )
+    logging.getLogger().handlers = [StdlibHandler(log)]
+    return log
+
+
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
@@ -175,6 +196,7 @@ def _human_line(_logger: Any, method: str, event: MutableMapping[str, Any]) -> s
     return line if trace is None else f"{line}\n{trace}"
 
 
+@implementer(ILogObserver)
 class TwistedObserver:
     """Passes on what Twisted logs: its troubles as they are, its chatter as debug."""
 

@@ -1,0 +1,190 @@
+"""The part of `scripts/test` that runs in its virtual environment.
+
+Starts PostgreSQL and Redis of its own, runs all tests with trial on SQLite, and those that build
+a server again on PostgreSQL. The last line of the output is `N passed, N failed[, N skipped]`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support import services
+
+ROOT = Path(__file__).resolve().parents[1]
+TESTS = ROOT / "tests"
+BUILDS_A_SERVER = "tests.support.server"
+"""Test modules that import this run on each kind of database."""
+DATABASE = "HEARTH_TEST_DATABASE"
+
+_SUMMARY = re.compile(r"^(?:PASSED|FAILED)(?: \((.*)\))?$")
+_JOBS = max(1, min(4, os.cpu_count() or 1))
+
+
+@dataclass(slots=True)
+class Count:
+    """How many tests did what."""
+
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+
+    def add(self, other: Count) -> None:
+        self.passed += other.passed
+        self.failed += other.failed
+        self.skipped += other.skipped
+
+    def __str__(self) -> str:
+        skipped = f", {self.skipped} skipped" if self.skipped else ""
+        return f"{self.passed} passed, {self.failed} failed{skipped}"
+
+
+def count_of(summary: str) -> Count | None:
+    """The numbers in trial's last line, such as `FAILED (failures=1, successes=3)`."""
+    match = _SUMMARY.match(summary.strip())
+    if match is None:
+        return None
+    numbers = {
+        name: int(number) for name, number in re.findall(r"(\w+)=(\d+)", match.group(1) or "")
+    }
+    return Count(
+        passed=numbers.get("successes", 0) + numbers.get("expectedFailures", 0),
+        failed=sum(numbers.get(key, 0) for key in ("failures", "errors", "unexpectedSuccesses")),
+        skipped=numbers.get("skips", 0),
+    )
+
+
+def missing_packages() -> list[str]:
+    """The system packages (by their names in Debian) without which the services cannot start."""
+    missing = []
+    try:
+        services.postgres_program("initdb")
+    except services.ServiceError:
+        missing.append("postgresql")
+    if not (shutil.which("redis-server") or shutil.which("valkey-server")):
+        missing.append("redis-server")
+    return missing
+
+
+def install_packages(packages: list[str]) -> str | None:
+    """Install system packages; returns what to tell the user if that is not possible."""
+    names = " and ".join(packages)
+    advice = (
+        f"The tests need {names}. Install them: apt-get install {' '.join(packages)} "
+        "(or what your system calls PostgreSQL 13+ and Redis), then run this again."
+    )
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        return advice
+    print(f"Installing system packages: {' '.join(packages)}", flush=True)
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    for command in (
+        ["apt-get", "-q", "update"],
+        ["apt-get", "-q", "-y", "--no-install-recommends", "install", *packages],
+    ):
+        if subprocess.run(command, env=environment, stdin=subprocess.DEVNULL).returncode:
+            return f"`{' '.join(command)}` failed. {advice}"
+    return None
+
+
+def start_services(directory: Path) -> dict[str, str]:
+    """Start PostgreSQL and Redis; returns what tests find them by. Raises CalledProcessError."""
+    output = subprocess.run(
+        [sys.executable, "-m", "tests.support.services", "start", "--directory", str(directory)],
+        cwd=ROOT,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    ).stdout
+    return dict(line.split("=", 1) for line in output.splitlines() if "=" in line)
+
+
+def stop_services(directory: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "tests.support.services", "stop", "--directory", str(directory)],
+        cwd=ROOT,
+    )
+
+
+def modules_that_build_servers() -> Iterator[str]:
+    for path in sorted(TESTS.rglob("test_*.py")):
+        if BUILDS_A_SERVER in path.read_text(encoding="utf-8"):
+            yield ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+def run_trial(database: str, names: list[str], environment: dict[str, str]) -> Count:
+    """Run tests with `database` (sqlite or postgres) as the server's; print trial's output."""
+    print(f"\n--- Tests with {database} ---", flush=True)
+    command = [
+        sys.executable,
+        "-m",
+        "twisted.trial",
+        f"--jobs={_JOBS}",
+        "--reporter=text",
+        f"--temp-directory=_trial_temp-{database}",
+        *names,
+    ]
+    trial = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **environment, DATABASE: database},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
+    assert trial.stdout is not None
+    count: Count | None = None
+    for line in trial.stdout:
+        sys.stdout.write(line)
+        count = count_of(line) or count
+    sys.stdout.flush()
+    status = trial.wait()
+    if count is None:
+        print(f"trial gave no summary (status {status}).")
+        return Count(failed=1)
+    if status and not count.failed:
+        count.failed = 1
+    return count
+
+
+def run_all(names: list[str]) -> Count:
+    """Run the named tests, or all."""
+    problem = None
+    if missing := missing_packages():
+        problem = install_packages(missing)
+    if problem is not None:
+        print(problem)
+        return Count(failed=1)
+    count = Count()
+    directory = Path(tempfile.mkdtemp(prefix="hearth-services-"))
+    try:
+        environment = start_services(directory)
+        count.add(run_trial("sqlite", names or ["tests"], environment))
+        again = [] if names else list(modules_that_build_servers())
+        if names or again:
+            count.add(run_trial("postgres", names or again, environment))
+    except subprocess.CalledProcessError:
+        print("PostgreSQL and Redis for the tests did not start.")
+        count.failed += 1
+    finally:
+        stop_services(directory)
+        shutil.rmtree(directory, ignore_errors=True)
+    return count
+
+
+def main() -> int:
+    count = run_all(sys.argv[1:])
+    print(f"\n{count}", flush=True)
+    return 1 if count.failed or not count.passed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
