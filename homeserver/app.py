@@ -1,0 +1,250 @@
+"""The composition root: builds every object of a homeserver from its configuration.
+
+It knows all parts and is known by none. A homeserver is an ordinary object: several live in one
+process, as tests do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from config import Config
+from homeserver import startup
+from homeserver.api.client.capabilities import CapabilitySettings
+from homeserver.api.client.login import LoginSettings
+from homeserver.api.client.well_known import WellKnown
+from homeserver.api.endpoints import ENDPOINTS
+from homeserver.core.signing import SigningKey
+from homeserver.rooms.append import Appender
+from homeserver.rooms.build import LocalSigner
+from homeserver.telemetry.metrics import Metrics
+from homeserver.users.accounts import Accounts
+from homeserver.users.device_activity import DeviceActivity
+from homeserver.users.devices import Devices
+from homeserver.users.hooks import UserHooks
+from homeserver.users.housekeeping import UserHousekeeping
+from homeserver.users.login import Login
+from homeserver.users.openid import OpenId
+from homeserver.users.passwords import Passwords
+from homeserver.users.profiles import Profiles
+from homeserver.users.registration import Registration, RegistrationRules
+from homeserver.users.registration_tokens import RegistrationTokens
+from homeserver.users.sessions import Sessions
+from homeserver.users.stages import DummyStage, PasswordStage, RegistrationTokenStage
+from homeserver.users.turn import Turn
+from homeserver.users.uia import InteractiveAuth
+from homeserver.web.limits import MemoryRateLimiter
+from homeserver.web.router import Router
+from storage.bus import Bus, MemoryBus
+from storage.database import Database, Timing, open_database
+from storage.feed import Feed
+from storage.state import StateStore
+
+T = TypeVar("T")
+
+
+class Services:
+    """The objects that endpoints are given, by type."""
+
+    def __init__(self) -> None:
+        self._by_type: dict[Any, Any] = {}
+
+    def add(self, service: T) -> T:
+        """Register a service under its own type."""
+        self._by_type[type(service)] = service
+        return service
+
+    def __getitem__(self, kind: type[T]) -> T:
+        found: T = self._by_type[kind]
+        return found
+
+    def as_mapping(self) -> Mapping[Any, Any]:
+        """For the router."""
+        return self._by_type
+
+
+@dataclass(slots=True)
+class Homeserver:
+    """A running homeserver, without its listeners (`homeserver.server` opens those)."""
+
+    config: Config
+    reactor: Any
+    db: Database
+    bus: Bus
+    feed: Feed
+    metrics: Metrics
+    services: Services
+    router: Router
+    _stops: list[Callable[[], Awaitable[object] | None]] = field(default_factory=list)
+
+    def on_stop(self, stop: Callable[[], Awaitable[object] | None]) -> None:
+        """Have `stop` called when the homeserver stops, the last registered first."""
+        self._stops.append(stop)
+
+    async def stop(self) -> None:
+        """Finish what was accepted, release what is held, close the database."""
+        while self._stops:
+            waiting = self._stops.pop()()
+            if waiting is not None:
+                await waiting
+
+
+@dataclass(slots=True)
+class _Parts:
+    """What every builder below needs."""
+
+    config: Config
+    reactor: Any
+    db: Database
+    bus: Bus
+    feed: Feed
+    metrics: Metrics
+    keys: list[SigningKey]
+    services: Services
+    stops: list[Callable[[], Awaitable[object] | None]]
+
+
+async def build(config: Config, reactor: Any, log: Any) -> Homeserver:
+    """Build a homeserver.
+
+    Raises:
+        CannotStart: the data directory or the signing key cannot be used.
+        DatabaseUnavailable, UnusableDatabase: see `storage.database.open_database`.
+    """
+    startup.prepare_data_directory(config)
+    keys = startup.load_signing_keys(config)
+    metrics = Metrics()
+    bus = await _bus(config, reactor)
+    db = await open_database(
+        startup.database_url(config),
+        reactor=reactor,
+        bus=bus,
+        connections=config.database.connections,
+        wait_for=config.database.start_timeout / 1000,
+        observe=lambda timing: _observe(metrics, timing),
+    )
+    feed = Feed(db, bus, reactor)
+    parts = _Parts(config, reactor, db, bus, feed, metrics, keys, Services(), [])
+    parts.stops += [bus.close, db.close, feed.stop]
+    _build_users(parts)
+    _build_rooms(parts)
+    limiter = parts.services[MemoryRateLimiter]
+    router = Router(
+        ENDPOINTS,
+        parts.services.as_mapping(),
+        parts.services[Sessions],
+        clock=reactor,
+        log=log,
+        rate_limiter=limiter,
+        observer=metrics,
+    )
+    homeserver = Homeserver(
+        config, reactor, db, bus, feed, metrics, parts.services, router, parts.stops
+    )
+    await feed.start()
+    return homeserver
+
+
+def _observe(metrics: Metrics, timing: Timing) -> None:
+    metrics.transaction(timing.name, timing.kind, timing.took)
+
+
+async def _bus(config: Config, reactor: Any) -> Bus:
+    if config.redis is None:
+        return MemoryBus(reactor)
+    from storage.redis_bus import RedisBus
+
+    return await RedisBus.connect(config.redis.url, reactor)
+
+
+def _build_users(parts: _Parts) -> None:
+    config, reactor, db, add = parts.config, parts.reactor, parts.db, parts.services.add
+    add(db)
+    limiter = add(MemoryRateLimiter(config.rate_limits, reactor))
+    hooks = add(UserHooks())
+    activity = add(DeviceActivity(db, reactor))
+    passwords = add(
+        Passwords(
+            reactor,
+            cost=config.passwords.cost,
+            minimum_length=config.passwords.minimum_length,
+        )
+    )
+    sessions = add(
+        Sessions(
+            db,
+            reactor,
+            hooks,
+            activity,
+            access_lifetime_ms=config.sessions.access_token_lifetime,
+            refresh_lifetime_ms=config.sessions.refresh_token_lifetime,
+        )
+    )
+    accounts = add(Accounts(db, reactor, hooks, passwords, sessions, config.server_name))
+    login = add(
+        Login(
+            db,
+            reactor,
+            passwords,
+            config.server_name,
+            limit_attempts=lambda key: limiter.take("login", key),
+        )
+    )
+    uia = add(
+        InteractiveAuth(
+            db,
+            reactor,
+            {
+                "m.login.dummy": DummyStage(),
+                "m.login.password": PasswordStage(login),
+                "m.login.registration_token": RegistrationTokenStage(db, reactor),
+            },
+        )
+    )
+    registration = config.registration
+    rules = RegistrationRules(
+        enabled=registration.enabled,
+        without_verification=registration.without_verification,
+        require_token=registration.require_token,
+        guests=registration.guests,
+        shared_secret=registration.shared_secret,
+    )
+    add(Registration(db, reactor, rules, accounts, passwords, sessions, uia))
+    add(RegistrationTokens(db, reactor))
+    add(Devices(db, hooks, sessions, activity))
+    add(Profiles(db, hooks, config.server_name))
+    add(OpenId(db, reactor))
+    turn = config.turn
+    add(
+        Turn(
+            reactor,
+            uris=turn.uris,
+            shared_secret=turn.shared_secret,
+            lifetime_ms=turn.lifetime,
+        )
+    )
+    add(CapabilitySettings(config.default_room_version))
+    add(LoginSettings(config.server_name))
+    add(WellKnown(config.public_base_url))
+    housekeeping = add(UserHousekeeping(db, reactor))
+    activity.start()
+    housekeeping.start()
+    parts.stops += [passwords.close, activity.stop, housekeeping.stop]
+
+
+def _build_rooms(parts: _Parts) -> None:
+    add = parts.services.add
+    states = add(StateStore())
+    signer = LocalSigner(parts.config.server_name, parts.keys[0])
+    appender = add(
+        Appender(
+            parts.db,
+            signer,
+            parts.reactor,
+            states,
+            observe=parts.metrics.commit_events.observe,
+        )
+    )
+    parts.stops.append(appender.drained)
