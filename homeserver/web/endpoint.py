@@ -167,7 +167,7 @@ def endpoint(
     return declare
 
 
-def declaration_of(function: Callable[..., Awaitable[object]]) -> EndpointDeclaration:
+def declaration_of(function: object) -> EndpointDeclaration:
     """The declaration of a decorated function. Raises TypeError if it has none."""
     declaration = getattr(function, "__endpoint__", None)
     if not isinstance(declaration, EndpointDeclaration):

@@ -6,7 +6,7 @@ The one place where errors become responses (client-server API, "Standard error 
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from itertools import count
 from typing import Any, Protocol
 
@@ -76,15 +76,15 @@ class _Endpoint:
 class Router:
     """Answers requests with a set of endpoints.
 
-    `services`: type to instance, for the endpoints' parameters. `observer` is told of each
-    answer (see `homeserver.telemetry.metrics.Metrics.request`). `allow_query_token` accepts
-    `?access_token=` as specification versions before 1.19 did.
+    `endpoints`: functions declared with `@endpoint`; `services`: type to instance, for their
+    parameters. `observer` is told of each answer (`homeserver.telemetry.metrics.Metrics` is
+    one). `allow_query_token` accepts `?access_token=` as specification versions before 1.19 did.
     Raises TypeError, LookupError or ValueError for endpoints that do not fit.
     """
 
     def __init__(
         self,
-        endpoints: Iterable[Callable[..., Awaitable[object]]],
+        endpoints: Iterable[object],
         services: Mapping[Any, Any],
         authenticator: Authenticator,
         *,
