@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -32,11 +31,16 @@ _ENCODE = (
     | orjson.OPT_PASSTHROUGH_DATACLASS
     | orjson.OPT_PASSTHROUGH_DATETIME
 )
-# Where a float, or a NaN written as null, would show in orjson's output. Also hits texts that
-# hold such a thing in a string: these are walked to find out.
-_SUSPECT_OUTPUT = re.compile(rb"(?:^|[:,\[])(?:-?[0-9]+[.eE]|null)")
-_LONG_DIGITS = re.compile(rb"[0-9]{19}")
-_LONG_DIGITS_TEXT = re.compile(r"[0-9]{19}")
+# A float in orjson's output, once digits and signs are deleted, brackets and commas are colons
+# and dots are "e", is one or two "e" between colons; NaN is written as null. Strings may hold
+# such runs as well: the value is then walked to find out. (A regular expression for this takes
+# ten times as long as the encoding.)
+_PUNCTUATION = bytes.maketrans(b",[]}.", b"::::e")
+_NUMBER_CHARACTERS = b"0123456789+-"
+
+# Digits as zeros, everything else as it is.
+_DIGITS = bytes.maketrans(b"123456789", b"0" * 9)
+_LONG_DIGITS = b"0" * 19
 
 
 class CanonicalJSONError(ValueError):
@@ -55,7 +59,7 @@ def encode(value: Any) -> bytes:
         # Something orjson cannot write: what it is decides `check`, unless it is only depth.
         check(value, strict=True)
         return encode_lenient(value)
-    if _SUSPECT_OUTPUT.search(encoded) is not None:
+    if not isinstance(value, (dict, list)) or _suspect(encoded):
         check(value, strict=True)
     return encoded
 
@@ -99,10 +103,8 @@ def parse(text: bytes | str) -> Any:
         value = orjson.loads(text)
     except orjson.JSONDecodeError as exc:
         raise NotJSON(f"Not JSON: {exc}") from None
-    long_digits = (
-        _LONG_DIGITS_TEXT.search(text) if isinstance(text, str) else _LONG_DIGITS.search(text)
-    )
-    if long_digits is None:
+    data = text.encode() if isinstance(text, str) else text
+    if _LONG_DIGITS not in data.translate(_DIGITS):
         return value
     try:
         return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite_float)
@@ -143,6 +145,12 @@ def check(value: Any, strict: bool) -> None:
                 pending.append((item, depth + 1))
             elif item is not None and not isinstance(item, bool):
                 _check_number(item, strict)
+
+
+def _suspect(encoded: bytes) -> bool:
+    """May this output of orjson hold a float or a NaN?"""
+    outline = encoded.translate(_PUNCTUATION, _NUMBER_CHARACTERS)
+    return b":e:" in outline or b":ee:" in outline or b":null:" in outline
 
 
 def _check_text(text: str) -> None:

@@ -73,8 +73,13 @@ class EncodeTest(TestCase):
         for value in (
             1.0,
             -0.0,
+            0.1,
             1e10,
+            1e16,
             1e300,
+            -1e-300,
+            5e-324,
+            -123.456e-50,
             float("nan"),
             float("inf"),
             2**53,
@@ -90,7 +95,16 @@ class EncodeTest(TestCase):
             {1, 2},
             object(),
         ):
-            for wrapped in (value, [value], {"a": value}, [1, value], {"a": ["a:1.5", value]}):
+            for wrapped in (
+                value,
+                [value],
+                {"a": value},
+                [1, value],
+                [value, 1],
+                [-1, value, {}],
+                {"a": value, "b": [[value]]},
+                {"a": ["a:1.5", value]},
+            ):
                 with self.assertRaises(CanonicalJSONError, msg=repr(value)):
                     canonical.encode(wrapped)
                 with self.assertRaises(CanonicalJSONError, msg=repr(value)):
