@@ -1,0 +1,324 @@
+"""Creating rooms (client-server API, "Creation", `POST /createRoom`).
+
+The events are made in the specification's order: create, the creator's join, power levels,
+canonical alias, preset, `initial_state`, `name`, `topic`, invites. All of them are added in one
+transaction with the alias and the directory entry: a room is made whole or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from homeserver.core import errors
+from homeserver.core.errors import MatrixError
+from homeserver.core.ids import InvalidIdentifier, RoomAlias, UserID
+from homeserver.core.power_levels import check_sent_power_levels
+from homeserver.core.room_versions import ROOM_VERSIONS, RoomVersion
+from homeserver.core.types import JsonObject
+from homeserver.rooms.append import Appender
+from homeserver.rooms.build import EventTemplate
+from homeserver.rooms.requests import AppendRequest
+from homeserver.web.request import Requester
+from storage import aliases, profiles, published
+from storage.database import Database
+from storage.transaction import Transaction
+
+MAX_INVITES = 100
+MAX_INITIAL_STATE = 500
+
+PRESETS: Mapping[str, Mapping[str, str]] = {
+    "private_chat": {
+        "join_rule": "invite",
+        "history_visibility": "shared",
+        "guest_access": "can_join",
+    },
+    "trusted_private_chat": {
+        "join_rule": "invite",
+        "history_visibility": "shared",
+        "guest_access": "can_join",
+    },
+    "public_chat": {
+        "join_rule": "public",
+        "history_visibility": "shared",
+        "guest_access": "forbidden",
+    },
+}
+
+_EVENT_LEVELS = {
+    "m.room.name": 50,
+    "m.room.avatar": 50,
+    "m.room.canonical_alias": 50,
+    "m.room.power_levels": 100,
+    "m.room.history_visibility": 100,
+    "m.room.encryption": 100,
+    "m.room.server_acl": 100,
+    "m.room.tombstone": 100,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class InitialState:
+    """A state event that the creator wants in the room from the start."""
+
+    type: str
+    content: JsonObject
+    state_key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WantedRoom:
+    """What the creator asks for; the fields are those of the endpoint."""
+
+    room_version: str | None = None
+    visibility: str = "private"
+    preset: str | None = None
+    room_alias_name: str | None = None
+    name: str | None = None
+    topic: str | None = None
+    invite: Sequence[str] = ()
+    is_direct: bool = False
+    creation_content: JsonObject = field(default_factory=dict)
+    initial_state: Sequence[InitialState] = ()
+    power_level_content_override: JsonObject = field(default_factory=dict)
+
+
+class RoomCreation:
+    """Creates rooms.
+
+    Parameters: `publication`, who may put rooms on the public list: `anyone`, `admins`, `nobody`.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        appender: Appender,
+        server_name: str,
+        default_version: str,
+        publication: str = "anyone",
+    ) -> None:
+        self._db = db
+        self._appender = appender
+        self._server_name = server_name
+        self._default_version = default_version
+        self._publication = publication
+
+    async def create(self, requester: Requester, wanted: WantedRoom) -> str:
+        """Create a room; its ID.
+
+        Raises:
+            MatrixError: 400 `M_UNSUPPORTED_ROOM_VERSION`, `M_ROOM_IN_USE`,
+                `M_INVALID_ROOM_STATE`, `M_BAD_JSON`, `M_INVALID_PARAM`; 403 `M_FORBIDDEN`.
+        """
+        version = self.version(wanted.room_version)
+        preset = self._preset(wanted)
+        invitees = self._invitees(requester, wanted)
+        alias = self._alias(wanted)
+        publish = self._publishes(requester, wanted)
+        profile = await self._db.read(_profile_content, [requester.user_id, *invitees])
+        templates = _Plan(requester.user_id, version, preset, wanted, invitees, alias).templates(
+            profile
+        )
+
+        def within(txn: Transaction, room_nid: int, room_id: str) -> None:
+            if alias is not None and not aliases.insert(txn, alias, room_nid, requester.user_id):
+                raise errors.room_in_use()
+            if publish:
+                published.set_published(txn, room_nid, True)
+
+        request = AppendRequest(None, templates, create=version, within=within)
+        try:
+            return (await self._appender.append(request)).room_id
+        except MatrixError as problem:
+            if problem.errcode == "M_FORBIDDEN":
+                # The creator may do everything but contradict themselves.
+                raise MatrixError(400, "M_INVALID_ROOM_STATE", problem.error)
+            raise
+
+    def version(self, name: str | None) -> RoomVersion:
+        """The room version of this name, or the default one.
+
+        Raises MatrixError 400 `M_UNSUPPORTED_ROOM_VERSION`.
+        """
+        wanted = self._default_version if name is None else name
+        version = ROOM_VERSIONS.get(wanted)
+        if version is None:
+            raise errors.unsupported_room_version(wanted)
+        return version
+
+    def _preset(self, wanted: WantedRoom) -> str:
+        if wanted.visibility not in ("public", "private"):
+            raise errors.invalid_param("`visibility` must be public or private.")
+        preset = wanted.preset
+        if preset is None:
+            return "public_chat" if wanted.visibility == "public" else "private_chat"
+        if preset not in PRESETS:
+            raise errors.invalid_param("`preset` must be one of " + ", ".join(PRESETS) + ".")
+        return preset
+
+    def _invitees(self, requester: Requester, wanted: WantedRoom) -> list[UserID]:
+        if len(wanted.invite) > MAX_INVITES:
+            raise errors.invalid_param(f"`invite` may name at most {MAX_INVITES} users.")
+        if len(wanted.initial_state) > MAX_INITIAL_STATE:
+            raise errors.invalid_param(f"`initial_state` may have {MAX_INITIAL_STATE} events.")
+        found = []
+        for name in dict.fromkeys(wanted.invite):
+            try:
+                user_id = UserID.parse(name)
+            except InvalidIdentifier as problem:
+                raise errors.invalid_param(f"`invite`: {name!r} is no user ID: {problem.reason}.")
+            if user_id == requester.user_id:
+                raise errors.forbidden("You cannot invite yourself.")
+            if user_id.domain != self._server_name:
+                raise errors.forbidden("Users of other servers cannot be invited yet.")
+            found.append(user_id)
+        return found
+
+    def _alias(self, wanted: WantedRoom) -> RoomAlias | None:
+        if wanted.room_alias_name is None:
+            return None
+        try:
+            return RoomAlias.parse(f"#{wanted.room_alias_name}:{self._server_name}")
+        except InvalidIdentifier as problem:
+            raise errors.invalid_param(f"`room_alias_name` cannot be used: {problem.reason}.")
+
+    def _publishes(self, requester: Requester, wanted: WantedRoom) -> bool:
+        if wanted.visibility != "public":
+            return False
+        if self._publication == "anyone" or (self._publication == "admins" and requester.is_admin):
+            return True
+        raise errors.forbidden("You may not publish rooms on this server.")
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """The events of one new room."""
+
+    creator: UserID
+    version: RoomVersion
+    preset: str
+    wanted: WantedRoom
+    invitees: Sequence[UserID]
+    alias: RoomAlias | None
+
+    def templates(self, profile: Mapping[str, JsonObject]) -> list[EventTemplate]:
+        wanted = self.wanted
+        power = self._power_levels()
+        first = [
+            self._state("m.room.create", self._creation_content()),
+            self._state(
+                "m.room.member",
+                {**profile.get(self.creator, {}), "membership": "join"},
+                self.creator,
+            ),
+            self._state("m.room.power_levels", power),
+        ]
+        if self.alias is not None:
+            first.append(self._state("m.room.canonical_alias", {"alias": self.alias}))
+        rest = self._preset_events()
+        given = {(item.type, item.state_key): item for item in wanted.initial_state}
+        rest = [item for item in rest if (item.type, item.state_key) not in given]
+        for (event_type, state_key), item in given.items():
+            if event_type in ("m.room.create", "m.room.member"):
+                raise errors.invalid_param(f"`initial_state` cannot hold {event_type} events.")
+            rest.append(self._state(event_type, item.content, state_key))
+        if wanted.name is not None:
+            rest = [item for item in rest if (item.type, item.state_key) != ("m.room.name", "")]
+            rest.append(self._state("m.room.name", {"name": wanted.name}))
+        if wanted.topic is not None:
+            rest = [item for item in rest if (item.type, item.state_key) != ("m.room.topic", "")]
+            rest.append(self._state("m.room.topic", topic_content(wanted.topic)))
+        invites = [self._invite(user_id, profile) for user_id in self.invitees]
+        return [*first, *rest, *invites]
+
+    def _state(self, event_type: str, content: JsonObject, state_key: str = "") -> EventTemplate:
+        return EventTemplate(event_type, self.creator, content, state_key)
+
+    def _invite(self, user_id: UserID, profile: Mapping[str, JsonObject]) -> EventTemplate:
+        content: JsonObject = {**profile.get(user_id, {}), "membership": "invite"}
+        if self.wanted.is_direct:
+            content["is_direct"] = True
+        return self._state("m.room.member", content, user_id)
+
+    def _creation_content(self) -> JsonObject:
+        content: dict[str, Any] = {**self.wanted.creation_content}
+        content.pop("creator", None)
+        content["room_version"] = self.version.identifier
+        if not self.version.implicit_room_creator:
+            content["creator"] = self.creator
+        if not self.version.creators_privileged:
+            return content
+        named = content.get("additional_creators", [])
+        if not isinstance(named, list) or not all(_is_user_id(name) for name in named):
+            raise errors.invalid_param("`additional_creators` must be a list of user IDs.")
+        if self.preset == "trusted_private_chat":
+            named = [*named, *self.invitees]
+        if named:
+            content["additional_creators"] = list(dict.fromkeys(named))
+        return content
+
+    def _creators(self) -> list[str]:
+        if not self.version.creators_privileged:
+            return []
+        named = self._creation_content().get("additional_creators", [])
+        return [self.creator, *named]
+
+    def _power_levels(self) -> JsonObject:
+        users: dict[str, int] = {}
+        if not self.version.creators_privileged:
+            users[self.creator] = 100
+            if self.preset == "trusted_private_chat":
+                users |= {str(user_id): 100 for user_id in self.invitees}
+        levels = dict(_EVENT_LEVELS)
+        if self.version.creators_privileged:
+            # Only creators may upgrade the room, unless they say otherwise.
+            levels["m.room.tombstone"] = 150
+        content: JsonObject = {
+            "users": users,
+            "users_default": 0,
+            "events": levels,
+            "events_default": 0,
+            "state_default": 50,
+            "ban": 50,
+            "kick": 50,
+            "redact": 50,
+            "invite": 50 if self.preset == "public_chat" else 0,
+            "historical": 100,
+            **self.wanted.power_level_content_override,
+        }
+        check_sent_power_levels(content, self._creators())
+        return content
+
+    def _preset_events(self) -> list[EventTemplate]:
+        settings = PRESETS[self.preset]
+        return [
+            self._state("m.room.join_rules", {"join_rule": settings["join_rule"]}),
+            self._state(
+                "m.room.history_visibility",
+                {"history_visibility": settings["history_visibility"]},
+            ),
+            self._state("m.room.guest_access", {"guest_access": settings["guest_access"]}),
+        ]
+
+
+def topic_content(topic: str) -> JsonObject:
+    """A topic in its plain and its rich form (event `m.room.topic`)."""
+    return {
+        "topic": topic,
+        "m.topic": {"m.text": [{"body": topic, "mimetype": "text/plain"}]},
+    }
+
+
+def _is_user_id(value: object) -> bool:
+    if not isinstance(value, str):
+        return False
+    try:
+        UserID.parse(value)
+    except InvalidIdentifier:
+        return False
+    return True
+
+
+def _profile_content(txn: Transaction, user_ids: Sequence[str]) -> Mapping[str, JsonObject]:
+    return profiles.get_profiles(txn, user_ids, ["displayname", "avatar_url"])
