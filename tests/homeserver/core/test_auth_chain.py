@@ -35,7 +35,12 @@ def events_of(rows: list[set[int]]) -> dict[str, Event]:
 
 def chain_of(event_id: str, events: dict[str, Event]) -> set[str]:
     """The auth chain of an event, the event included."""
-    return {event_id}.union(*(chain_of(i, events) for i in events[event_id].auth_event_ids))
+    chain: set[str] = set()
+    waiting = [event_id]
+    while waiting:
+        chain.add(waiting[-1])
+        waiting.extend(set(events[waiting.pop()].auth_event_ids) - chain)
+    return chain
 
 
 class AuthChain(TestCase):
@@ -48,13 +53,14 @@ class AuthChain(TestCase):
         known = events_of(rows)
         sets = [{f"${n}" for n in nodes if n < len(rows)} for nodes in conflicted]
         unconflicted = {f"${n}" for n in shared if n < len(rows)}
-        chains = [
-            set().union(*(chain_of(event_id, known) for event_id in ids | unconflicted))
+        chains: list[set[str]] = [
+            set[str]().union(*(chain_of(event_id, known) for event_id in ids | unconflicted))
             for ids in sets
         ]
-        expected = set.union(*chains) - set.intersection(*chains) - set.union(*sets)
+        conflicts = set[str]().union(*sets)
+        expected = set[str]().union(*chains) - chains[0].intersection(*chains) - conflicts
         events = Events(known.get)
-        graph = auth_chain.auth_graph(set.union(*sets), events)
+        graph = auth_chain.auth_graph(conflicts, events)
         found = auth_chain.auth_difference(sets, unconflicted, graph, events)
         self.assertEqual(found, expected)
 

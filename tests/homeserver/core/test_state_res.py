@@ -138,7 +138,7 @@ class Interface(TestCase):
             result = state_res.resolve(states, known.get, a.version)
             self.assertIn(JOIN_RULES, result)
             # With nothing known, conflicts are decided for nobody.
-            result = state_res.resolve(states, {}.get, a.version)
+            result = state_res.resolve(states, lambda event_id: None, a.version)
             self.assertEqual(result.keys() & {TOPIC}, set())
 
 

@@ -259,8 +259,8 @@ class MainlineOrdering(TestCase):
         self.add("$5", ["$P2"], ts=0)
         self.assertEqual(self.order("$1", "$2", "$3", "$4", "$5"), ["$4", "$2", "$1", "$3", "$5"])
         # What was found out on the way to one event holds for others.
-        self.add("$6", ["$X"], ts=0)
-        self.assertEqual(self.order("$1", "$6", "$2"), ["$6", "$2", "$1"])
+        self.add("$6", ["$X"], ts=9)
+        self.assertEqual(self.order("$1", "$6", "$2"), ["$2", "$1", "$6"])
 
     def test_no_ancestor_on_the_mainline(self) -> None:
         """Shows RES-5. Events with no power levels, or foreign ones, come before all others."""
@@ -365,6 +365,22 @@ class Races(TestCase):
             result = merged(a, b)
             self.assertEqual(result[member(CAROL)], ban)
             self.assertNotIn(member(DAVE), result)
+
+    def test_what_power_events_rest_on(self) -> None:
+        """A conflicted join that a power event rests on is settled along with power events.
+
+        So Dave's early join comes before the join rules that would have kept him out.
+        """
+        for version in VERSIONS:
+            a = RoomBuilder.started(version, members=[BOB, CAROL], users={BOB: 100, DAVE: 100})
+            b = a.fork()
+            join = a.join(DAVE)
+            rules = b.join_rules("invite", BOB)
+            kick = a.kick(DAVE, CAROL)
+            result = merged(a, b)
+            self.assertEqual(result[JOIN_RULES], rules)
+            self.assertEqual(result[member(CAROL)], kick)
+            self.assertEqual(result[member(DAVE)], join)
 
     def test_demotion_against_promotion(self) -> None:
         """Alice takes Bob's power while he spreads it."""
