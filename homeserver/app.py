@@ -17,8 +17,13 @@ from homeserver.api.client.login import LoginSettings
 from homeserver.api.client.well_known import WellKnown
 from homeserver.api.endpoints import ENDPOINTS
 from homeserver.core.signing import SigningKey
+from homeserver.rooms.aliases import Aliases
 from homeserver.rooms.append import Appender
 from homeserver.rooms.build import LocalSigner
+from homeserver.rooms.create import RoomCreation
+from homeserver.rooms.membership import Membership
+from homeserver.rooms.restricted import RestrictedJoins
+from homeserver.rooms.send import Sending
 from homeserver.telemetry.metrics import Metrics
 from homeserver.users.accounts import Accounts
 from homeserver.users.device_activity import DeviceActivity
@@ -248,3 +253,20 @@ def _build_rooms(parts: _Parts) -> None:
         )
     )
     parts.stops.append(appender.drained)
+    config, db = parts.config, parts.db
+    hooks = parts.services[UserHooks]
+    restricted = RestrictedJoins(db, config.server_name)
+    members = add(Membership(db, appender, restricted, config.server_name))
+    hooks.deactivated.append(members.leave_all)
+    hooks.profile_changed.append(members.profile_changed)
+    aliases = add(Aliases(db, appender, config.server_name, config.room_aliases.require_membership))
+    add(Sending(db, appender, members, aliases))
+    add(
+        RoomCreation(
+            db,
+            appender,
+            config.server_name,
+            config.default_room_version,
+            config.public_rooms.publication,
+        )
+    )

@@ -1,0 +1,201 @@
+"""Room membership and knocking (client-server API, same headings)."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from homeserver.core import errors
+from homeserver.core.ids import InvalidIdentifier, RoomAlias, RoomID, UserID
+from homeserver.core.types import JsonObject
+from homeserver.rooms.aliases import Aliases
+from homeserver.rooms.membership import Membership
+from homeserver.web.endpoint import EMPTY, Auth, Empty, Requester, endpoint
+
+Reason = Annotated[str, msgspec.Meta(max_length=20_000)]
+_ROOM = "/_matrix/client/v3/rooms/{room_id}"
+
+
+class ReasonBody(msgspec.Struct, frozen=True):
+    reason: Reason | None = None
+
+
+class TargetBody(msgspec.Struct, frozen=True):
+    user_id: UserID
+    reason: Reason | None = None
+
+
+class InviteBody(msgspec.Struct, frozen=True):
+    user_id: UserID | None = None
+    reason: Reason | None = None
+    id_server: str | None = None
+    medium: str | None = None
+    address: str | None = None
+
+
+class RoomIdAnswer(msgspec.Struct, frozen=True):
+    room_id: str
+
+
+class JoinedRooms(msgspec.Struct, frozen=True):
+    joined_rooms: list[str]
+
+
+async def _room_id(room_id_or_alias: str, aliases: Aliases) -> RoomID:
+    try:
+        if room_id_or_alias.startswith("#"):
+            found = await aliases.resolve(RoomAlias.parse(room_id_or_alias))
+            if found is None:
+                raise errors.not_found("There is no such room alias.")
+            return RoomID(found)
+        return RoomID.parse(room_id_or_alias)
+    except InvalidIdentifier as problem:
+        raise errors.invalid_param(f"This is no room ID and no alias: {problem.reason}.")
+
+
+async def _join(
+    requester: Requester, room_id: RoomID, body: JsonObject, membership: Membership
+) -> RoomIdAnswer:
+    if "third_party_signed" in body:
+        raise errors.invalid_param("`third_party_signed`: no identity server is set up here.")
+    reason = body.get("reason")
+    if reason is not None and not isinstance(reason, str):
+        raise errors.bad_json("`reason` must be a string.")
+    await membership.join(requester, room_id, {} if reason is None else {"reason": reason})
+    return RoomIdAnswer(room_id)
+
+
+@endpoint(
+    "POST",
+    "/_matrix/client/v3/join/{room_id_or_alias}",
+    auth=Auth.GUEST_OK,
+    rate="join",
+    optional_body=True,
+    refuse_suspended=True,
+)
+async def join_room_or_alias(
+    requester: Requester,
+    room_id_or_alias: str,
+    body: JsonObject,
+    membership: Membership,
+    aliases: Aliases,
+) -> RoomIdAnswer:
+    """Join a room by its ID or an alias."""
+    room_id = await _room_id(room_id_or_alias, aliases)
+    return await _join(requester, room_id, body, membership)
+
+
+@endpoint(
+    "POST",
+    _ROOM + "/join",
+    auth=Auth.GUEST_OK,
+    rate="join",
+    optional_body=True,
+    refuse_suspended=True,
+)
+async def join_room(
+    requester: Requester, room_id: RoomID, body: JsonObject, membership: Membership
+) -> RoomIdAnswer:
+    """Join a room."""
+    return await _join(requester, room_id, body, membership)
+
+
+@endpoint(
+    "POST",
+    "/_matrix/client/v3/knock/{room_id_or_alias}",
+    auth=Auth.ACCESS_TOKEN,
+    rate="join",
+    optional_body=True,
+    refuse_suspended=True,
+)
+async def knock_room(
+    requester: Requester,
+    room_id_or_alias: str,
+    body: ReasonBody,
+    membership: Membership,
+    aliases: Aliases,
+) -> RoomIdAnswer:
+    """Ask to be invited to a room."""
+    room_id = await _room_id(room_id_or_alias, aliases)
+    await membership.knock(requester, room_id, body.reason)
+    return RoomIdAnswer(room_id)
+
+
+@endpoint("POST", _ROOM + "/leave", auth=Auth.GUEST_OK, rate="write", optional_body=True)
+async def leave_room(
+    requester: Requester, room_id: RoomID, body: ReasonBody, membership: Membership
+) -> Empty:
+    """Leave a room, reject an invite, take back a knock."""
+    await membership.leave(requester, room_id, body.reason)
+    return EMPTY
+
+
+@endpoint("POST", _ROOM + "/forget", auth=Auth.GUEST_OK, rate="write", optional_body=True)
+async def forget_room(
+    requester: Requester, room_id: RoomID, body: JsonObject, membership: Membership
+) -> Empty:
+    """Forget a left room."""
+    await membership.forget(requester.user_id, room_id)
+    return EMPTY
+
+
+@endpoint("POST", _ROOM + "/invite", auth=Auth.ACCESS_TOKEN, rate="invite", refuse_suspended=True)
+async def invite_user(
+    requester: Requester, room_id: RoomID, body: InviteBody, membership: Membership
+) -> Empty:
+    """Invite a user."""
+    if body.user_id is None:
+        if body.address is not None or body.medium is not None:
+            raise errors.invalid_param("`address`: no identity server is set up here.")
+        raise errors.missing_param("user_id")
+    content = {} if body.reason is None else {"reason": body.reason}
+    await membership.invite(requester, room_id, body.user_id, content)
+    return EMPTY
+
+
+@endpoint("POST", _ROOM + "/kick", auth=Auth.ACCESS_TOKEN, rate="write")
+async def kick_user(
+    requester: Requester, room_id: RoomID, body: TargetBody, membership: Membership
+) -> Empty:
+    """Remove a user from a room."""
+    await membership.kick(requester, room_id, body.user_id, body.reason)
+    return EMPTY
+
+
+@endpoint("POST", _ROOM + "/ban", auth=Auth.ACCESS_TOKEN, rate="write")
+async def ban_user(
+    requester: Requester, room_id: RoomID, body: TargetBody, membership: Membership
+) -> Empty:
+    """Ban a user from a room."""
+    await membership.ban(requester, room_id, body.user_id, body.reason)
+    return EMPTY
+
+
+@endpoint("POST", _ROOM + "/unban", auth=Auth.ACCESS_TOKEN, rate="write")
+async def unban_user(
+    requester: Requester, room_id: RoomID, body: TargetBody, membership: Membership
+) -> Empty:
+    """Lift a ban."""
+    await membership.unban(requester, room_id, body.user_id, body.reason)
+    return EMPTY
+
+
+@endpoint("GET", "/_matrix/client/v3/joined_rooms", auth=Auth.GUEST_OK, rate="read")
+async def get_joined_rooms(requester: Requester, membership: Membership) -> JoinedRooms:
+    """The rooms that the user is in."""
+    return JoinedRooms(await membership.joined_rooms(requester.user_id))
+
+
+ENDPOINTS = [
+    join_room_or_alias,
+    join_room,
+    knock_room,
+    leave_room,
+    forget_room,
+    invite_user,
+    kick_user,
+    ban_user,
+    unban_user,
+    get_joined_rooms,
+]

@@ -1,0 +1,125 @@
+"""What is new in the log, for those in this process who wait for it.
+
+1. A commit publishes hints on channels. Hints of this process arrive at once, those of others
+   through the bus. A hint may be lost.
+2. The clock is read each second, so what a lost hint spoke of is found within a second:
+   listeners of `on_look` are told when other processes have moved the clock.
+3. Cache invalidations are read from the database together with the clock, and are never lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import structlog
+from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+
+from storage.bus import Bus, Unsubscribe, once
+from storage.database import Database
+
+INTERVAL = 1.0
+"""Seconds between two looks at the clock."""
+
+Listener = Callable[[int], object]
+"""Called with a position up to which something concerns the channel."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Feed:
+    """One for each homeserver; used on the reactor thread."""
+
+    def __init__(self, db: Database, bus: Bus, clock: IReactorTime) -> None:
+        self._db = db
+        self._bus = bus
+        self._listeners: dict[str, list[Listener]] = {}
+        self._from_bus: dict[str, Unsubscribe] = {}
+        self._on_look: list[Listener] = []
+        self._loop = LoopingCall(self._look_safely)
+        self._loop.clock = clock
+        db.on_commit(self._committed)
+
+    async def start(self) -> None:
+        """Begin to read the clock each second."""
+        self._loop.start(INTERVAL, now=False)
+
+    def stop(self) -> None:
+        """Read no more."""
+        if self._loop.running:
+            self._loop.stop()
+
+    def subscribe(self, channel: str, listener: Listener) -> Unsubscribe:
+        """Have `listener(pos)` called for each hint on a channel, until the returned function is
+        called."""
+        listeners = self._listeners.get(channel)
+        if listeners is None:
+            listeners = self._listeners[channel] = []
+            self._from_bus[channel] = self._bus.subscribe(channel, self._heard(channel))
+        listeners.append(listener)
+        return once(lambda: self._unsubscribe(channel, listener))
+
+    def on_look(self, listener: Listener) -> None:
+        """Have `listener(pos)` called when a look at the clock finds commits of other processes."""
+        self._on_look.append(listener)
+
+    def on_invalidate(
+        self,
+        cache: str,
+        callback: Callable[[str], None],
+        everything: Callable[[], None] | None = None,
+    ) -> None:
+        """See `Database.on_invalidate`."""
+        self._db.on_invalidate(cache, callback, everything)
+
+    def publish(self, *channels: str) -> None:
+        """Hint at something that is not in the log, such as typing."""
+        pos = self._db.positions.applied
+        for channel in channels:
+            self._deliver(channel, pos)
+        self._db.publish(channels, pos)
+
+    def _unsubscribe(self, channel: str, listener: Listener) -> None:
+        listeners = self._listeners.get(channel, [])
+        if listener in listeners:
+            listeners.remove(listener)
+        if not listeners and channel in self._from_bus:
+            del self._listeners[channel]
+            self._from_bus.pop(channel)()
+
+    def _committed(self, channels: tuple[str, ...], pos: int) -> None:
+        for channel in channels:
+            self._deliver(channel, pos)
+
+    def _heard(self, channel: str) -> Callable[[bytes], None]:
+        def heard(payload: bytes) -> None:
+            token, _, text = payload.decode("ascii", "replace").partition(":")
+            if token == self._db.process_token or not text.isdigit():
+                return
+            pos = int(text)
+            self._db.positions.heard_of(pos)
+            self._deliver(channel, pos)
+
+        return heard
+
+    def _deliver(self, channel: str, pos: int) -> None:
+        for listener in tuple(self._listeners.get(channel, ())):
+            try:
+                listener(pos)
+            except Exception:
+                _log.exception("A listener of the feed failed", channel=channel)
+
+    def _look_safely(self) -> Deferred[None]:
+        return ensureDeferred(self._look())
+
+    async def _look(self) -> None:
+        before = self._db.positions.foreign
+        try:
+            await self._db.look()
+        except Exception as error:
+            _log.warning("Cannot read the clock", reason=str(error))
+            return
+        if self._db.positions.foreign > before:
+            for listener in self._on_look:
+                listener(self._db.positions.applied)
