@@ -17,6 +17,8 @@ from homeserver.core.push_conditions import (
     PushEvent,
     check_condition,
     compile_condition,
+    is_about_content,
+    is_about_room,
     mentioned_users,
 )
 from homeserver.core.types import JsonObject
@@ -220,6 +222,31 @@ class CheckTests(SynchronousTestCase):
             check_condition(condition, "condition")
         except MatrixError:
             self.assertFalse(compiled(asked, "a"))
+
+
+class ShapeTests(SynchronousTestCase):
+    def test_about_one_room(self) -> None:
+        self.assertEqual(is_about_room(match("room_id", "!Room:x")), "!room:x")
+        for condition in (
+            match("room_id", "!*:x"),
+            match("room_id", "!?:x"),
+            match("type", "!Room:x"),
+            {"kind": "event_property_is", "key": "room_id", "pattern": "!Room:x"},
+            {"kind": "event_match", "key": "room_id", "pattern": None},
+        ):
+            self.assertIsNone(is_about_room(condition), condition)
+
+    def test_about_content(self) -> None:
+        for condition, expected in (
+            (match("content.body", "x"), True),
+            (match("type", "x"), False),
+            (match("contents", "x"), False),
+            ({"kind": "event_property_is", "key": "content.body", "value": 1}, False),
+            ({"kind": "event_property_contains", "key": "content.l", "value": 1}, True),
+            ({"kind": "contains_display_name"}, True),
+            ({"kind": "event_match", "key": None}, False),
+        ):
+            self.assertIs(is_about_content(condition), expected, condition)
 
 
 class MentionTests(SynchronousTestCase):

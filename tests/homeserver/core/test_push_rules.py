@@ -318,6 +318,7 @@ class ClassTests(SynchronousTestCase):
         self.assertEqual(highlighted_users(event(content=mention(ALICE, ME))), [ME])
         knock = event("m.room.member", {"membership": "invite"}, state_key=ALICE)
         self.assertIsNone(invited_user(knock))
+        self.assertIsNone(invited_user(event("m.room.topic", state_key=ME)))
 
 
 class DeviationTests(SynchronousTestCase):

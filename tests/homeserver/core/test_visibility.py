@@ -245,6 +245,12 @@ class ErasureTests(SynchronousTestCase):
         self.assertIs(self.verdict(Reader(60, FOREVER), None), Verdict.VISIBLE)
         self.assertIs(self.verdict(Reader(60, 70), None), Verdict.VISIBLE)
 
+    def test_own_member_events_at_the_edge_of_a_stay(self) -> None:
+        """Shows HV-7."""
+        for before, after in (("join", "leave"), ("invite", "join")):
+            facts = message(SHARED, before, erased_at=100)._replace(membership_after=after)
+            self.assertIs(verdict(facts, NEVER), Verdict.VISIBLE)
+
     def test_a_stay_that_ended_before_the_event_does_not_count(self) -> None:
         """Shows HV-7."""
         self.assertIs(self.verdict(Reader(10, 40), "leave", WORLD), Verdict.REDACTED)
