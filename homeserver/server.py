@@ -174,7 +174,7 @@ class Server:
             else:
                 self._complain("The server cannot start because of an error in it.", failure)
         self._is_stopping = True
-        self._end()
+        self._wind_down()
 
     def _complain(self, message: str, failure: Failure | None = None) -> None:
         """Log an error; if the log is a file, tell it on standard error too."""
@@ -235,6 +235,9 @@ class Server:
         if self._starting is not None and not self._starting.called:
             self._starting.cancel()
             return
+        self._wind_down()
+
+    def _wind_down(self) -> None:
         stopping = Deferred.fromCoroutine(self._stop())
         stopping.addErrback(self._stop_failed)
         stopping.addBoth(lambda _: self._end())

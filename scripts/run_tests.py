@@ -1,18 +1,18 @@
 """The part of `scripts/test` that runs in its virtual environment.
 
-Starts PostgreSQL and Redis of its own, runs all tests with trial on SQLite, and those that build
-a server again on PostgreSQL. The last line of the output is `N passed, N failed[, N skipped]`.
+Starts PostgreSQL and Redis of its own, runs all tests with trial on SQLite, and those that open a
+database again on PostgreSQL. The last line of the output is `N passed, N failed[, N skipped]`.
 """
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,8 +20,8 @@ from tests.support import services
 
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = ROOT / "tests"
-BUILDS_A_SERVER = "tests.support.server"
-"""Test modules that import this run on each kind of database."""
+ON_A_DATABASE = {"tests.support.databases", "tests.support.server"}
+"""Test modules that import these, directly or not, run on each kind of database."""
 DATABASE = "HEARTH_TEST_DATABASE"
 
 _SUMMARY = re.compile(r"^(?:PASSED|FAILED)(?: \((.*)\))?$")
@@ -112,10 +112,28 @@ def stop_services(directory: Path) -> None:
     )
 
 
-def modules_that_build_servers() -> Iterator[str]:
-    for path in sorted(TESTS.rglob("test_*.py")):
-        if BUILDS_A_SERVER in path.read_text(encoding="utf-8"):
-            yield ".".join(path.relative_to(ROOT).with_suffix("").parts)
+def imports_of(path: Path) -> set[str]:
+    """The modules, and names in modules, that a file imports from `tests`."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            found.add(node.module)
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return {name for name in found if name.startswith("tests.")}
+
+
+def modules_on_a_database() -> list[str]:
+    """The test modules whose tests open the database that is chosen."""
+    imports = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts): imports_of(path)
+        for path in sorted(TESTS.rglob("*.py"))
+    }
+    reach = set(ON_A_DATABASE)
+    while more := {name for name, used in imports.items() if used & reach} - reach:
+        reach |= more
+    return sorted(name for name in reach if name.rpartition(".")[2].startswith("test_"))
 
 
 def run_trial(database: str, names: list[str], environment: dict[str, str]) -> Count:
@@ -168,7 +186,7 @@ def run_all(names: list[str]) -> Count:
     try:
         environment = start_services(directory)
         count.add(run_trial("sqlite", names or ["tests"], environment))
-        again = [] if names else list(modules_that_build_servers())
+        again = [] if names else modules_on_a_database()
         if names or again:
             count.add(run_trial("postgres", names or again, environment))
     except subprocess.CalledProcessError:
