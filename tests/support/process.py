@@ -1,143 +1,157 @@
-"""A real server process, for tests of what only a process shows.
-
-Everything here blocks: use it in threads (`deferToThread`).
-"""
+"""Real server processes: the same command that operators use."""
 
 from __future__ import annotations
 
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from tests.support.services import free_port
+
 ROOT = Path(__file__).resolve().parents[2]
-START_SECONDS = 60
 
 
-def free_port() -> int:
-    """A port of the loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def environment() -> dict[str, str]:
+    """The environment of a server under test: finds the packages of this tree."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+
+
+def command(*arguments: str) -> list[str]:
+    """`hearth` with arguments."""
+    return [sys.executable, "-m", "homeserver", *arguments]
+
+
+def hearth(
+    *arguments: str, stdin: str = "", directory: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    return subprocess.run(
+        command(*arguments),
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        cwd=directory,
+        env=environment(),
+        check=False,
+    )
 
 
 class ServerProcess:
-    """`python -m homeserver` on a configuration in `directory`.
+    """`hearth run` on free ports of the loopback interface, in a directory of its own.
 
-    `settings` are merged over open registration, cheap passwords and no rate limits. Started
-    again with the same directory and port it carries on with its data.
+    `port` answers clients; `own_port` has health and metrics. `options` of the configuration
+    add to or replace what is needed for tests.
     """
 
-    def __init__(self, directory: Path, port: int | None = None, **settings: Any) -> None:
-        self.directory = directory
-        self.port = port or free_port()
-        self.base_url = f"http://127.0.0.1:{self.port}"
-        self.config: dict[str, Any] = {
-            "server_name": "hearth.test",
-            "public_base_url": self.base_url + "/",
-            "data_directory": str(directory / "data"),
-            "listeners": [
-                {
-                    "address": "127.0.0.1",
-                    "port": self.port,
-                    "serves": ["client", "media", "health"],
-                }
-            ],
+    def __init__(self, directory: Path, options: Mapping[str, Any] | None = None) -> None:
+        self.directory = directory.absolute()
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.port = free_port()
+        self.own_port = free_port()
+        self.config_file = self.directory / "config.yaml"
+        self.log_file = self.directory / "stderr.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self.options: dict[str, Any] = {
+            "server_name": "localhost",
             "registration": {"enabled": True, "without_verification": True},
             "passwords": {"cost": "low"},
             "rate_limits": {"enabled": False},
-            "log": {"level": "warning"},
-            **settings,
+            **(options or {}),
         }
-        self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, *arguments: str) -> None:
-        """Start, and wait until requests are answered. Raises AssertionError with the log."""
-        self.directory.mkdir(parents=True, exist_ok=True)
-        path = self.directory / f"config-{self.port}.yaml"
-        path.write_text(yaml.safe_dump(self.config))
-        with (self.directory / f"console-{self.port}.log").open("ab") as console:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "homeserver", "run", "-c", str(path), *arguments],
-                cwd=ROOT,
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def write_config(self) -> None:
+        listeners = [
+            {"port": self.port},
+            {"port": self.own_port, "serves": ["metrics", "health"]},
+        ]
+        text = yaml.safe_dump({"listeners": listeners, **self.options})
+        self.config_file.write_text(text, encoding="utf-8")
+
+    def start(self, *arguments: str, ready_within: float = 60.0) -> None:
+        """Start, and wait until /health answers. Raises AssertionError with the log if not."""
+        self.write_config()
+        with self.log_file.open("ab") as log:
+            self._process = subprocess.Popen(
+                command("run", "-c", str(self.config_file), *arguments),
                 stdin=subprocess.DEVNULL,
-                stdout=console,
-                stderr=console,
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                stdout=log,
+                stderr=log,
+                cwd=self.directory,
+                env=environment(),
             )
-        deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline:
-            if self.process.poll() is not None:
-                break
-            try:
-                if self.request("GET", "/_matrix/client/versions")[0] == 200:
-                    return
-            except OSError:
-                time.sleep(0.05)
-        raise AssertionError(f"the server did not start: {self.console()}")
+        deadline = time.monotonic() + ready_within
+        while self.health() != 200:
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                raise AssertionError(f"The server did not start:\n{self.log()}")
+            time.sleep(0.02)
 
-    def console(self) -> str:
-        """What the process printed."""
-        path = self.directory / f"console-{self.port}.log"
-        return path.read_text(errors="replace") if path.exists() else ""
+    def health(self) -> int | None:
+        """The status of /health; None if nobody answers."""
+        try:
+            return self.get(f"http://127.0.0.1:{self.own_port}/health")[0]
+        except OSError:
+            return None
 
-    def stop(self) -> int:
-        """Stop with SIGTERM; the exit status."""
-        return self._end(signal.SIGTERM)
-
-    def kill(self) -> None:
-        """End with SIGKILL, as a power cut would."""
-        self._end(signal.SIGKILL)
-
-    def _end(self, how: signal.Signals) -> int:
-        process, self.process = self.process, None
-        if process is None:
-            return 0
-        if process.poll() is None:
-            process.send_signal(how)
-        return process.wait(60)
+    def get(self, url: str, timeout: float = 30.0) -> tuple[int, str]:
+        """(status, body) of a URL; raises OSError when there is no connection."""
+        return self.request("GET", url, timeout=timeout)
 
     def request(
-        self,
-        method: str,
-        path: str,
-        body: Any = None,
-        token: str | None = None,
-        timeout: float = 60,
-    ) -> tuple[int, Any]:
-        """Status and JSON body of a request. Raises OSError without an answer."""
-        headers = {"Content-Type": "application/json"}
-        if token is not None:
-            headers["Authorization"] = f"Bearer {token}"
+        self, method: str, url: str, body: Any = None, token: str = "", timeout: float = 30.0
+    ) -> tuple[int, str]:
+        """(status, body); `url` may be a path. Raises OSError when there is no connection."""
+        if url.startswith("/"):
+            url = self.url + url
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(
-            self.base_url + path, data=data, method=method, headers=headers
-        )
+        request = urllib.request.Request(url, data, method=method)
+        if token:
+            request.add_header("Authorization", f"Bearer {token}")
         try:
-            with urllib.request.urlopen(request, timeout=timeout) as response:
-                return response.status, json.loads(response.read())
+            with urllib.request.urlopen(request, timeout=timeout) as answer:
+                return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
-            with error:
-                return error.code, json.loads(error.read())
+            return error.code, error.read().decode()
 
-    def register(self, name: str) -> dict[str, Any]:
-        """Register a user; the answer of the endpoint."""
-        status, answer = self.request(
-            "POST",
-            "/_matrix/client/v3/register",
-            {"username": name, "password": "wonderland", "auth": {"type": "m.login.dummy"}},
-        )
-        if status != 200:
-            raise AssertionError(f"registering answered {status}: {answer}")
-        found: dict[str, Any] = answer
-        return found
+    def log(self) -> str:
+        return self.log_file.read_text("utf-8", "replace")
+
+    def signal(self, number: int = signal.SIGTERM) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def wait(self, timeout: float = 60.0) -> int:
+        """The exit status; raises subprocess.TimeoutExpired."""
+        assert self._process is not None
+        return self._process.wait(timeout)
+
+    def stop(self) -> int:
+        """Stop cleanly; the exit status."""
+        self.signal()
+        return self.wait()
+
+    def kill(self) -> None:
+        """SIGKILL, if it still runs."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()

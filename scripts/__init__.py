@@ -1,0 +1,1 @@
+"""Scripts for developers and operators; the ones without a suffix are commands."""
