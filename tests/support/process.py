@@ -79,6 +79,10 @@ class ServerProcess:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def has_ended(self) -> bool:
+        return self._process is None or self._process.poll() is not None
+
     def write_config(self) -> None:
         listeners = [
             {"port": self.port},
@@ -87,8 +91,8 @@ class ServerProcess:
         text = yaml.safe_dump({"listeners": listeners, **self.options})
         self.config_file.write_text(text, encoding="utf-8")
 
-    def start(self, *arguments: str, ready_within: float = 60.0) -> None:
-        """Start, and wait until /health answers. Raises AssertionError with the log if not."""
+    def spawn(self, *arguments: str) -> None:
+        """Start, without waiting for anything."""
         self.write_config()
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
@@ -99,9 +103,13 @@ class ServerProcess:
                 cwd=self.directory,
                 env=environment(),
             )
+
+    def start(self, *arguments: str, ready_within: float = 60.0) -> None:
+        """Start, and wait until /health answers. Raises AssertionError with the log if not."""
+        self.spawn(*arguments)
         deadline = time.monotonic() + ready_within
         while self.health() != 200:
-            if self._process.poll() is not None or time.monotonic() > deadline:
+            if self.has_ended or time.monotonic() > deadline:
                 self.kill()
                 raise AssertionError(f"The server did not start:\n{self.log()}")
             time.sleep(0.02)
@@ -114,7 +122,7 @@ class ServerProcess:
             return None
 
     def get(self, url: str, timeout: float = 30.0) -> tuple[int, str]:
-        """(status, body) of a URL; raises OSError when there is no connection."""
+        """(status, body) of a URL or path; raises OSError when there is no connection."""
         return self.request("GET", url, timeout=timeout)
 
     def request(

@@ -1,0 +1,166 @@
+"""A real server process: start, serve, stop."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import ssl
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import trustme
+from twisted.trial.unittest import TestCase
+
+from tests.support.process import ServerProcess
+from tests.support.services import free_port
+
+
+class ServerTests(TestCase):
+    def make(self, **options: Any) -> ServerProcess:
+        server = ServerProcess(Path(self.mktemp()), options)
+        self.addCleanup(server.kill)
+        return server
+
+    def register(self, server: ServerProcess, name: str) -> str:
+        """The access token of a new user."""
+        status, body = server.request(
+            "POST",
+            "/_matrix/client/v3/register",
+            {"username": name, "password": "pw", "auth": {"type": "m.login.dummy"}},
+        )
+        self.assertEqual(status, 200, body)
+        token: str = json.loads(body)["access_token"]
+        return token
+
+    def until(self, condition: Callable[[], bool], what: str) -> None:
+        deadline = time.monotonic() + 60
+        while not condition():
+            if time.monotonic() > deadline:
+                self.fail(f"{what} did not happen")
+            time.sleep(0.02)
+
+    def test_serves_and_stops_cleanly(self) -> None:
+        server = self.make(federation={"ca_files": ["x.pem"]})
+        server.start()
+        self.assertEqual(server.get("/_matrix/client/versions")[0], 200)
+        self.assertEqual(server.get("/metrics")[0], 404)
+        status, metrics = server.get(f"http://127.0.0.1:{server.own_port}/metrics")
+        self.assertEqual(status, 200)
+        self.assertIn('hearth_requests_total{endpoint="/_matrix/client/versions"', metrics)
+        self.assertEqual(server.stop(), 0)
+        log = server.log()
+        self.assertIn("key=federation.ca_files", log)
+        self.assertEqual(log.count("does not use this key yet"), 1)
+        self.assertIn("stopped", log.splitlines()[-1])
+        self.assertNotIn("Traceback", log)
+
+    def test_carries_on_at_another_port(self) -> None:
+        server = self.make()
+        server.start()
+        token = self.register(server, "alice")
+        key = (server.directory / "data" / "signing.key").read_text()
+        self.assertEqual(server.stop(), 0)
+        server.port, server.own_port = free_port(), free_port()
+        server.start()
+        status, body = server.request("GET", "/_matrix/client/v3/account/whoami", token=token)
+        self.assertEqual((status, json.loads(body)["user_id"]), (200, "@alice:localhost"))
+        self.assertEqual((server.directory / "data" / "signing.key").read_text(), key)
+
+    def test_a_request_under_way_is_finished(self) -> None:
+        """The body arrives after SIGTERM; the answer still comes, new connections do not."""
+        server = self.make()
+        server.start()
+        body = json.dumps(
+            {"username": "late", "password": "pw", "auth": {"type": "m.login.dummy"}}
+        ).encode()
+        with socket.create_connection(("127.0.0.1", server.port), 60) as connection:
+            connection.sendall(
+                b"POST /_matrix/client/v3/register HTTP/1.1\r\nHost: localhost\r\n"
+                b"Content-Length: %d\r\n\r\n" % len(body) + body[:10]
+            )
+            # The server has read the head when it answers a request sent after it.
+            self.assertEqual(server.get("/_matrix/client/versions")[0], 200)
+            server.signal()
+            self.until(lambda: "stopping" in server.log(), "the stop")
+            self.until(lambda: server.health() is None, "the end of listening")
+            connection.sendall(body[10:])
+            answer = connection.makefile("rb").read()
+        self.assertTrue(answer.startswith(b"HTTP/1.1 200 "), answer)
+        self.assertIn(b"@late:localhost", answer)
+        self.assertEqual(server.wait(), 0)
+
+    def test_requests_that_never_end_are_cut_off(self) -> None:
+        server = self.make(stop_timeout="200ms")
+        server.start()
+        with socket.create_connection(("127.0.0.1", server.port), 60) as connection:
+            connection.sendall(
+                b"POST /_matrix/client/v3/register HTTP/1.1\r\nHost: localhost\r\n"
+                b"Content-Length: 10\r\n\r\n"
+            )
+            self.assertEqual(server.get("/_matrix/client/versions")[0], 200)
+            self.assertEqual(server.stop(), 0)
+
+    def test_a_stop_while_waiting_for_the_database(self) -> None:
+        url = f"postgresql://hearth@127.0.0.1:{free_port()}/hearth"
+        server = self.make(database={"url": url})
+        server.spawn()
+        self.until(lambda: "Waiting for the database" in server.log(), "the wait")
+        self.assertEqual(server.stop(), 0)
+        self.assertNotIn("Traceback", server.log())
+
+    def test_tls_and_renewal(self) -> None:
+        authority = trustme.CA()
+        server = self.make()
+        files = server.directory / "c.pem", server.directory / "k.pem"
+
+        def issue() -> None:
+            issued = authority.issue_cert("127.0.0.1")
+            issued.cert_chain_pems[0].write_to_path(files[0])
+            issued.private_key_pem.write_to_path(files[1])
+
+        issue()
+        tls_port = free_port()
+        server.options["listeners"] = [
+            {
+                "port": tls_port,
+                "serves": ["client"],
+                "tls": {"certificate": "c.pem", "private_key": "k.pem"},
+            },
+            {"port": server.own_port, "serves": ["health"]},
+        ]
+        server.start()
+        context = ssl.create_default_context()
+        authority.configure_trust(context)
+
+        def certificate() -> bytes | None:
+            with (
+                socket.create_connection(("127.0.0.1", tls_port), 60) as plain,
+                context.wrap_socket(plain, server_hostname="127.0.0.1") as secure,
+            ):
+                return secure.getpeercert(binary_form=True)
+
+        url = f"https://127.0.0.1:{tls_port}/_matrix/client/versions"
+        with urllib.request.urlopen(url, timeout=60, context=context) as answer:
+            self.assertEqual(answer.status, 200)
+        first = certificate()
+        issue()
+        server.signal(signal.SIGHUP)
+        self.until(lambda: certificate() != first, "the renewal")
+
+    def test_json_log_in_a_file_and_its_rotation(self) -> None:
+        server = self.make(log={"to": "hearth.log", "format": "json", "level": "info"})
+        server.start()
+        log = server.directory / "hearth.log"
+        log.rename(server.directory / "hearth.log.1")
+        server.signal(signal.SIGHUP)
+        self.until(log.exists, "the new file")
+        self.assertEqual(server.stop(), 0)
+        old = (server.directory / "hearth.log.1").read_text().splitlines()
+        self.assertIn("started", [json.loads(line)["event"] for line in old])
+        new = [json.loads(line)["event"] for line in log.read_text().splitlines()]
+        self.assertEqual(new[-1], "stopped")
+        self.assertEqual(server.log(), "")
