@@ -112,6 +112,11 @@ class Server:
         self._homeserver = hs
         if self._is_stopping:
             return
+        hs.metrics.gauge(
+            "hearth_requests_running",
+            "Requests being answered now, waiting ones included.",
+            lambda: hs.router.running,
+        )
         self._health = Health(hs.db, self._reactor)
         for listener in self._config.listeners:
             self._listen(listener, hs, self._health)

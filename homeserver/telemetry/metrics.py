@@ -54,21 +54,11 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
-        self.requests_running = Gauge(
-            "hearth_requests_running",
-            "Requests being answered now, waiting ones included.",
-            registry=self.registry,
-        )
         self.transactions = Histogram(
             "hearth_database_transaction_seconds",
             "Time of database transactions, the wait for a connection and retries included.",
             ["name", "kind"],
             buckets=_SECONDS,
-            registry=self.registry,
-        )
-        self.transaction_retries = Counter(
-            "hearth_database_retries_total",
-            "Transactions begun again after a conflict or a lost connection.",
             registry=self.registry,
         )
         self.commit_events = Histogram(
