@@ -1,0 +1,110 @@
+"""Account data of users, global (room ID "") and of rooms. Table `account_data`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from typing import NamedTuple
+
+from homeserver.core.types import JsonObject
+from storage.transaction import Transaction
+
+GLOBAL = ""
+"""In place of a room ID."""
+
+
+class RoomItem(NamedTuple):
+    """An item of account data of a room."""
+
+    room_nid: int
+    type: str
+    content: JsonObject
+
+
+def get(txn: Transaction, user_id: str, room_id: str, data_type: str) -> JsonObject | None:
+    """One item, or None."""
+    text = txn.value(
+        "SELECT content FROM account_data WHERE user_id = ? AND room_id = ? AND type = ?",
+        (user_id, room_id, data_type),
+    )
+    return None if text is None else _object(text)
+
+
+def put(
+    txn: Transaction, user_id: str, room_id: str, data_type: str, content: str, pos: int
+) -> None:
+    """Set one item; `content` is the JSON text of an object."""
+    txn.execute(
+        "INSERT INTO account_data (user_id, room_id, type, content, pos) VALUES (?, ?, ?, ?, ?)"
+        " ON CONFLICT (user_id, room_id, type) DO UPDATE SET content = excluded.content,"
+        " pos = excluded.pos",
+        (user_id, room_id, data_type, content, pos),
+    )
+
+
+def count(txn: Transaction, user_id: str) -> int:
+    """How many items the user has."""
+    return int(txn.value("SELECT COUNT(*) FROM account_data WHERE user_id = ?", (user_id,)))
+
+
+def delete_all(txn: Transaction, user_id: str) -> None:
+    """Remove everything of a user."""
+    txn.execute("DELETE FROM account_data WHERE user_id = ?", (user_id,))
+
+
+def global_items(
+    txn: Transaction, user_id: str, after: int | None, upto: int
+) -> list[tuple[str, JsonObject]]:
+    """Type and content of the global items changed in `after < pos <= upto`; None: all."""
+    rows = txn.all(
+        "SELECT type, content FROM account_data WHERE user_id = ? AND room_id = ''"
+        " AND pos > ? AND pos <= ? ORDER BY type",
+        (user_id, -1 if after is None else after, upto),
+    )
+    return [(data_type, _object(text)) for data_type, text in rows]
+
+
+def room_items(
+    txn: Transaction,
+    user_id: str,
+    after: int | None,
+    upto: int,
+    room_nids: Collection[int] | None = None,
+) -> list[RoomItem]:
+    """Items of rooms changed in `after < pos <= upto`; None: all. Of these rooms, or of all."""
+    sql = (
+        "SELECT r.room_nid, a.type, a.content FROM account_data a"
+        " JOIN rooms r ON r.room_id = a.room_id"
+        " WHERE a.user_id = ? AND a.room_id <> '' AND a.pos > ? AND a.pos <= ?"
+    )
+    args: list[object] = [user_id, -1 if after is None else after, upto]
+    if room_nids is not None:
+        where, more = txn.any_of("r.room_nid", room_nids)
+        sql += f" AND {where}"
+        args += more
+    rows = txn.all(sql + " ORDER BY a.type", args)
+    return [RoomItem(nid, data_type, _object(text)) for nid, data_type, text in rows]
+
+
+def changed_rooms(txn: Transaction, user_id: str, after: int, upto: int) -> set[int]:
+    """Rooms of which an item changed in `after < pos <= upto`."""
+    rows = txn.all(
+        "SELECT DISTINCT r.room_nid FROM account_data a JOIN rooms r ON r.room_id = a.room_id"
+        " WHERE a.user_id = ? AND a.room_id <> '' AND a.pos > ? AND a.pos <= ?",
+        (user_id, after, upto),
+    )
+    return {row[0] for row in rows}
+
+
+def ignored_users(txn: Transaction, user_id: str) -> frozenset[str]:
+    """Whom the user ignores (`m.ignored_user_list`; never the user)."""
+    content = get(txn, user_id, GLOBAL, "m.ignored_user_list")
+    ignored = content.get("ignored_users") if content else None
+    if not isinstance(ignored, dict):
+        return frozenset()
+    return frozenset(ignored) - {user_id}
+
+
+def _object(text: str) -> JsonObject:
+    content: JsonObject = json.loads(text)
+    return content
