@@ -1,0 +1,60 @@
+"""No endpoint answers a hostile request with anything but a proper Matrix error."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import TestCase
+
+from homeserver.web.endpoint import Auth, EndpointDeclaration
+from tests.conformance.hostile import cases
+from tests.support.server import TestServer, User, make_server
+
+# Would end the session that the other requests are made with, or never ends by itself.
+_APART = frozenset({"logout", "logout_all", "deactivate", "deactivate_account"})
+
+
+class HostileRequestTest(TestCase):
+    timeout = 300
+
+    async def test_every_endpoint_survives_hostile_requests(self) -> None:
+        """Shows HTTP-1, HTTP-3, HTTP-4, HTTP-5, ID-6, RD-9."""
+        server = await make_server(self)
+        alice = await server.register("alice")
+        room_id = await alice.create_room(preset="public_chat")
+        event_id = await alice.send(room_id)
+        bob = await server.register("bob")
+        await bob.join(room_id)
+        values = {
+            "room_id": room_id,
+            "event_id": event_id,
+            "user_id": alice.user_id,
+            "room_id_or_alias": room_id,
+            "event_type": "m.room.message",
+            "txn_id": "t",
+        }
+        sent = 0
+        for declaration in server.homeserver.router.declarations:
+            if declaration.auth is Auth.FEDERATION or declaration.name in _APART:
+                continue
+            # Some of the requests are right by chance, and take her out of the room.
+            await alice.call("POST", f"/join/{room_id}", {})
+            sent += await self._attack(server, alice, declaration, values)
+        self.assertGreater(sent, 2000)
+        # The room is as it was, and usable.
+        await bob.send(room_id, "still here")
+
+    async def _attack(
+        self,
+        server: TestServer,
+        alice: User,
+        declaration: EndpointDeclaration,
+        values: dict[str, str],
+    ) -> int:
+        sent = 0
+        for case in cases(declaration, values):
+            request = server.client.build(case.method, case.path, body=case.body, token=alice.token)
+            # The client checks that each error has the standard form, and each success its type.
+            answer = await server.client.send(request)
+            where = f"{case.method} {case.path[:200]} {case.body[:200]!r} -> {answer}"
+            self.assertLess(answer.status, 500, where)
+            sent += 1
+        return sent
