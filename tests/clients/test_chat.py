@@ -116,10 +116,10 @@ class ChatTest(TestCase):
             asyncio.run(scenario(server, *arguments))
         finally:
             status = server.stop()
-        self.assertEqual(status, 0, server.console())
+        self.assertEqual(status, 0, server.log())
 
     async def _nio_chat(self, server: ServerProcess) -> None:
-        alice, bob = NioClient(server.base_url, "alice"), NioClient(server.base_url, "bob")
+        alice, bob = NioClient(server.url, "alice"), NioClient(server.url, "bob")
         try:
             await alice.register("alice")
             await bob.register("bob")
@@ -133,13 +133,13 @@ class ChatTest(TestCase):
             await bob.until(lambda: len(heard) == 3)
             self.assertEqual([body for _, body in heard], [f"message {n}" for n in range(3)])
             await alice.client.room_typing(room_id, True)
-            await bob.until(lambda: "@alice:hearth.test" in bob.client.rooms[room_id].typing_users)
+            await bob.until(lambda: "@alice:localhost" in bob.client.rooms[room_id].typing_users)
         finally:
             await alice.end()
             await bob.end()
 
     async def _room_of(self, alice: NioClient, bob: NioClient) -> str:
-        made = await alice.client.room_create(name="Tea", invite=["@bob:hearth.test"])
+        made = await alice.client.room_create(name="Tea", invite=["@bob:localhost"])
         self.assertIsInstance(made, nio.RoomCreateResponse)
         room_id = str(made.room_id)
         await bob.until(lambda: room_id in bob.client.invited_rooms)
@@ -148,15 +148,15 @@ class ChatTest(TestCase):
         await alice.until(
             lambda: (
                 room_id in alice.client.rooms
-                and "@bob:hearth.test" in alice.client.rooms[room_id].users
+                and "@bob:localhost" in alice.client.rooms[room_id].users
             )
         )
         await bob.until(lambda: room_id in bob.client.rooms)
         return room_id
 
     async def _mixed_chat(self, server: ServerProcess, directory: str) -> None:
-        alice, bob = NioClient(server.base_url, "alice"), NioClient(server.base_url, "bob")
-        carol = await JsClient.start(directory, server.base_url)
+        alice, bob = NioClient(server.url, "alice"), NioClient(server.url, "bob")
+        carol = await JsClient.start(directory, server.url)
         try:
             await alice.register("alice")
             await bob.register("bob")
@@ -180,29 +180,28 @@ class ChatTest(TestCase):
             )
         event_id = await alice.send(room_id, "hello carol")
         seen = await carol.do("wait_message", room=room_id, body="hello carol")
-        self.assertEqual(seen, {"event_id": event_id, "sender": "@alice:hearth.test"})
+        self.assertEqual(seen, {"event_id": event_id, "sender": "@alice:localhost"})
         answer_id = await carol.do("send", room=room_id, body="hello from javascript")
         await alice.until(lambda: heard.count("hello from javascript") == 2)
         await carol.do("read", room=room_id, event=event_id)
         receipts = alice.client.rooms[room_id].read_receipts
         await alice.until(
             lambda: (
-                "@carol:hearth.test" in receipts
-                and receipts["@carol:hearth.test"].event_id == event_id
+                "@carol:localhost" in receipts and receipts["@carol:localhost"].event_id == event_id
             )
         )
         await bob.client.update_receipt_marker(room_id, answer_id)
-        await carol.do("wait_read", room=room_id, event=answer_id, user="@bob:hearth.test")
+        await carol.do("wait_read", room=room_id, event=answer_id, user="@bob:localhost")
 
     async def _profile_and_redaction(self, alice: NioClient, carol: JsClient, room_id: str) -> None:
         await carol.do("set_name", name="Carol of the Bells")
         await alice.until(
             lambda: (
-                alice.client.rooms[room_id].user_name("@carol:hearth.test") == "Carol of the Bells"
+                alice.client.rooms[room_id].user_name("@carol:localhost") == "Carol of the Bells"
             )
         )
         await alice.client.set_displayname("Alice L.")
-        await carol.do("wait_name", room=room_id, user="@alice:hearth.test", name="Alice L.")
+        await carol.do("wait_name", room=room_id, user="@alice:localhost", name="Alice L.")
         event_id = await alice.send(room_id, "a slip of the tongue")
         await carol.do("wait_message", room=room_id, body="a slip of the tongue")
         await alice.client.room_redact(room_id, event_id)
