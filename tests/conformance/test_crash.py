@@ -31,7 +31,9 @@ class CrashTest(DatabaseTestCase):
         await deferToThread(self._scenario)
 
     def _scenario(self) -> None:
-        server = ServerProcess(Path(self.mktemp()).resolve(), database={"url": self.database_url()})
+        server = LoadedServer(
+            Path(self.mktemp()).resolve(), {"database": {"url": self.database_url()}}
+        )
         server.start()
         try:
             room_id, tokens = room_of(server, SENDERS)
