@@ -108,7 +108,9 @@ class StateStore:
         """The numbers of state keys; new ones are given a number."""
         found, missing = self._known(keys)
         if missing:
-            found |= self._fetch(txn, missing)
+            # Not cached: an earlier call of this transaction may have made them, and it may be
+            # rolled back.
+            found |= self._fetch(txn, missing, cache=False)
             new = [key for key in missing if key not in found]
             if new:
                 numbers = self._numbers.take(txn, len(new))
@@ -117,9 +119,9 @@ class StateStore:
                     " ON CONFLICT DO NOTHING",
                     [(number, *key) for number, key in zip(numbers, sorted(new), strict=True)],
                 )
-                # Another process may have been first: what the table says holds. Numbers of this
-                # transaction are not cached before somebody reads them back, committed.
+                # Another process may have been first: what the table says holds.
                 found |= self._fetch(txn, new, cache=False)
+            txn.after_commit(lambda: self._remember(found))
         return found
 
     def lookup(self, txn: Transaction, keys: Collection[StateKey]) -> dict[StateKey, int]:
@@ -174,9 +176,12 @@ class StateStore:
             )
             found |= {(row[0], row[1]): row[2] for row in rows}
         if cache:
-            with self._lock:
-                self._nids.update(found)
+            self._remember(found)
         return found
+
+    def _remember(self, nids: Mapping[StateKey, int]) -> None:
+        with self._lock:
+            self._nids.update(nids)
 
 
 def record_root(txn: Transaction, room_nid: int, pos: int, root: bytes) -> None:

@@ -90,23 +90,38 @@ def get(root: bytes, keys: Iterable[int], load: Load) -> dict[int, int]:
 
     Raises MissingNode or MalformedNode.
     """
-    found: dict[int, int] = {}
+    return get_many([root], keys, load)[root]
+
+
+def get_many(
+    roots: Collection[bytes], keys: Iterable[int], load: Load
+) -> dict[bytes, dict[int, int]]:
+    """Return, by root, the entries of `keys` that each of several maps has.
+
+    The maps are read level by level together. Raises MissingNode or MalformedNode.
+    """
+    found: dict[bytes, dict[int, int]] = {root: {} for root in roots}
+    paths = [(_path(key), key) for key in keys]
     shift = _TOP_SHIFT
-    # What is wanted below each node of this level, as (path, key).
-    wanted = {root: [(_path(key), key) for key in keys]}
+    # What is wanted below each node of this level, as (path, key, where it goes).
+    wanted = {
+        root: [(path, key, entries) for path, key in paths] for root, entries in found.items()
+    }
     while wanted:
         nodes = _load(wanted, load)
-        below: dict[bytes, list[tuple[int, int]]] = {}
-        for node_hash, pairs in wanted.items():
+        below: dict[bytes, list[tuple[int, int, dict[int, int]]]] = {}
+        for node_hash, searches in wanted.items():
             node = nodes[node_hash]
             if node[0] == _LEAF:
                 entries = _entries(node)
-                found.update((key, entries[key]) for _, key in pairs if key in entries)
+                for _, key, into in searches:
+                    if key in entries:
+                        into[key] = entries[key]
                 continue
-            for pair in pairs:
-                child = _child(node, (pair[0] >> shift) & 31)
+            for search in searches:
+                child = _child(node, (search[0] >> shift) & 31)
                 if child is not None:
-                    below.setdefault(child, []).append(pair)
+                    below.setdefault(child, []).append(search)
         wanted = below
         shift -= _BITS
     return found

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from homeserver.core import client_format, state_tree
 from homeserver.core.event import Event
-from homeserver.core.redaction import redact
 from homeserver.core.room_versions import ROOM_VERSIONS
 from homeserver.core.types import JsonObject, StateKey
 from homeserver.core.visibility import (
@@ -23,7 +22,7 @@ from homeserver.core.visibility import (
     verdict,
     visibility_of,
 )
-from storage import events, memberships
+from storage import erasures, events, memberships, state
 from storage.events import EventRow
 from storage.rooms import RoomRow
 from storage.state import StateStore
@@ -38,8 +37,8 @@ class Seen:
 
     row: EventRow
     event: Event
-    membership: str
-    """The reader's membership at the event (`unsigned.membership`)."""
+    membership: str | None
+    """The reader's membership at the event (`unsigned.membership`); None: not looked up."""
 
 
 class RoomView:
@@ -51,7 +50,6 @@ class RoomView:
         room: the room's row.
         reader_id: the user who reads.
         device_id: their device, which sees its own transaction IDs.
-        erased: positions at which senders' accounts were erased, by user ID.
     """
 
     def __init__(
@@ -61,22 +59,20 @@ class RoomView:
         room: RoomRow,
         reader_id: str,
         device_id: str | None = None,
-        erased: Mapping[str, int] | None = None,
     ) -> None:
-        self._txn = txn
+        self.txn = txn
         self._states = states
         self.room = room
         self.version = ROOM_VERSIONS[room.version]
         self.reader_id = reader_id
         self.device_id = device_id
-        self._erased = erased or {}
         self._stay: Reader | None = None
 
     @property
     def stay(self) -> Reader:
         """The reader's latest stay in the room."""
         if self._stay is None:
-            since, until = memberships.last_stay(self._txn, self.room.room_nid, self.reader_id)
+            since, until = memberships.last_stay(self.txn, self.room.room_nid, self.reader_id)
             if since is not None and until is None:
                 until = FOREVER
             self._stay = Reader(since, until)
@@ -104,7 +100,7 @@ class RoomView:
                 continue
             event = self.event(row)
             if decision is Verdict.REDACTED:
-                event = Event.from_pdu(redact(event.pdu, self.version), self.version, row.event_id)
+                event = event.redacted()
             found.append(Seen(row, event, fact.membership_after or "leave"))
         return found
 
@@ -130,10 +126,16 @@ class RoomView:
     def _facts(self, rows: Sequence[EventRow]) -> dict[int, EventFacts]:
         member: StateKey = ("m.room.member", self.reader_id)
         before = self.states_before(rows, [_VISIBILITY, member])
+        erased = erasures.among(self.txn, {row.sender for row in rows})
+        now: dict[StateKey, Event] = {}
+        if len(before) < len(rows):
+            # The state at events that only were fetched may be unknown: today's has to do.
+            current = state.current(self.txn, self.room.room_nid, [_VISIBILITY])
+            now = {key: self.event(row) for key, row in current.items()}
         facts = {}
         for row in rows:
-            state = before.get(row.event_nid, {})
-            shown, own = state.get(_VISIBILITY), state.get(member)
+            at_event = before.get(row.event_nid, now)
+            shown, own = at_event.get(_VISIBILITY), at_event.get(member)
             facts[row.event_nid] = EventFacts.of(
                 row.type,
                 row.state_key,
@@ -142,7 +144,7 @@ class RoomView:
                 visibility_before=visibility_of(shown.content if shown else None),
                 membership_before=membership_of(own.content) if own else None,
                 reader_id=self.reader_id,
-                erased_at=self._erased.get(row.sender),
+                erased_at=erased.get(row.sender),
             )
         return facts
 
@@ -150,15 +152,13 @@ class RoomView:
         self, rows: Sequence[EventRow], keys: Collection[StateKey]
     ) -> dict[int, dict[StateKey, Event]]:
         """State events of these keys before each event, by the event's number."""
-        nids = self._states.lookup(self._txn, keys)
+        nids = self._states.lookup(self.txn, keys)
         names = {number: key for key, number in nids.items()}
-        load = self._states.loader(self._txn, self.room.room_nid)
-        roots: dict[bytes, dict[int, int]] = {}
-        for row in rows:
-            if row.state_before is not None and row.state_before not in roots:
-                roots[row.state_before] = state_tree.get(row.state_before, names, load)
+        load = self._states.loader(self.txn, self.room.room_nid)
+        wanted = {row.state_before for row in rows if row.state_before is not None}
+        roots = state_tree.get_many(wanted, names, load)
         needed = {number for entries in roots.values() for number in entries.values()}
-        found = events.get_by_nids(self._txn, needed)
+        found = events.get_by_nids(self.txn, needed)
         loaded = {number: self.event(row) for number, row in found.items()}
         return {
             row.event_nid: {
@@ -174,27 +174,27 @@ class RoomView:
         self, root: bytes, keys: Collection[StateKey] | None = None
     ) -> dict[StateKey, EventRow]:
         """Events of the state with this root: of these keys, or all."""
-        load = self._states.loader(self._txn, self.room.room_nid)
+        load = self._states.loader(self.txn, self.room.room_nid)
         if keys is None:
             entries = dict(state_tree.items(root, load))
         else:
-            entries = state_tree.get(root, self._states.lookup(self._txn, keys).values(), load)
+            entries = state_tree.get(root, self._states.lookup(self.txn, keys).values(), load)
         return self._state_rows(entries)
 
     def state_change(self, old: bytes, new: bytes) -> dict[StateKey, EventRow]:
         """State events by which the state `new` differs from `old` (removed keys left out)."""
-        load = self._states.loader(self._txn, self.room.room_nid)
+        load = self._states.loader(self.txn, self.room.room_nid)
         changes = state_tree.diff(old, new, load)
         return self._state_rows(
             {key: after for key, (_, after) in changes.items() if after is not None}
         )
 
     def _state_rows(self, entries: Mapping[int, int]) -> dict[StateKey, EventRow]:
-        keys = self._states.keys(self._txn, entries.keys())
+        keys = self._states.keys(self.txn, entries.keys())
         numbers = list(entries.values())
         rows: dict[int, EventRow] = {}
         for start in range(0, len(numbers), 500):
-            rows |= events.get_by_nids(self._txn, numbers[start : start + 500])
+            rows |= events.get_by_nids(self.txn, numbers[start : start + 500])
         return {
             keys[key]: rows[number]
             for key, number in entries.items()
@@ -215,9 +215,20 @@ class RoomView:
         Parameters: `now_ms` for `age`; `room_id` False where the response implies the room;
         `relations`, the bundled aggregations by event ID.
         """
+        replaced = {} if federation_format else self._replaced([item.row for item in seen])
+        return self._render(seen, replaced, now_ms, room_id, federation_format, relations)
+
+    def _render(
+        self,
+        seen: Sequence[Seen],
+        replaced: Mapping[str, Seen],
+        now_ms: int,
+        room_id: bool,
+        federation_format: bool,
+        relations: Mapping[str, JsonObject] | None,
+    ) -> list[JsonObject]:
         if federation_format:
             return [client_format.to_federation(item.event) for item in seen]
-        replaced = self._replaced([item.row for item in seen])
         because = self._redactions([item.row for item in seen], now_ms)
         shown = []
         for item in seen:
@@ -247,21 +258,33 @@ class RoomView:
         room_id: bool = True,
         federation_format: bool = False,
     ) -> list[JsonObject]:
-        """Client form of state events that the reader may see because they may see the state."""
-        seen = [Seen(row, self.event(row), self._own_membership(row)) for row in rows]
-        return self.render(seen, now_ms, room_id=room_id, federation_format=federation_format)
+        """Client form of state events that the reader may see because they may see the state.
+
+        There may be very many, each from another time: of what would be looked up in the states
+        before them, `prev_content` is left out, and `membership` unless it is known anyway.
+        """
+        since, until = self.stay
+        seen = [
+            Seen(
+                row,
+                self.event(row),
+                self._own_membership(row) if self._within_stay(row, since, until) else None,
+            )
+            for row in rows
+        ]
+        return self._render(seen, {}, now_ms, room_id, federation_format, None)
 
     def _replaced(self, rows: Sequence[EventRow]) -> dict[str, Seen]:
         """Replaced state events that the reader may see."""
         names = {row.replaces_state for row in rows if row.replaces_state is not None}
         if not names:
             return {}
-        old = events.get_many(self._txn, names)
+        old = events.get_many(self.txn, names)
         return {item.row.event_id: item for item in self.visible(list(old.values()))}
 
     def _redactions(self, rows: Sequence[EventRow], now_ms: int) -> dict[str, JsonObject]:
         names = {row.redacted_by for row in rows if row.redacted_by is not None}
         return {
             name: client_format.to_client(self.event(row), now_ms=now_ms)
-            for name, row in (events.get_many(self._txn, names) if names else {}).items()
+            for name, row in (events.get_many(self.txn, names) if names else {}).items()
         }

@@ -202,6 +202,20 @@ class Cost(TestCase):
         self.assertEqual(len(state_tree.get(self.root, range(0, 90, 3), self.store.load)), 30)
         self.assertLessEqual(len(self.store.calls), 4)
 
+    def test_several_maps_are_read_together(self) -> None:
+        store = Store()
+        first = store.build({key: key + 1 for key in range(5000)})
+        second = store.update(first, {7: 70, 8: None, 9000: 1})
+        small = store.build({7: 3})
+        store.calls.clear()
+        found = state_tree.get_many([first, second, small, EMPTY], [7, 8, 9000], store.load)
+        self.assertEqual(
+            found,
+            {first: {7: 8, 8: 9}, second: {7: 70, 9000: 1}, small: {7: 3}, EMPTY: {}},
+        )
+        # One call a level, whatever the number of maps.
+        self.assertLessEqual(len(store.calls), 4)
+
     def test_diff_reads_only_the_difference(self) -> None:
         """Comparing neighbours reads the changed paths of both, level by level."""
         other = self.store.update(self.root, {3: 1, 6: None, 1: 1})

@@ -1,0 +1,7 @@
+-- Users who asked for their events to be redacted for newcomers. Owner: storage/erasures.py.
+
+CREATE TABLE erased_users (
+    user_id TEXT NOT NULL PRIMARY KEY,
+    -- position at which they asked: who joins a room later sees their events redacted
+    pos BIGINT NOT NULL
+);
