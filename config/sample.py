@@ -35,7 +35,9 @@ def sample(server_name: str = "example.org") -> str:
     parts = [_HEAD]
     for option in options_of(Config).values():
         if option.required:
-            parts.append("\n".join([*_comment(option.notes.doc), f"{option.name}: {_flow(server_name)}"]))
+            parts.append(
+                "\n".join([*_comment(option.notes.doc), f"{option.name}: {_flow(server_name)}"])
+            )
         else:
             parts.append("\n".join([*_comment(_doc(option)), *_commented(_option(option))]))
     return "\n".join(part.rstrip("\n") + "\n" for part in parts)
