@@ -120,6 +120,8 @@ class Head:
 
     def on_headers_complete(self) -> None:
         self._ended = True
+        if self._parser is not None:  # afterwards the parser has forgotten
+            self.keep_alive = self._parser.should_keep_alive()
 
     def on_body(self, data: bytes) -> None:
         if not self._complete:
@@ -142,7 +144,6 @@ class Head:
         if version not in ("1.0", "1.1"):
             raise BadRequest("Only HTTP/1.0 and HTTP/1.1 are spoken here.", 505)
         self.is_http10 = version == "1.0"
-        self.keep_alive = parser.should_keep_alive() or upgrade
         self._check_framing(upgrade and method != "CONNECT")
         if method == "CONNECT":
             raise BadRequest("This is not a proxy.", 405, "M_UNRECOGNIZED")

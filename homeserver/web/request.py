@@ -120,10 +120,12 @@ class Request:
 
     def shutting_down(self) -> bool:
         """For the transport: the server stops. Returns whether the handler asked to be told."""
-        callbacks, self._on_shutdown = self._on_shutdown, None
-        for callback in callbacks or ():
+        if self._on_shutdown is None:
+            return False
+        callbacks, self._on_shutdown = self._on_shutdown, []
+        for callback in callbacks:
             callback()
-        return bool(callbacks)
+        return True
 
 
 @dataclass(frozen=True, slots=True)
