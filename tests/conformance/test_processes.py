@@ -94,7 +94,7 @@ class ProcessesTest(TestCase):
         await deferToThread(self._scenario)
 
     def _scenario(self) -> None:
-        options = {
+        options: dict[str, Any] = {
             "database": {"url": migrated_database(self, "postgres")},
             "redis": {"url": redis_url()},
         }
@@ -119,9 +119,9 @@ class ProcessesTest(TestCase):
         ]
         acknowledged = Acknowledged()
         senders = Senders([doomed.port, other.port], room_id, tokens, acknowledged)
-        self._wait(acknowledged, ENOUGH)
+        self._until(acknowledged, ENOUGH)
         doomed.kill()
-        self._wait(acknowledged, len(acknowledged) + ENOUGH)
+        self._until(acknowledged, len(acknowledged) + ENOUGH)
         senders.stop()
         for receiver in receivers:
             receiver.stop()
@@ -134,7 +134,7 @@ class ProcessesTest(TestCase):
         for receiver in receivers:
             self.assertEqual(receiver.seen, found)
 
-    def _wait(self, acknowledged: Acknowledged, count: int) -> None:
+    def _until(self, acknowledged: Acknowledged, count: int) -> None:
         deadline = time.monotonic() + 60
         while len(acknowledged) < count:
             if time.monotonic() > deadline:
