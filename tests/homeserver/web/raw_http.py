@@ -95,10 +95,13 @@ class HttpTestCase(TestCase):
         self.clients: list[RawClient] = []
         self.listen()
 
-    def listen(self, **options: Any) -> None:
+    def listen(
+        self, wrap: Callable[[HttpFactory], Any] = lambda factory: factory, **options: Any
+    ) -> None:
+        """Listen with other options of HttpFactory; `wrap` puts another protocol around it."""
         options.setdefault("clock", self.clock)
         self.factory = HttpFactory(self.application, log=self.log.logger, **options)
-        self.port = real_reactor.listenTCP(0, self.factory, interface="127.0.0.1")
+        self.port = real_reactor.listenTCP(0, wrap(self.factory), interface="127.0.0.1")
         self.addCleanup(self._clean_up, self.port, self.factory)
 
     async def _clean_up(self, port: Any, factory: HttpFactory) -> None:
@@ -106,8 +109,9 @@ class HttpTestCase(TestCase):
         for connection in list(factory.connections):
             connection.transport.abortConnection()
         for client in self.clients:
-            client.transport.abortConnection()  # type: ignore[union-attr]
-            await client.closed()
+            if not client.is_closed:
+                client.transport.abortConnection()  # type: ignore[union-attr]
+                await client.closed()
         await self.eventually(lambda: not factory.connections)
 
     async def connect(self, data: bytes = b"") -> RawClient:

@@ -7,8 +7,17 @@ import json
 import re
 from collections.abc import AsyncIterator
 
+import trustme
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol, wrapClientTLS
+from twisted.internet.ssl import (
+    Certificate,
+    PrivateCertificate,
+    optionsForClientTLS,
+    trustRootFromCertificates,
+)
 from twisted.internet.task import Clock
+from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from homeserver.core.errors import MatrixError, forbidden
 from homeserver.web.http import HttpLimits
@@ -848,3 +857,28 @@ class RouterTests(HttpTestCase):
         client.received = b""
         client.send(request("POST", f"{BASE}/upload", b"x" * 100_001))
         self.assertEqual(status(await client.ends(b"}")), 413)
+
+
+class TlsTests(HttpTestCase):
+    async def test_large_both_ways(self) -> None:
+        authority = trustme.CA()
+        issued = authority.issue_cert("localhost")
+        certificate = PrivateCertificate.loadPEM(
+            issued.private_key_pem.bytes() + issued.cert_chain_pems[0].bytes()
+        )
+        self.listen(lambda http: TLSMemoryBIOFactory(certificate.options(), False, http))
+        trusted = trustRootFromCertificates([Certificate.loadPEM(authority.cert_pem.bytes())])
+        client: RawClient = await connectProtocol(
+            wrapClientTLS(
+                optionsForClientTLS("localhost", trusted),
+                TCP4ClientEndpoint(real_reactor, "127.0.0.1", self.port.getHost().port),
+            ),
+            RawClient(),
+        )
+        self.clients.append(client)
+        self.application.plan = BodyPlan(10_000_000, stream=False)
+        body = bytes(range(256)) * 20_000
+        client.send(request("PUT", "/x", body) + request("GET", "/y", None, "Connection: close"))
+        data = await client.closed()
+        self.assertIn(b"PUT /x " + body, data)
+        self.assertTrue(data.endswith(b"GET /y "))

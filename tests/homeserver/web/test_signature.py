@@ -82,8 +82,8 @@ class BadSignatureTests(SynchronousTestCase):
         self.bad(declare(takes, "/{name}", also=("/{other}",)), "main path")
 
     def test_types(self) -> None:
-        async def untyped(thing) -> Empty: ...  # type: ignore[no-untyped-def]
-        async def silent(thing: Notes): ...  # type: ignore[no-untyped-def, empty-body]
+        async def untyped(thing) -> Empty: ...  # type: ignore[no-untyped-def, empty-body]
+        async def silent(thing: Notes): ...  # type: ignore[no-untyped-def]
         async def many(**thing: Any) -> Empty: ...  # type: ignore[empty-body]
 
         self.bad(declare(untyped), "thing has no type")
