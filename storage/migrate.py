@@ -127,7 +127,9 @@ def current_schema(migrations: Sequence[Migration]) -> str:
     finally:
         session.close()
     return "-- Made by `python -m storage.migrate dump`: what the migrations lead to.\n" + "".join(
-        f"\n{sql};\n" for (sql,) in rows
+        # Without the lines that comments left empty.
+        "\n" + re.sub(r"\n\s*\n", "\n", sql) + ";\n"
+        for (sql,) in rows
     )
 
 

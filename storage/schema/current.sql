@@ -1,0 +1,369 @@
+-- Made by `python -m storage.migrate dump`: what the migrations lead to.
+
+CREATE TABLE accepted_terms (
+    user_id TEXT NOT NULL,
+    document TEXT NOT NULL,
+    version TEXT NOT NULL,
+    accepted_ts BIGINT NOT NULL,
+    PRIMARY KEY (user_id, document)
+);
+
+CREATE TABLE access_tokens (
+    token_hash BLOB NOT NULL PRIMARY KEY,
+    user_id TEXT NOT NULL,
+    device_id TEXT NOT NULL,
+    created_ts BIGINT NOT NULL,
+    expires_ts BIGINT,
+    refresh_hash BLOB,
+    used BOOLEAN NOT NULL
+);
+
+CREATE TABLE account_data (
+    user_id TEXT NOT NULL,
+    room_id TEXT NOT NULL,
+    type TEXT NOT NULL,
+    content TEXT NOT NULL,
+    pos BIGINT NOT NULL,
+    PRIMARY KEY (user_id, room_id, type)
+);
+
+CREATE TABLE aliases (
+    alias TEXT NOT NULL PRIMARY KEY,
+    room_nid BIGINT NOT NULL,
+    creator TEXT NOT NULL
+);
+
+CREATE TABLE clock (
+    id SMALLINT NOT NULL PRIMARY KEY CHECK (id = 1),
+    pos BIGINT NOT NULL
+);
+
+CREATE TABLE counters (
+    name TEXT NOT NULL PRIMARY KEY,
+    value BIGINT NOT NULL
+);
+
+CREATE TABLE current_state (
+    room_nid BIGINT NOT NULL,
+    type TEXT NOT NULL,
+    state_key TEXT NOT NULL,
+    event_nid BIGINT NOT NULL,
+    PRIMARY KEY (room_nid, type, state_key)
+);
+
+CREATE TABLE devices (
+    user_id TEXT NOT NULL,
+    device_id TEXT NOT NULL,
+    display_name TEXT,
+    created_ts BIGINT NOT NULL,
+    last_seen_ts BIGINT,
+    last_seen_ip TEXT,
+    last_seen_user_agent TEXT,
+    PRIMARY KEY (user_id, device_id)
+);
+
+CREATE TABLE erased_users (
+    user_id TEXT NOT NULL PRIMARY KEY,
+    pos BIGINT NOT NULL
+);
+
+CREATE TABLE events (
+    event_nid BIGINT NOT NULL PRIMARY KEY,
+    event_id TEXT NOT NULL UNIQUE,
+    room_nid BIGINT NOT NULL,
+    pos BIGINT,
+    depth BIGINT NOT NULL,
+    type TEXT NOT NULL,
+    state_key TEXT,
+    sender TEXT NOT NULL,
+    origin_server_ts BIGINT NOT NULL,
+    json TEXT NOT NULL,
+    status SMALLINT NOT NULL,
+    state_before BLOB,
+    state_after BLOB,
+    replaces_state TEXT,
+    redacted_by TEXT,
+    relates_to TEXT,
+    rel_type TEXT,
+    thread_root TEXT,
+    contains_url BOOLEAN NOT NULL,
+    notify SMALLINT NOT NULL,
+    notify_total BIGINT NOT NULL,
+    highlight_total BIGINT NOT NULL,
+    txn_device TEXT,
+    txn_scope TEXT,
+    txn_id TEXT
+);
+
+CREATE TABLE invalidations (
+    pos BIGINT NOT NULL,
+    cache TEXT NOT NULL,
+    cache_key TEXT NOT NULL,
+    added_ts BIGINT NOT NULL,
+    PRIMARY KEY (pos, cache, cache_key)
+);
+
+CREATE TABLE jobs (
+    job_id TEXT NOT NULL PRIMARY KEY,
+    kind TEXT NOT NULL,
+    payload TEXT NOT NULL,
+    dedup_key TEXT,
+    run_at BIGINT NOT NULL,
+    attempts INTEGER NOT NULL,
+    owner TEXT,
+    claimed_until BIGINT NOT NULL,
+    last_error TEXT,
+    failed_ts BIGINT,
+    created_ts BIGINT NOT NULL
+);
+
+CREATE TABLE leases (
+    name TEXT NOT NULL PRIMARY KEY,
+    owner TEXT NOT NULL,
+    expires_ts BIGINT NOT NULL
+);
+
+CREATE TABLE membership_log (
+    pos BIGINT NOT NULL PRIMARY KEY,
+    room_nid BIGINT NOT NULL,
+    user_id TEXT NOT NULL,
+    membership TEXT NOT NULL,
+    previous TEXT NOT NULL,
+    event_nid BIGINT NOT NULL,
+    event_id TEXT NOT NULL,
+    sender TEXT NOT NULL
+);
+
+CREATE TABLE memberships (
+    room_nid BIGINT NOT NULL,
+    user_id TEXT NOT NULL,
+    membership TEXT NOT NULL,
+    event_id TEXT NOT NULL,
+    event_nid BIGINT NOT NULL,
+    sender TEXT NOT NULL,
+    pos BIGINT NOT NULL,
+    is_local BOOLEAN NOT NULL,
+    forgotten BOOLEAN NOT NULL,
+    displayname TEXT,
+    avatar_url TEXT,
+    stripped_state TEXT,
+    PRIMARY KEY (room_nid, user_id)
+);
+
+CREATE TABLE notify_marks (
+    user_id TEXT NOT NULL,
+    room_nid BIGINT NOT NULL,
+    pos BIGINT NOT NULL,
+    thread_root TEXT,
+    notify SMALLINT NOT NULL,
+    highlight SMALLINT NOT NULL,
+    PRIMARY KEY (user_id, room_nid, pos)
+);
+
+CREATE TABLE one_time_tokens (
+    purpose TEXT NOT NULL,
+    token_hash BLOB NOT NULL,
+    user_id TEXT,
+    expires_ts BIGINT NOT NULL,
+    PRIMARY KEY (purpose, token_hash)
+);
+
+CREATE TABLE pending_redactions (
+    redacts TEXT NOT NULL,
+    redaction_id TEXT NOT NULL,
+    PRIMARY KEY (redacts, redaction_id)
+);
+
+CREATE TABLE processes (
+    process_id TEXT NOT NULL PRIMARY KEY,
+    host TEXT NOT NULL,
+    pid BIGINT NOT NULL,
+    started_ts BIGINT NOT NULL,
+    last_seen_ts BIGINT NOT NULL
+);
+
+CREATE TABLE profiles (
+    user_id TEXT NOT NULL,
+    field TEXT NOT NULL,
+    value TEXT NOT NULL,
+    PRIMARY KEY (user_id, field)
+);
+
+CREATE TABLE published_networks (
+    instance_id TEXT NOT NULL,
+    room_nid BIGINT NOT NULL,
+    PRIMARY KEY (instance_id, room_nid)
+);
+
+CREATE TABLE published_rooms (
+    room_nid BIGINT NOT NULL PRIMARY KEY
+);
+
+CREATE TABLE push_rules (
+    user_id TEXT NOT NULL PRIMARY KEY,
+    rules TEXT NOT NULL,
+    exceptional BOOLEAN NOT NULL,
+    pos BIGINT NOT NULL
+);
+
+CREATE TABLE receipts (
+    room_nid BIGINT NOT NULL,
+    user_id TEXT NOT NULL,
+    type TEXT NOT NULL,
+    thread_id TEXT NOT NULL,
+    event_id TEXT NOT NULL,
+    event_pos BIGINT NOT NULL,
+    ts BIGINT NOT NULL,
+    pos BIGINT NOT NULL,
+    PRIMARY KEY (room_nid, user_id, type, thread_id)
+);
+
+CREATE TABLE refresh_tokens (
+    token_hash BLOB NOT NULL PRIMARY KEY,
+    user_id TEXT NOT NULL,
+    device_id TEXT NOT NULL,
+    created_ts BIGINT NOT NULL,
+    expires_ts BIGINT,
+    next_hash BLOB
+);
+
+CREATE TABLE registration_tokens (
+    token TEXT NOT NULL PRIMARY KEY,
+    uses_allowed BIGINT,
+    completed BIGINT NOT NULL,
+    expires_ts BIGINT
+);
+
+CREATE TABLE room_states (
+    room_nid BIGINT NOT NULL,
+    pos BIGINT NOT NULL,
+    root BLOB NOT NULL,
+    PRIMARY KEY (room_nid, pos)
+);
+
+CREATE TABLE rooms (
+    room_nid BIGINT NOT NULL PRIMARY KEY,
+    room_id TEXT NOT NULL UNIQUE,
+    version TEXT NOT NULL,
+    head_version BIGINT NOT NULL,
+    depth BIGINT NOT NULL,
+    extremities TEXT NOT NULL,
+    state_root BLOB,
+    state_version BIGINT NOT NULL,
+    notify_total BIGINT NOT NULL,
+    highlight_total BIGINT NOT NULL,
+    last_pos BIGINT NOT NULL,
+    created_ts BIGINT NOT NULL
+);
+
+CREATE TABLE state_keys (
+    state_key_nid BIGINT NOT NULL PRIMARY KEY,
+    type TEXT NOT NULL,
+    state_key TEXT NOT NULL,
+    UNIQUE (type, state_key)
+);
+
+CREATE TABLE state_nodes (
+    room_nid BIGINT NOT NULL,
+    hash BLOB NOT NULL,
+    body BLOB NOT NULL,
+    PRIMARY KEY (room_nid, hash)
+);
+
+CREATE TABLE threepids (
+    medium TEXT NOT NULL,
+    address TEXT NOT NULL,
+    user_id TEXT NOT NULL,
+    validated_ts BIGINT NOT NULL,
+    added_ts BIGINT NOT NULL,
+    PRIMARY KEY (medium, address)
+);
+
+CREATE TABLE uia_sessions (
+    session_id TEXT NOT NULL PRIMARY KEY,
+    operation TEXT NOT NULL,
+    body_hash BLOB,
+    completed TEXT NOT NULL,
+    outcome TEXT,
+    created_ts BIGINT NOT NULL,
+    expires_ts BIGINT NOT NULL
+);
+
+CREATE TABLE users (
+    user_id TEXT NOT NULL PRIMARY KEY,
+    password_hash TEXT,
+    user_type TEXT,
+    is_guest BOOLEAN NOT NULL,
+    is_admin BOOLEAN NOT NULL,
+    locked BOOLEAN NOT NULL,
+    suspended BOOLEAN NOT NULL,
+    erased BOOLEAN NOT NULL,
+    deactivated_ts BIGINT,
+    created_ts BIGINT NOT NULL
+);
+
+CREATE INDEX access_tokens_device ON access_tokens (user_id, device_id);
+
+CREATE INDEX access_tokens_refresh ON access_tokens (refresh_hash);
+
+CREATE INDEX account_data_pos ON account_data (user_id, pos);
+
+CREATE INDEX aliases_room ON aliases (room_nid);
+
+CREATE INDEX current_state_type ON current_state (type, state_key);
+
+CREATE INDEX events_depth ON events (room_nid, depth, pos);
+
+CREATE INDEX events_own ON events (room_nid, sender, pos) WHERE notify > 0;
+
+CREATE INDEX events_pos ON events (pos);
+
+CREATE INDEX events_redacted ON events (room_nid, pos) WHERE redacted_by IS NOT NULL;
+
+CREATE INDEX events_relations ON events (relates_to, pos) WHERE relates_to IS NOT NULL;
+
+CREATE INDEX events_threads ON events (room_nid, pos) WHERE thread_root IS NOT NULL;
+
+CREATE INDEX events_time ON events (room_nid, origin_server_ts);
+
+CREATE UNIQUE INDEX events_timeline ON events (room_nid, pos);
+
+CREATE INDEX events_txn ON events (room_nid, sender, txn_device, txn_id) WHERE txn_id IS NOT NULL;
+
+CREATE INDEX invalidations_by_age ON invalidations (added_ts);
+
+CREATE UNIQUE INDEX jobs_dedup ON jobs (kind, dedup_key) WHERE dedup_key IS NOT NULL;
+
+CREATE INDEX jobs_due ON jobs (run_at) WHERE failed_ts IS NULL;
+
+CREATE INDEX leases_by_owner ON leases (owner);
+
+CREATE INDEX membership_log_member ON membership_log (room_nid, user_id, pos);
+
+CREATE INDEX membership_log_room ON membership_log (room_nid, pos);
+
+CREATE INDEX membership_log_user ON membership_log (user_id, pos);
+
+CREATE INDEX memberships_room ON memberships (room_nid, membership, is_local);
+
+CREATE INDEX memberships_user ON memberships (user_id, membership);
+
+CREATE INDEX one_time_tokens_expires ON one_time_tokens (expires_ts);
+
+CREATE INDEX one_time_tokens_user ON one_time_tokens (user_id);
+
+CREATE INDEX published_networks_room ON published_networks (room_nid);
+
+CREATE INDEX receipts_pos ON receipts (room_nid, pos);
+
+CREATE INDEX receipts_user ON receipts (user_id, pos);
+
+CREATE INDEX refresh_tokens_device ON refresh_tokens (user_id, device_id);
+
+CREATE INDEX refresh_tokens_next ON refresh_tokens (next_hash);
+
+CREATE INDEX room_states_pos ON room_states (pos);
+
+CREATE INDEX threepids_user ON threepids (user_id);
+
+CREATE INDEX uia_sessions_expires ON uia_sessions (expires_ts);
