@@ -44,7 +44,7 @@ class RawClient(Protocol):
     """Collects what the server sends."""
 
     def __init__(self) -> None:
-        self.received = b""
+        self.received = bytearray()
         self.is_closed = False
         self._waiting: list[tuple[Callable[[], bool], Deferred[None]]] = []
 
@@ -72,7 +72,7 @@ class RawClient(Protocol):
             deferred: Deferred[None] = Deferred()
             self._waiting.append((condition, deferred))
             await deferred
-        return self.received
+        return bytes(self.received)
 
     async def ends(self, end: bytes) -> bytes:
         """Wait until the server's data ends like this."""
