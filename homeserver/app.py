@@ -21,9 +21,13 @@ from homeserver.rooms.aliases import Aliases
 from homeserver.rooms.append import Appender
 from homeserver.rooms.build import LocalSigner
 from homeserver.rooms.create import RoomCreation
+from homeserver.rooms.guests import GuestAccess
 from homeserver.rooms.membership import Membership
+from homeserver.rooms.published import PublishedRooms
 from homeserver.rooms.restricted import RestrictedJoins
 from homeserver.rooms.send import Sending
+from homeserver.rooms.summary import RoomSummaries
+from homeserver.rooms.upgrade import RoomUpgrades
 from homeserver.telemetry.metrics import Metrics
 from homeserver.users.accounts import Accounts
 from homeserver.users.device_activity import DeviceActivity
@@ -270,3 +274,10 @@ def _build_rooms(parts: _Parts) -> None:
             config.public_rooms.publication,
         )
     )
+    public = config.public_rooms
+    add(PublishedRooms(db, config.server_name, public.publication, public.without_auth))
+    add(RoomSummaries(db))
+    add(RoomUpgrades(db, appender))
+    guests = add(GuestAccess(db, members))
+    appender.on_written.append(guests.written)
+    parts.stops.append(guests.drained)

@@ -52,7 +52,8 @@ class Appender:
         signer: this server's name and key.
         clock: gives the time for `origin_server_ts`.
         states: the state trees.
-        on_written: called on the reactor thread after a commit, with what it added.
+        on_written: called on the reactor thread after a commit, with what it added; more can be
+            added to the list later.
         observe: see `Observer`.
     """
 
@@ -71,7 +72,7 @@ class Appender:
         self._context = AppendContext(
             signer, states, NumberBlocks("event"), NumberBlocks("room", 10), self._heads
         )
-        self._on_written = list(on_written)
+        self.on_written = list(on_written)
         self._observe = observe
         self._pending: list[tuple[Job, Deferred[Appended]]] = []
         self._running = False
@@ -143,7 +144,7 @@ class Appender:
         if self._observe is not None:
             self._observe(len(group))
         for room in result.written:
-            for callback in self._on_written:
+            for callback in self.on_written:
                 callback(room)
         for (_, waiter), outcome in zip(group, result.outcomes, strict=True):
             _answer(waiter, outcome)

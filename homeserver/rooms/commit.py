@@ -20,9 +20,9 @@ from homeserver.core.event import Event
 from homeserver.core.room_versions import ROOM_VERSIONS, RoomVersion
 from homeserver.core.signing import encode_base64, reference_hash
 from homeserver.core.types import StateKey
-from homeserver.rooms.build import LocalSigner
+from homeserver.rooms.build import EventTemplate, LocalSigner
 from homeserver.rooms.draft import Fetch, RoomDraft
-from homeserver.rooms.requests import Appended, AppendRequest
+from homeserver.rooms.requests import Appended, AppendRequest, Succession
 from homeserver.rooms.write import WrittenRoom, write_drafts
 from storage import events, rooms, state
 from storage.rooms import RoomRow
@@ -118,6 +118,7 @@ def _outcome(
 
 def _lock_rooms(group: _Group, jobs: Sequence[Job]) -> None:
     room_ids = {job.request.room_id for job in jobs if job.request.room_id is not None}
+    room_ids |= {job.request.succession.old_room_id for job in jobs if job.request.succession}
     if not room_ids:
         return
     for room_id, row in rooms.lock(group.txn, room_ids).items():
@@ -175,6 +176,8 @@ def _only_sender(request: AppendRequest) -> str:
 
 def _run(group: _Group, job: Job) -> tuple[RoomDraft, tuple[str, ...]]:
     request = job.request
+    if request.succession is not None:
+        return _succeed(group, job, request.succession)
     if request.room_id is None:
         draft = _new_room(group, job)
     else:
@@ -217,14 +220,49 @@ def _within(
         txn.execute("RELEASE SAVEPOINT request")
 
 
+def _succeed(group: _Group, job: Job, succession: Succession) -> tuple[RoomDraft, tuple[str, ...]]:
+    """Make a room in the place of another."""
+    old = group.drafts.get(succession.old_room_id)
+    if old is None:
+        raise errors.forbidden("You are not in this room, or it does not exist.")
+    new = _new_room(group, job)
+    mark = old.mark()
+    try:
+        if new.version.room_id_is_create_hash:
+            made = _add(group, new, job, succession.begin(None))
+            _add(group, old, job, succession.retire(old, new.row.room_id), len(made))
+        else:
+            last = _add(group, old, job, succession.retire(old, job.new_room_id))
+            made = _add(group, new, job, succession.begin(last[0]), len(last))
+        if job.request.within is not None:
+            _within(group.txn, job.request.within, new)
+    except MatrixError:
+        old.back(mark)
+        raise
+    group.drafts[new.row.room_id] = new
+    return new, made
+
+
 def _add_all(group: _Group, draft: RoomDraft, job: Job) -> tuple[str, ...]:
     request = job.request
-    signer = group.context.signer
     if request.guard is not None:
         request.guard(draft)
     templates = request.templates(draft) if callable(request.templates) else request.templates
+    return _add(group, draft, job, templates)
+
+
+def _add(
+    group: _Group,
+    draft: RoomDraft,
+    job: Job,
+    templates: Sequence[EventTemplate],
+    first_number: int = 0,
+) -> tuple[str, ...]:
+    """Add events to a draft; `first_number` keeps the IDs of one job apart."""
+    request = job.request
+    signer = group.context.signer
     made = []
-    for number, template in enumerate(templates):
+    for number, template in enumerate(templates, first_number):
         if request.idempotent and template.state_key is not None:
             current = draft.get(template.type, template.state_key)
             if (

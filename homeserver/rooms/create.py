@@ -19,6 +19,7 @@ from homeserver.core.room_versions import ROOM_VERSIONS, RoomVersion
 from homeserver.core.types import JsonObject
 from homeserver.rooms.append import Appender
 from homeserver.rooms.build import EventTemplate
+from homeserver.rooms.published import require_publication
 from homeserver.rooms.requests import AppendRequest
 from homeserver.web.request import Requester
 from storage import aliases, profiles, published
@@ -45,6 +46,11 @@ PRESETS: Mapping[str, Mapping[str, str]] = {
         "guest_access": "forbidden",
     },
 }
+
+_POWER = "m.room.power_levels"
+
+V12_TOMBSTONE_LEVEL = 150
+"""Above every administrator: only creators may upgrade rooms in which they are privileged."""
 
 _EVENT_LEVELS = {
     "m.room.name": 50,
@@ -178,6 +184,8 @@ class RoomCreation:
     def _alias(self, wanted: WantedRoom) -> RoomAlias | None:
         if wanted.room_alias_name is None:
             return None
+        if ":" in wanted.room_alias_name or not wanted.room_alias_name:
+            raise errors.invalid_param("`room_alias_name` is the part between # and the colon.")
         try:
             return RoomAlias.parse(f"#{wanted.room_alias_name}:{self._server_name}")
         except InvalidIdentifier as problem:
@@ -186,9 +194,8 @@ class RoomCreation:
     def _publishes(self, requester: Requester, wanted: WantedRoom) -> bool:
         if wanted.visibility != "public":
             return False
-        if self._publication == "anyone" or (self._publication == "admins" and requester.is_admin):
-            return True
-        raise errors.forbidden("You may not publish rooms on this server.")
+        require_publication(self._publication, requester)
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +226,7 @@ class _Plan:
         rest = self._preset_events()
         given = {(item.type, item.state_key): item for item in wanted.initial_state}
         rest = [item for item in rest if (item.type, item.state_key) not in given]
+        given.pop((_POWER, ""), None)
         for (event_type, state_key), item in given.items():
             if event_type in ("m.room.create", "m.room.member"):
                 raise errors.invalid_param(f"`initial_state` cannot hold {event_type} events.")
@@ -270,14 +278,10 @@ class _Plan:
             users[self.creator] = 100
             if self.preset == "trusted_private_chat":
                 users |= {str(user_id): 100 for user_id in self.invitees}
-        levels = dict(_EVENT_LEVELS)
-        if self.version.creators_privileged:
-            # Only creators may upgrade the room, unless they say otherwise.
-            levels["m.room.tombstone"] = 150
         content: JsonObject = {
             "users": users,
             "users_default": 0,
-            "events": levels,
+            "events": dict(_EVENT_LEVELS),
             "events_default": 0,
             "state_default": 50,
             "ban": 50,
@@ -287,8 +291,27 @@ class _Plan:
             "historical": 100,
             **self.wanted.power_level_content_override,
         }
+        given = self._given(_POWER)
+        if given is not None:
+            content = given.content
         check_sent_power_levels(content, self._creators())
-        return content
+        return self._with_tombstone(content) if given is None else content
+
+    def _with_tombstone(self, content: JsonObject) -> JsonObject:
+        """Have tombstones need more than other state, where creators are privileged."""
+        overridden = self.wanted.power_level_content_override.get("events", {})
+        if not self.version.creators_privileged or "m.room.tombstone" in overridden:
+            return content
+        needed = max(V12_TOMBSTONE_LEVEL, content["state_default"] + 1)
+        return {**content, "events": {**content["events"], "m.room.tombstone": needed}}
+
+    def _given(self, event_type: str) -> InitialState | None:
+        """The last of the initial state with this type and an empty state key."""
+        found = None
+        for item in self.wanted.initial_state:
+            if item.type == event_type and item.state_key == "":
+                found = item
+        return found
 
     def _preset_events(self) -> list[EventTemplate]:
         settings = PRESETS[self.preset]

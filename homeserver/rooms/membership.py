@@ -61,7 +61,7 @@ class Membership:
             if membership == "join" and not given:
                 return None
             if requester.is_guest and not _guests_may_join(state):
-                raise errors.forbidden("Guests may not join this room.")
+                raise errors.guest_access_forbidden()
             if membership not in ("join", "invite") and authoriser is not None:
                 wanted["join_authorised_via_users_server"] = authoriser
             elif membership not in ("join", "invite"):
@@ -94,19 +94,24 @@ class Membership:
 
         return await self._change(requester.user_id, room_id, target, decide)
 
-    async def knock(self, requester: Requester, room_id: RoomID, reason: str | None) -> str:
-        """Ask to be invited; the ID of the member event.
+    async def knock(
+        self, requester: Requester, room_id: RoomID, content: JsonObject | None = None
+    ) -> str:
+        """Ask to be invited; the ID of the member event, "" if nothing changed.
+
+        Parameters: `content`, more keys of the member event, such as `reason`.
 
         Raises:
             MatrixError: 403 `M_FORBIDDEN` where the room takes no knocks; 404 `M_NOT_FOUND`.
         """
+        given = _own_keys(content or {})
         await self._require_room(room_id)
         profile = await self._profile(requester.user_id)
 
         def decide(state: StateView, membership: str | None) -> JsonObject | None:
             if membership == "knock":
                 return None
-            return {**profile, **_reason(reason), "membership": "knock"}
+            return {**profile, **given, "membership": "knock"}
 
         return await self._change(requester.user_id, room_id, requester.user_id, decide)
 
@@ -188,6 +193,8 @@ class Membership:
             return await self.join(requester, room_id, content)
         if membership == "invite":
             return await self.invite(requester, room_id, target, content)
+        if membership == "knock":
+            return await self.knock(requester, room_id, content)
 
         def decide(state: StateView, current: str | None) -> JsonObject | None:
             if membership == "leave" and not own and current not in ("join", "invite", "knock"):
@@ -247,6 +254,9 @@ class Membership:
 
     async def _change(self, sender: str, room_id: RoomID, target: str, decide: Decide) -> str:
         def templates(state: StateView) -> Sequence[EventTemplate]:
+            if sender != target and not _is_joined(state, sender):
+                # Before anything is said of the target, whom outsiders must not learn of.
+                raise errors.forbidden("You are not in this room.")
             current = state.get(MEMBER, target)
             content = decide(state, current.membership if current is not None else None)
             if content is None:
@@ -276,6 +286,11 @@ def _own_keys(content: JsonObject) -> JsonObject:
 
 def _reason(reason: str | None) -> JsonObject:
     return {} if reason is None else {"reason": reason}
+
+
+def _is_joined(state: StateView, user_id: str) -> bool:
+    own = state.get(MEMBER, user_id)
+    return own is not None and own.membership == "join"
 
 
 def _guests_may_join(state: StateView) -> bool:

@@ -28,6 +28,23 @@ The function runs in a database thread, perhaps more than once: it must have no 
 
 
 @dataclass(frozen=True, slots=True)
+class Succession:
+    """A new room that takes the place of an old one: both change together, or neither.
+
+    Parameters:
+        old_room_id: the room that is given up.
+        retire: the old room's last events, by its newest state and the ID of the new room.
+        begin: the new room's events, the first of them its create event; called with the ID of
+            the first of the old room's last events, or None where the new room's ID must be
+            known before those are made.
+    """
+
+    old_room_id: str
+    retire: Callable[[StateView, str], Sequence[EventTemplate]]
+    begin: Callable[[str | None], Sequence[EventTemplate]]
+
+
+@dataclass(frozen=True, slots=True)
 class AppendRequest:
     """Events to add to one room: all of them, or none.
 
@@ -39,6 +56,8 @@ class AppendRequest:
         guard: asked before the events are built; raises MatrixError to refuse.
         within: more writing in the same transaction, called with the room's number and ID; it
             may raise MatrixError to refuse everything.
+        succession: for a new room that replaces another; its events then come from there, and
+            `templates` is empty.
     """
 
     room_id: str | None
@@ -48,6 +67,7 @@ class AppendRequest:
     create: RoomVersion | None = None
     guard: Callable[[StateView], None] | None = None
     within: Callable[[Transaction, int, str], None] | None = None
+    succession: Succession | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,9 @@ class JoinedRooms(msgspec.Struct, frozen=True):
     joined_rooms: list[str]
 
 
-async def _room_id(room_id_or_alias: str, aliases: Aliases) -> RoomID:
+async def find_room(room_id_or_alias: str, aliases: Aliases) -> RoomID:
+    """The ID of a room that a path names. Raises MatrixError 400 `M_INVALID_PARAM`, 404
+    `M_NOT_FOUND`."""
     try:
         if room_id_or_alias.startswith("#"):
             found = await aliases.resolve(RoomAlias.parse(room_id_or_alias))
@@ -54,15 +56,24 @@ async def _room_id(room_id_or_alias: str, aliases: Aliases) -> RoomID:
         raise errors.invalid_param(f"This is no room ID and no alias: {problem.reason}.")
 
 
+def _reason(reason: str | None) -> JsonObject:
+    return {} if reason is None else {"reason": reason}
+
+
 async def _join(
     requester: Requester, room_id: RoomID, body: JsonObject, membership: Membership
 ) -> RoomIdAnswer:
-    if "third_party_signed" in body:
+    if body.get("third_party_signed") is not None:
         raise errors.invalid_param("`third_party_signed`: no identity server is set up here.")
     reason = body.get("reason")
     if reason is not None and not isinstance(reason, str):
         raise errors.bad_json("`reason` must be a string.")
-    await membership.join(requester, room_id, {} if reason is None else {"reason": reason})
+    content = {
+        key: value
+        for key, value in body.items()
+        if key not in ("third_party_signed", "membership") and (key, value) != ("reason", None)
+    }
+    await membership.join(requester, room_id, content)
     return RoomIdAnswer(room_id)
 
 
@@ -82,7 +93,7 @@ async def join_room_or_alias(
     aliases: Aliases,
 ) -> RoomIdAnswer:
     """Join a room by its ID or an alias."""
-    room_id = await _room_id(room_id_or_alias, aliases)
+    room_id = await find_room(room_id_or_alias, aliases)
     return await _join(requester, room_id, body, membership)
 
 
@@ -117,8 +128,8 @@ async def knock_room(
     aliases: Aliases,
 ) -> RoomIdAnswer:
     """Ask to be invited to a room."""
-    room_id = await _room_id(room_id_or_alias, aliases)
-    await membership.knock(requester, room_id, body.reason)
+    room_id = await find_room(room_id_or_alias, aliases)
+    await membership.knock(requester, room_id, _reason(body.reason))
     return RoomIdAnswer(room_id)
 
 
@@ -149,8 +160,7 @@ async def invite_user(
         if body.address is not None or body.medium is not None:
             raise errors.invalid_param("`address`: no identity server is set up here.")
         raise errors.missing_param("user_id")
-    content = {} if body.reason is None else {"reason": body.reason}
-    await membership.invite(requester, room_id, body.user_id, content)
+    await membership.invite(requester, room_id, body.user_id, _reason(body.reason))
     return EMPTY
 
 
