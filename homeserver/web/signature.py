@@ -208,10 +208,12 @@ class Description:
             for part, kind in (
                 ("body", self.body),
                 ("query", self.query),
-                ("response", self.response),
             )
             if kind is not None
         }
+        answers = [json_schema(kind) for kind in alternatives(self.response)]
+        if answers:
+            schemas["response"] = answers[0] if len(answers) == 1 else {"anyOf": answers}
         return {
             "name": self.name,
             "summary": self.summary,
@@ -223,6 +225,16 @@ class Description:
             "path_parameters": {name: json_schema(t) for name, t in self.path_parameters.items()},
             **schemas,
         }
+
+
+def alternatives(kind: Any) -> tuple[Any, ...]:
+    """The types of which an answer must fit one: the parts of a union, none for None.
+
+    msgspec takes no union of several structs, since it could not tell them apart when decoding.
+    """
+    if kind is None:
+        return ()
+    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
 
 
 def describe(declaration: EndpointDeclaration) -> Description:

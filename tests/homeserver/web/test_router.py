@@ -9,11 +9,11 @@ from twisted.trial.unittest import TestCase
 from config.model import Rate, RateLimits
 from homeserver.core.types import JsonObject
 from homeserver.telemetry.logs import REQUEST_ID
-from homeserver.web.endpoint import Auth, Requester, endpoint
+from homeserver.web.endpoint import Auth, Empty, Requester, endpoint
 from homeserver.web.limits import MemoryRateLimiter
 from homeserver.web.responses import Response
 from homeserver.web.router import Router
-from tests.homeserver.web.sample import BASE, Sample, Tokens
+from tests.homeserver.web.sample import BASE, Echo, Sample, Tokens
 from tests.support.client import Client
 from tests.support.log import CapturedLog
 
@@ -451,4 +451,17 @@ class CheckTests(TestCase):
 
         router = Router([get_x], {}, Tokens(), clock=Clock(), log=CapturedLog().logger)
         with self.assertRaisesRegex(AssertionError, "standard error"):
+            await Client(router).get("/x")
+
+    async def test_one_of_two(self) -> None:
+        answers = iter([{"name": "x"}, {}, []])
+
+        @endpoint("GET", "/x", auth=Auth.NONE)
+        async def get_x() -> Echo | Empty:
+            return next(answers)  # type: ignore[return-value]
+
+        router = Router([get_x], {}, Tokens(), clock=Clock(), log=CapturedLog().logger)
+        self.assertEqual((await Client(router).get("/x")).body, {"name": "x"})
+        self.assertEqual((await Client(router).get("/x")).body, {})
+        with self.assertRaisesRegex(AssertionError, "get_x"):
             await Client(router).get("/x")

@@ -18,7 +18,7 @@ from homeserver.web.endpoint import (
     declaration_of,
     endpoint,
 )
-from homeserver.web.signature import Caller, describe, read_signature
+from homeserver.web.signature import Caller, alternatives, describe, read_signature
 from tests.homeserver.web import sample
 from tests.homeserver.web.sample import Body, Echo, Notes, Paging
 
@@ -59,7 +59,10 @@ class DescribeTests(SynchronousTestCase):
         async def plain() -> Echo: ...  # type: ignore[empty-body]
         async def either() -> Echo | Response: ...  # type: ignore[empty-body]
         async def raw() -> RawJson: ...  # type: ignore[empty-body]
+        async def two() -> Echo | Empty: ...  # type: ignore[empty-body]
 
+        self.assertEqual(alternatives(describe(declare(two)).response), (Echo, Empty))
+        self.assertEqual(len(describe(declare(two)).as_json()["response"]["anyOf"]), 2)
         self.assertIs(describe(declare(plain)).response, Echo)
         self.assertIs(describe(declare(either)).response, Echo)
         self.assertIsNone(describe(declare(raw)).response)
