@@ -48,6 +48,7 @@ from homeserver.web.limits import MemoryRateLimiter
 from homeserver.web.router import Router
 from storage.bus import Bus, MemoryBus
 from storage.database import Database, Timing, open_database
+from storage.ephemeral import EphemeralStore, MemoryEphemeral
 from storage.feed import Feed
 from storage.state import StateStore
 
@@ -63,6 +64,11 @@ class Services:
     def add(self, service: T) -> T:
         """Register a service under its own type."""
         self._by_type[type(service)] = service
+        return service
+
+    def add_as(self, kind: Any, service: T) -> T:
+        """Register a service under the protocol that it follows."""
+        self._by_type[kind] = service
         return service
 
     def __getitem__(self, kind: type[T]) -> T:
@@ -137,6 +143,8 @@ async def build(config: Config, reactor: Any, log: Any) -> Homeserver:
     feed = Feed(db, bus, reactor)
     parts = _Parts(config, reactor, db, bus, feed, metrics, keys, Services(), [])
     parts.stops += [bus.close, db.close, feed.stop]
+    ephemeral = parts.services.add_as(EphemeralStore, _ephemeral(config, reactor))
+    parts.stops.append(ephemeral.close)
     _build_users(parts)
     _build_rooms(parts)
     limiter = parts.services[MemoryRateLimiter]
@@ -166,6 +174,14 @@ async def _bus(config: Config, reactor: Any) -> Bus:
     from storage.redis_bus import RedisBus
 
     return await RedisBus.connect(config.redis.url, reactor)
+
+
+def _ephemeral(config: Config, reactor: Any) -> EphemeralStore:
+    if config.redis is None:
+        return MemoryEphemeral(reactor)
+    from storage.redis_ephemeral import RedisEphemeral
+
+    return RedisEphemeral(config.redis.url, reactor)
 
 
 def _build_users(parts: _Parts) -> None:

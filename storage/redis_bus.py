@@ -1,0 +1,152 @@
+"""The bus over Redis' publish and subscribe."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import structlog
+import txredisapi
+from twisted.internet.defer import Deferred, DeferredList, succeed
+
+from storage.bus import Callback, GapListener, Subscriptions, Unsubscribe, once
+from storage.redis import RedisAddress, RedisClient
+
+PREFIX = "hearth:"
+
+_log = structlog.get_logger(__name__)
+
+
+class RedisBus:
+    """See `storage.bus.Bus`. Reconnects by itself; while it cannot, hints of others are missed.
+
+    Parameters: `prefix` keeps apart several servers that share one Redis.
+    """
+
+    def __init__(self, address: RedisAddress, reactor: Any, prefix: str = PREFIX) -> None:
+        self._prefix = prefix.encode()
+        self._subscriptions = Subscriptions()
+        self._publisher: RedisClient = address.client(reactor)
+        self._connection: Any = None
+        self._closed = False
+        self._factory = _SubscriberFactory(self, address)
+        address.start(reactor, self._factory)
+        self._first: Deferred[None] | None = Deferred()
+
+    @classmethod
+    async def connect(cls, url: str, reactor: Any, prefix: str = PREFIX) -> RedisBus:
+        """A bus that is connected. Raises ValueError for a URL that is none."""
+        bus = cls(RedisAddress.parse(url), reactor, prefix)
+        if bus._first is not None:
+            await bus._first
+        return bus
+
+    @property
+    def reliable(self) -> bool:
+        return self._connection is not None
+
+    def publish(self, channel: str, payload: bytes) -> None:
+        if self._closed:
+            return
+        sent = self._publisher.command("PUBLISH", self._prefix + channel.encode(), payload)
+        # A lost hint is found by looking at the clock.
+        sent.addErrback(lambda failure: None)
+
+    def subscribe(self, channel: str, callback: Callback) -> Unsubscribe:
+        is_new = channel not in self._subscriptions.channels
+        self._subscriptions.add(channel, callback)
+        if is_new and self._connection is not None:
+            self._connection.ask("SUBSCRIBE", [self._prefix + channel.encode()])
+
+        def unsubscribe() -> None:
+            last = self._subscriptions.remove(channel, callback)
+            if last and self._connection is not None:
+                self._connection.ask("UNSUBSCRIBE", [self._prefix + channel.encode()])
+
+        return once(unsubscribe)
+
+    def on_gap(self, listener: GapListener) -> None:
+        self._subscriptions.on_gap(listener)
+
+    def close(self) -> Deferred[None]:
+        if self._closed:
+            return succeed(None)
+        self._closed = True
+        both = DeferredList([self._factory.disconnect(), self._publisher.close()])
+        return both.addCallback(lambda _: None)
+
+    # From the subscriber's connection
+
+    def _connected(self, connection: _Subscriber) -> None:
+        self._connection = connection
+        channels = list(self._subscriptions.channels)
+        if channels:
+            connection.ask("SUBSCRIBE", [self._prefix + name.encode() for name in channels])
+        first, self._first = self._first, None
+        if first is not None:
+            first.callback(None)
+
+    def _lost(self, connection: _Subscriber) -> None:
+        if self._connection is connection:
+            self._connection = None
+            if not self._closed:
+                _log.warning("Lost the connection to Redis; connecting again")
+
+    def _subscribed(self, channel: bytes) -> None:
+        self._subscriptions.gap([channel.removeprefix(self._prefix).decode()])
+
+    def _message(self, channel: bytes, payload: bytes) -> None:
+        name = channel.removeprefix(self._prefix).decode("utf-8", "replace")
+        self._subscriptions.deliver(name, payload)
+
+
+class _Subscriber(txredisapi.SubscriberProtocol):  # type: ignore[misc]
+    """A connection in subscribed state. Replies to (un)subscribing are messages like others."""
+
+    def connectionMade(self) -> Any:
+        made = super().connectionMade()
+        if made is None:
+            self._announce(None)
+            return None
+        return made.addCallback(self._announce)
+
+    def _announce(self, result: Any) -> Any:
+        self.factory.bus._connected(self)
+        return result
+
+    def connectionLost(self, why: Any) -> Any:
+        self.factory.bus._lost(self)
+        return super().connectionLost(why)
+
+    def ask(self, command: str, channels: list[bytes]) -> None:
+        """Subscribe or unsubscribe, without waiting: the answer comes as a message."""
+        parts = [command.encode(), *channels]
+        data = b"*%d\r\n" % len(parts)
+        for part in parts:
+            data += b"$%d\r\n%s\r\n" % (len(part), part)
+        self.transport.write(data)
+
+    def replyReceived(self, reply: Any) -> None:
+        if isinstance(reply, list) and len(reply) == 3:
+            kind, channel, payload = reply
+            if kind == b"message":
+                self.factory.bus._message(channel, payload)
+                return
+            if kind == b"subscribe":
+                self.factory.bus._subscribed(channel)
+                return
+            if kind == b"unsubscribe":
+                return
+        super().replyReceived(reply)
+
+
+class _SubscriberFactory(txredisapi.SubscriberFactory):  # type: ignore[misc]
+    protocol = _Subscriber
+    maxDelay = 2
+
+    def __init__(self, bus: RedisBus, address: RedisAddress) -> None:
+        super().__init__(isLazy=True)
+        self.bus = bus
+        self.charset = None
+        self.convertNumbers = False
+        self.password = address.password
+        self.username = address.username

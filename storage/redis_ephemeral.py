@@ -1,0 +1,163 @@
+"""Typing and presence in Redis, shared by all processes.
+
+Keys: `counter`; `typing` (sorted set of "room\\nuser" by the time at which it ends);
+`typing:ROOM` (set of users); `changed` (sorted set of rooms by the counter at their last change);
+`presence` (hash of users to "serial:value"). Each operation is one script, and so atomic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from twisted.internet.interfaces import IReactorTime
+
+from storage.ephemeral import MAX_REMEMBERED, PresenceEntry
+from storage.redis import RedisAddress, RedisClient
+
+_NEXT = """
+local function next()
+  if redis.call('EXISTS', KEYS[1] .. 'counter') == 0 then
+    redis.call('SET', KEYS[1] .. 'counter', ARGV[1])
+  end
+  return redis.call('INCR', KEYS[1] .. 'counter')
+end
+local function changed(room)
+  redis.call('ZADD', KEYS[1] .. 'changed', next(), room)
+  redis.call('ZREMRANGEBYRANK', KEYS[1] .. 'changed', 0, -KEEP)
+end
+""".replace("KEEP", str(MAX_REMEMBERED + 1))
+
+_SET_TYPING = (
+    _NEXT
+    + """
+local member = ARGV[2] .. '\\n' .. ARGV[3]
+local was = redis.call('ZSCORE', KEYS[1] .. 'typing', member)
+if ARGV[4] == '' then
+  redis.call('ZREM', KEYS[1] .. 'typing', member)
+  redis.call('SREM', KEYS[1] .. 'typing:' .. ARGV[2], ARGV[3])
+  if not was then return 0 end
+else
+  redis.call('ZADD', KEYS[1] .. 'typing', ARGV[4], member)
+  redis.call('SADD', KEYS[1] .. 'typing:' .. ARGV[2], ARGV[3])
+  if was then return 0 end
+end
+changed(ARGV[2])
+return 1
+"""
+)
+
+_EXPIRE = (
+    _NEXT
+    + """
+local over = redis.call('ZRANGEBYSCORE', KEYS[1] .. 'typing', '-inf', ARGV[1], 'LIMIT', 0, 1000)
+local rooms, seen = {}, {}
+for _, member in ipairs(over) do
+  local cut = string.find(member, '\\n', 1, true)
+  local room = string.sub(member, 1, cut - 1)
+  redis.call('ZREM', KEYS[1] .. 'typing', member)
+  redis.call('SREM', KEYS[1] .. 'typing:' .. room, string.sub(member, cut + 1))
+  if not seen[room] then
+    seen[room] = true
+    rooms[#rooms + 1] = room
+    changed(room)
+  end
+end
+return rooms
+"""
+)
+
+_TYPING = """
+local found = {}
+for i = 2, #ARGV do
+  local wanted
+  if ARGV[1] == '' then
+    wanted = redis.call('EXISTS', KEYS[1] .. 'typing:' .. ARGV[i]) == 1
+  else
+    local at = redis.call('ZSCORE', KEYS[1] .. 'changed', ARGV[i])
+    wanted = at and tonumber(at) > tonumber(ARGV[1])
+  end
+  if wanted then
+    found[#found + 1] = {ARGV[i], redis.call('SMEMBERS', KEYS[1] .. 'typing:' .. ARGV[i])}
+  end
+end
+return found
+"""
+
+_PUT_PRESENCE = (
+    _NEXT
+    + """
+local old = redis.call('HGET', KEYS[1] .. 'presence', ARGV[2])
+local serial
+if old and ARGV[4] == '0' then
+  serial = string.match(old, '^(%d+):')
+else
+  serial = next()
+end
+redis.call('HSET', KEYS[1] .. 'presence', ARGV[2], serial .. ':' .. ARGV[3])
+return tostring(serial)
+"""
+)
+
+_POSITION = (
+    _NEXT
+    + """
+local at = redis.call('GET', KEYS[1] .. 'counter')
+if not at then at = next() end
+return tostring(at)
+"""
+)
+
+
+class RedisEphemeral:
+    """See `storage.ephemeral.EphemeralStore`."""
+
+    def __init__(self, url: str, reactor: Any, prefix: str = "hearth:") -> None:
+        self._clock: IReactorTime = reactor
+        self._prefix = prefix
+        self._client: RedisClient = RedisAddress.parse(url).client(reactor)
+
+    def _now(self) -> int:
+        return int(self._clock.seconds() * 1000)
+
+    async def _run(self, script: str, *arguments: Any) -> Any:
+        return await self._client.command("EVAL", script, 1, self._prefix, *arguments)
+
+    async def position(self) -> int:
+        return int(await self._run(_POSITION, self._now()))
+
+    async def set_typing(self, room_id: str, user_id: str, until_ms: int | None) -> bool:
+        until = "" if until_ms is None else until_ms
+        return bool(await self._run(_SET_TYPING, self._now(), room_id, user_id, until))
+
+    async def typing(self, room_ids: Collection[str], since: int | None) -> dict[str, list[str]]:
+        if not room_ids:
+            return {}
+        rows = await self._run(_TYPING, "" if since is None else since, *room_ids)
+        return {_text(room): sorted(map(_text, users)) for room, users in rows}
+
+    async def expire_typing(self) -> list[str]:
+        return [_text(room) for room in await self._run(_EXPIRE, self._now())]
+
+    async def put_presence(self, user_id: str, value: str, *, announce: bool = True) -> int:
+        flag = "1" if announce else "0"
+        return int(await self._run(_PUT_PRESENCE, self._now(), user_id, value, flag))
+
+    async def presence(self, user_ids: Collection[str]) -> dict[str, PresenceEntry]:
+        if not user_ids:
+            return {}
+        names = list(user_ids)
+        values = await self._client.command("HMGET", self._prefix + "presence", *names)
+        found = {}
+        for name, value in zip(names, values, strict=True):
+            if value is not None:
+                serial, _, text = _text(value).partition(":")
+                found[name] = PresenceEntry(int(serial), text)
+        return found
+
+    async def close(self) -> None:
+        await self._client.close()
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

@@ -1,0 +1,57 @@
+"""The bus over Redis; tests/storage/test_bus.py has the contract that it shares with memory."""
+
+from __future__ import annotations
+
+from twisted.internet import reactor
+from twisted.trial.unittest import TestCase
+
+from storage.database import sleep
+from storage.redis import RedisAddress
+from storage.redis_bus import RedisBus
+from tests.support.databases import redis_url
+
+
+class RedisBusTest(TestCase):
+    timeout = 30
+
+    async def _bus(self) -> RedisBus:
+        bus = await RedisBus.connect(redis_url(), reactor)
+        self.addCleanup(bus.close)
+        return bus
+
+    async def _settled(self, done: object) -> None:
+        for _ in range(200):
+            if done():  # type: ignore[operator]
+                return
+            await sleep(reactor, 0.01)  # type: ignore[arg-type]
+
+    async def test_messages_reach_all_processes_until_they_unsubscribe(self) -> None:
+        one, two = await self._bus(), await self._bus()
+        heard: list[bytes] = []
+        ready: list[str] = []
+        one.on_gap(lambda channels: ready.extend(channels))
+        unsubscribe = one.subscribe("room:1", heard.append)
+        await self._settled(lambda: ready)
+        two.publish("room:2", b"not for me")
+        two.publish("room:1", b"theirs")
+        one.publish("room:1", b"own")
+        await self._settled(lambda: len(heard) == 2)
+        self.assertEqual(sorted(heard), [b"own", b"theirs"])
+        unsubscribe()
+        again: list[bytes] = []
+        two.subscribe("room:1", again.append)
+        await self._settled(lambda: False)
+        two.publish("room:1", b"later")
+        await self._settled(lambda: again)
+        self.assertEqual(again, [b"later"])
+        self.assertEqual(len(heard), 2)
+
+    def test_urls(self) -> None:
+        self.assertEqual(
+            RedisAddress.parse("redis://me:s%40crt@host:1234/2"),
+            RedisAddress("host", 1234, None, 2, "me", "s@crt"),
+        )
+        self.assertEqual(RedisAddress.parse("unix:///run/redis.sock").path, "/run/redis.sock")
+        for url in ("http://x", "redis://host/notanumber"):
+            with self.assertRaises(ValueError):
+                RedisAddress.parse(url)
