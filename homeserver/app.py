@@ -20,13 +20,19 @@ from homeserver.core.signing import SigningKey
 from homeserver.rooms.aliases import Aliases
 from homeserver.rooms.append import Appender
 from homeserver.rooms.build import LocalSigner
+from homeserver.rooms.context import EventContext
 from homeserver.rooms.create import RoomCreation
 from homeserver.rooms.guests import GuestAccess
 from homeserver.rooms.membership import Membership
+from homeserver.rooms.mutual import MutualRooms
 from homeserver.rooms.published import PublishedRooms
+from homeserver.rooms.read import Reading
+from homeserver.rooms.related import RelatedEvents
 from homeserver.rooms.restricted import RestrictedJoins
 from homeserver.rooms.send import Sending
 from homeserver.rooms.summary import RoomSummaries
+from homeserver.rooms.timeline import Timeline
+from homeserver.rooms.timestamp import EventsByTime
 from homeserver.rooms.upgrade import RoomUpgrades
 from homeserver.telemetry.metrics import Metrics
 from homeserver.users.accounts import Accounts
@@ -46,6 +52,7 @@ from homeserver.users.turn import Turn
 from homeserver.users.uia import InteractiveAuth
 from homeserver.web.limits import MemoryRateLimiter
 from homeserver.web.router import Router
+from storage import erasures
 from storage.bus import Bus, MemoryBus
 from storage.database import Database, Timing, open_database
 from storage.ephemeral import EphemeralStore, MemoryEphemeral
@@ -147,6 +154,7 @@ async def build(config: Config, reactor: Any, log: Any) -> Homeserver:
     parts.stops.append(ephemeral.close)
     _build_users(parts)
     _build_rooms(parts)
+    _build_reading(parts)
     limiter = parts.services[MemoryRateLimiter]
     router = Router(
         ENDPOINTS,
@@ -297,3 +305,15 @@ def _build_rooms(parts: _Parts) -> None:
     guests = add(GuestAccess(db, members))
     appender.on_written.append(guests.written)
     parts.stops.append(guests.drained)
+
+
+def _build_reading(parts: _Parts) -> None:
+    add, db, reactor = parts.services.add, parts.db, parts.reactor
+    states = parts.services[StateStore]
+    add(Reading(db, states, reactor))
+    add(Timeline(db, states, reactor))
+    add(EventContext(db, states, reactor))
+    add(EventsByTime(db, states))
+    add(RelatedEvents(db, states, reactor))
+    add(MutualRooms(db, reactor))
+    parts.services[UserHooks].erase.append(erasures.record)

@@ -115,6 +115,17 @@ def local_joined(txn: Transaction, room_nid: int) -> list[str]:
     return [row[0] for row in rows]
 
 
+def shared_rooms(txn: Transaction, user_id: str, other: str) -> list[int]:
+    """Numbers of the rooms that both users are joined to, in order."""
+    rows = txn.all(
+        "SELECT a.room_nid FROM memberships a JOIN memberships b ON b.room_nid = a.room_nid"
+        " WHERE a.user_id = ? AND a.membership = 'join'"
+        " AND b.user_id = ? AND b.membership = 'join' ORDER BY a.room_nid",
+        (user_id, other),
+    )
+    return [row[0] for row in rows]
+
+
 def counts(txn: Transaction, room_nid: int) -> dict[str, int]:
     """How many users have each membership of the room."""
     rows = txn.all(

@@ -6,7 +6,7 @@ relations, search. One `RoomView` serves one reader, one room and one read trans
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from homeserver.core import client_format, state_tree
@@ -171,34 +171,42 @@ class RoomView:
         }
 
     def state_at(
-        self, root: bytes, keys: Collection[StateKey] | None = None
+        self,
+        root: bytes,
+        keys: Collection[StateKey] | None = None,
+        *,
+        choose: Callable[[StateKey], bool] | None = None,
     ) -> dict[StateKey, EventRow]:
-        """Events of the state with this root: of these keys, or all."""
+        """Events of the state with this root: of these keys, of those chosen, or all."""
         load = self._states.loader(self.txn, self.room.room_nid)
         if keys is None:
             entries = dict(state_tree.items(root, load))
         else:
             entries = state_tree.get(root, self._states.lookup(self.txn, keys).values(), load)
-        return self._state_rows(entries)
+        return self._state_rows(entries, choose)
 
-    def state_change(self, old: bytes, new: bytes) -> dict[StateKey, EventRow]:
+    def state_change(
+        self, old: bytes, new: bytes, *, choose: Callable[[StateKey], bool] | None = None
+    ) -> dict[StateKey, EventRow]:
         """State events by which the state `new` differs from `old` (removed keys left out)."""
         load = self._states.loader(self.txn, self.room.room_nid)
         changes = state_tree.diff(old, new, load)
         return self._state_rows(
-            {key: after for key, (_, after) in changes.items() if after is not None}
+            {key: after for key, (_, after) in changes.items() if after is not None}, choose
         )
 
-    def _state_rows(self, entries: Mapping[int, int]) -> dict[StateKey, EventRow]:
+    def _state_rows(
+        self, entries: Mapping[int, int], choose: Callable[[StateKey], bool] | None
+    ) -> dict[StateKey, EventRow]:
         keys = self._states.keys(self.txn, entries.keys())
-        numbers = list(entries.values())
+        if choose is not None:
+            keys = {number: key for number, key in keys.items() if choose(key)}
+        numbers = [entries[number] for number in keys]
         rows: dict[int, EventRow] = {}
         for start in range(0, len(numbers), 500):
             rows |= events.get_by_nids(self.txn, numbers[start : start + 500])
         return {
-            keys[key]: rows[number]
-            for key, number in entries.items()
-            if number in rows and key in keys
+            key: rows[entries[number]] for number, key in keys.items() if entries[number] in rows
         }
 
     def render(

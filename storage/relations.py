@@ -1,0 +1,103 @@
+"""What relates to events: the children that aggregations are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import NamedTuple
+
+from storage.events import ACCEPTED, COLUMNS, EventRow
+from storage.transaction import Transaction
+
+AGGREGATED = ("m.thread", "m.replace", "m.reference")
+"""Relation types whose children are aggregated."""
+
+GRAPH_ORDER = "depth DESC, pos DESC"
+"""Newest first, for threads and references."""
+
+TIME_ORDER = "origin_server_ts DESC, event_id DESC"
+"""Newest first, for replacements (client-server API, "Event replacements")."""
+
+_JOINED = ", ".join("c." + column for column in COLUMNS.split(", "))
+
+
+class Tally(NamedTuple):
+    """How many children of one relation type an event has."""
+
+    total: int
+    own: bool
+    """Whether the reader sent one of them."""
+
+
+def tallies(
+    txn: Transaction,
+    room_nid: int,
+    parents: Collection[str],
+    reader_id: str,
+    ignored: Collection[str] = (),
+) -> dict[tuple[str, str], Tally]:
+    """The numbers of children by (event ID of the parent, relation type)."""
+    if not parents:
+        return {}
+    where, args = txn.any_of("relates_to", parents)
+    kinds, more = txn.any_of("rel_type", AGGREGATED)
+    unheard, names = txn.any_of("sender", ignored)
+    rows = txn.all(
+        "SELECT relates_to, rel_type, COUNT(*), MAX(CASE WHEN sender = ? THEN 1 ELSE 0 END)"
+        f" FROM events WHERE {where} AND {kinds} AND room_nid = ? AND status = {ACCEPTED}"
+        f" AND pos IS NOT NULL AND NOT ({unheard}) GROUP BY relates_to, rel_type",
+        [reader_id, *args, *more, room_nid, *names],
+    )
+    return {(row[0], row[1]): Tally(row[2], bool(row[3])) for row in rows}
+
+
+def newest(
+    txn: Transaction,
+    room_nid: int,
+    parents: Collection[str],
+    rel_type: str,
+    order: str,
+    limit: int,
+    ignored: Collection[str] = (),
+) -> dict[str, list[EventRow]]:
+    """The newest `limit` children of each event, by the event's ID, newest first."""
+    if not parents:
+        return {}
+    where, args = txn.any_of("relates_to", parents)
+    unheard, names = txn.any_of("sender", ignored)
+    rows = txn.all(
+        f"SELECT {COLUMNS} FROM (SELECT {COLUMNS}, ROW_NUMBER() OVER"
+        f" (PARTITION BY relates_to ORDER BY {order}) AS place FROM events"
+        f" WHERE {where} AND rel_type = ? AND room_nid = ? AND status = {ACCEPTED}"
+        f" AND pos IS NOT NULL AND NOT ({unheard})) ranked"
+        " WHERE place <= ? ORDER BY place",
+        [*args, rel_type, room_nid, *names, limit],
+    )
+    found: dict[str, list[EventRow]] = {}
+    for raw in rows:
+        row = EventRow(*raw)
+        found.setdefault(row.relates_to or "", []).append(row)
+    return found
+
+
+def replacements(
+    txn: Transaction, room_nid: int, parents: Collection[str], limit: int
+) -> dict[str, list[EventRow]]:
+    """The newest `limit` replacements of each event by its own sender and of its own type."""
+    if not parents:
+        return {}
+    where, args = txn.any_of("p.event_id", parents)
+    rows = txn.all(
+        f"SELECT {COLUMNS} FROM (SELECT {_JOINED}, ROW_NUMBER() OVER"
+        " (PARTITION BY c.relates_to ORDER BY c.origin_server_ts DESC, c.event_id DESC) AS place"
+        " FROM events p JOIN events c ON c.relates_to = p.event_id AND c.sender = p.sender"
+        f" AND c.type = p.type AND c.room_nid = p.room_nid WHERE {where} AND p.room_nid = ?"
+        " AND p.state_key IS NULL AND c.rel_type = 'm.replace' AND c.state_key IS NULL"
+        f" AND c.pos IS NOT NULL AND c.status = {ACCEPTED}) ranked"
+        " WHERE place <= ? ORDER BY place",
+        [*args, room_nid, limit],
+    )
+    found: dict[str, list[EventRow]] = {}
+    for raw in rows:
+        row = EventRow(*raw)
+        found.setdefault(row.relates_to or "", []).append(row)
+    return found
