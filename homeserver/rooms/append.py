@@ -27,7 +27,7 @@ from homeserver.rooms.requests import Appended, AppendRequest
 from homeserver.rooms.write import WrittenRoom
 from storage import events
 from storage.database import Database
-from storage.errors import CommitUnknown
+from storage.errors import CommitUnknown, DatabaseUnavailable
 from storage.state import NumberBlocks, StateStore
 from storage.transaction import Transaction
 
@@ -129,6 +129,11 @@ class Appender:
             result = await self._write(jobs)
         except Exception as problem:
             self._forget(jobs)
+            if isinstance(problem, DatabaseUnavailable):
+                # So for everybody: asking for each of them would take its time-out each time.
+                for _, waiter in group:
+                    _answer(waiter, problem)
+                return
             if len(group) > 1:
                 # One request that cannot be committed must not take the others with it.
                 for entry in group:

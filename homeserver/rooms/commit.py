@@ -14,12 +14,12 @@ import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from homeserver.core import errors, state_tree
+from homeserver.core import canonical, errors, state_tree
 from homeserver.core.errors import MatrixError
 from homeserver.core.event import Event
 from homeserver.core.room_versions import ROOM_VERSIONS, RoomVersion
 from homeserver.core.signing import encode_base64, reference_hash
-from homeserver.core.types import StateKey
+from homeserver.core.types import JsonObject, StateKey
 from homeserver.rooms.build import EventTemplate, LocalSigner
 from homeserver.rooms.draft import Fetch, RoomDraft
 from homeserver.rooms.requests import Appended, AppendRequest, Succession
@@ -268,7 +268,7 @@ def _add(
             if (
                 current is not None
                 and current.sender == template.sender
-                and current.content == template.content
+                and _is_same(current.content, template.content)
             ):
                 made.append(current.event_id)
                 continue
@@ -278,6 +278,16 @@ def _add(
         event = draft.add(template, signer, job.now_ms, request.transaction, chosen)
         made.append(event.event_id)
     return tuple(made)
+
+
+def _is_same(one: JsonObject, other: JsonObject) -> bool:
+    # Python takes 1, 1.0 and true for equal; JSON does not.
+    if one != other:
+        return False
+    try:
+        return canonical.encode_lenient(one) == canonical.encode_lenient(other)
+    except canonical.CanonicalJSONError:
+        return False
 
 
 def _new_room(group: _Group, job: Job) -> RoomDraft:

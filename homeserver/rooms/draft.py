@@ -6,7 +6,7 @@ events of this server never race each other and never need state resolution.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from homeserver.core import auth_rules, errors
@@ -49,6 +49,11 @@ class RoomDraft:
     added: list[NewEvent] = field(default_factory=list)
     changed: dict[StateKey, Event | None] = field(default_factory=dict)
     """State before this draft of every key that it changed."""
+
+    @property
+    def pending(self) -> Sequence[Event]:
+        """Events that were added."""
+        return [new.event for new in self.added]
 
     def get(self, event_type: str, state_key: str = "") -> Event | None:
         """The current state event of this key, the draft's own events included."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from homeserver.core.event import Event
+from homeserver.core.types import JsonObject
 
 
 class Relation(NamedTuple):
@@ -21,9 +22,12 @@ def relation_of(event: Event) -> Relation | None:
     `thread_root` is set here for thread relations alone: for the others it is the thread of the
     event that they relate to.
     """
-    if event.is_state:
-        return None
-    relates = event.content.get("m.relates_to")
+    return None if event.is_state else relation_in(event.content)
+
+
+def relation_in(content: JsonObject) -> Relation | None:
+    """The relation in the content of a message event. See `relation_of`."""
+    relates = content.get("m.relates_to")
     if not isinstance(relates, dict):
         return None
     parent, rel_type = relates.get("event_id"), relates.get("rel_type")

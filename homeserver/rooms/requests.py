@@ -19,6 +19,10 @@ class StateView(Protocol):
     def get(self, event_type: str, state_key: str = "") -> Event | None:
         """The current state event of this key."""
 
+    @property
+    def pending(self) -> Sequence[Event]:
+        """Events that the same transaction adds to the room before; not in the database yet."""
+
 
 Templates = Sequence[EventTemplate] | Callable[[StateView], Sequence[EventTemplate]]
 """The events, or a function that decides on them by the newest state (and may raise MatrixError).

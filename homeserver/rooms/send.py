@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Protocol
 
 from homeserver.core import errors
@@ -20,6 +19,7 @@ from homeserver.core.room_versions import ROOM_VERSIONS
 from homeserver.core.types import JsonObject
 from homeserver.rooms.append import Appender
 from homeserver.rooms.build import EventTemplate
+from homeserver.rooms.relation_rules import RelationRules
 from homeserver.rooms.requests import AppendRequest, StateView
 from homeserver.web.request import Requester
 from storage import events, rooms, state
@@ -73,8 +73,8 @@ class Sending:
         Parameters: `ts` in milliseconds is heeded for application services alone.
 
         Raises:
-            MatrixError: 403 `M_FORBIDDEN`; 400 `M_INVALID_PARAM`, `M_DUPLICATE_ANNOTATION`;
-                413 `M_TOO_LARGE`.
+            MatrixError: 403 `M_FORBIDDEN`; 400 `M_INVALID_PARAM`, `M_DUPLICATE_ANNOTATION`,
+                `M_UNKNOWN` for a thread in a thread; 413 `M_TOO_LARGE`.
         """
         if event_type == "m.room.redaction":
             redacts = content.get("redacts")
@@ -91,11 +91,13 @@ class Sending:
         template = EventTemplate(
             event_type, requester.user_id, content, origin_server_ts=_allowed_ts(requester, ts)
         )
+        rules = RelationRules(requester.user_id, content)
         request = AppendRequest(
             room_id,
             [template],
             transaction=_transaction(requester, f"send/{event_type}", txn_id),
-            within=_refuse_duplicate(requester.user_id, content),
+            guard=rules.guard if rules.needed else None,
+            within=rules.within if rules.needed else None,
         )
         return (await self._appender.append(request)).event_ids[0]
 
@@ -212,28 +214,6 @@ def _event_id(text: str) -> EventID:
         return EventID.parse(text)
     except InvalidIdentifier:
         raise errors.invalid_param("`redacts` is not an event ID.")
-
-
-def _refuse_duplicate(
-    user_id: str, content: JsonObject
-) -> Callable[[Transaction, int, str], None] | None:
-    """A user may not react to an event twice alike ("Avoiding duplicate annotations")."""
-    relates = content.get("m.relates_to")
-    if not isinstance(relates, dict) or relates.get("rel_type") != "m.annotation":
-        return None
-    parent, key = relates.get("event_id"), relates.get("key")
-    if not isinstance(parent, str) or not isinstance(key, str):
-        return None
-
-    def check(txn: Transaction, room_nid: int, room_id: str) -> None:
-        for text in events.annotations_by(txn, room_nid, parent, user_id):
-            old = json.loads(text)["content"].get("m.relates_to")
-            if isinstance(old, dict) and old.get("key") == key:
-                raise MatrixError(
-                    400, "M_DUPLICATE_ANNOTATION", "You have reacted to this event so already."
-                )
-
-    return check
 
 
 def _check_power_levels(state: StateView, content: JsonObject) -> None:

@@ -272,14 +272,11 @@ class RoomView:
         before them, `prev_content` is left out, and `membership` unless it is known anyway.
         """
         since, until = self.stay
-        seen = [
-            Seen(
-                row,
-                self.event(row),
-                self._own_membership(row) if self._within_stay(row, since, until) else None,
-            )
-            for row in rows
-        ]
+        seen = []
+        for row in rows:
+            own = row.type == "m.room.member" and row.state_key == self.reader_id
+            known = own or self._within_stay(row, since, until)
+            seen.append(Seen(row, self.event(row), self._own_membership(row) if known else None))
         return self._render(seen, {}, now_ms, room_id, federation_format, None)
 
     def _replaced(self, rows: Sequence[EventRow]) -> dict[str, Seen]:
