@@ -33,6 +33,7 @@ from homeserver.rooms.send import Sending
 from homeserver.rooms.summary import RoomSummaries
 from homeserver.rooms.timeline import Timeline
 from homeserver.rooms.timestamp import EventsByTime
+from homeserver.rooms.unread import EXCEPTIONAL, PUSH_RULES, Crowds
 from homeserver.rooms.upgrade import RoomUpgrades
 from homeserver.telemetry.metrics import Metrics
 from homeserver.users.accounts import Accounts
@@ -271,12 +272,16 @@ def _build_rooms(parts: _Parts) -> None:
     add = parts.services.add
     states = add(StateStore())
     signer = LocalSigner(parts.config.server_name, parts.keys[0])
+    crowds = Crowds()
+    parts.feed.on_invalidate(PUSH_RULES, crowds.rules_changed, crowds.clear)
+    parts.feed.on_invalidate(EXCEPTIONAL, lambda _: crowds.clear(), crowds.clear)
     appender = add(
         Appender(
             parts.db,
             signer,
             parts.reactor,
             states,
+            crowds,
             observe=parts.metrics.commit_events.observe,
         )
     )

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 from homeserver.core.types import JsonObject
+from storage.errors import Conflict
 from storage.transaction import Transaction
 
 GLOBAL = ""
@@ -28,6 +29,46 @@ def get(txn: Transaction, user_id: str, room_id: str, data_type: str) -> JsonObj
         (user_id, room_id, data_type),
     )
     return None if text is None else _object(text)
+
+
+def get_versioned(
+    txn: Transaction, user_id: str, room_id: str, data_type: str
+) -> tuple[JsonObject, int] | None:
+    """One item and the position of its last change, or None."""
+    row = txn.one(
+        "SELECT content, pos FROM account_data WHERE user_id = ? AND room_id = ? AND type = ?",
+        (user_id, room_id, data_type),
+    )
+    return None if row is None else (_object(row[0]), row[1])
+
+
+def replace(
+    txn: Transaction,
+    user_id: str,
+    room_id: str,
+    data_type: str,
+    content: str,
+    pos: int,
+    old_pos: int | None,
+) -> None:
+    """As `put`, for an item that was computed from the old one, which `old_pos` names.
+
+    Raises Conflict, which runs the transaction again, when that was changed meanwhile.
+    """
+    if old_pos is None:
+        done = txn.execute(
+            "INSERT INTO account_data (user_id, room_id, type, content, pos)"
+            " VALUES (?, ?, ?, ?, ?) ON CONFLICT (user_id, room_id, type) DO NOTHING",
+            (user_id, room_id, data_type, content, pos),
+        )
+    else:
+        done = txn.execute(
+            "UPDATE account_data SET content = ?, pos = ?"
+            " WHERE user_id = ? AND room_id = ? AND type = ? AND pos = ?",
+            (content, pos, user_id, room_id, data_type, old_pos),
+        )
+    if not done:
+        raise Conflict("account data changed meanwhile")
 
 
 def put(

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
+from functools import lru_cache
+from typing import NamedTuple
 
 from homeserver.core.push_rules import Ruleset
+from storage.errors import Conflict
 from storage.transaction import Transaction
 
 
 def get(txn: Transaction, user_id: str) -> Ruleset:
     """A user's ruleset: the defaults when nothing was changed."""
     text = txn.value("SELECT rules FROM push_rules WHERE user_id = ?", (user_id,))
-    return Ruleset(user_id) if text is None else Ruleset.load(user_id, json.loads(text))
+    return Ruleset(user_id) if text is None else load(user_id, text)
 
 
 def get_many(txn: Transaction, user_ids: Collection[str]) -> dict[str, Ruleset]:
@@ -21,24 +24,47 @@ def get_many(txn: Transaction, user_ids: Collection[str]) -> dict[str, Ruleset]:
         return {}
     where, args = txn.any_of("user_id", user_ids)
     rows = txn.all(f"SELECT user_id, rules FROM push_rules WHERE {where}", args)
-    return {user_id: Ruleset.load(user_id, json.loads(text)) for user_id, text in rows}
+    return {user_id: load(user_id, text) for user_id, text in rows}
 
 
-def put(txn: Transaction, ruleset: Ruleset, exceptional: bool, pos: int) -> None:
-    """Set a user's rules. `exceptional`: see the schema."""
+class Stored(NamedTuple):
+    """A user's rules as stored; `pos` is None for a user who never changed any."""
+
+    ruleset: Ruleset
+    exceptional: bool
+    pos: int | None
+
+
+def get_versioned(txn: Transaction, user_id: str) -> Stored:
+    """A user's rules, to be changed by `replace`."""
+    row = txn.one("SELECT rules, exceptional, pos FROM push_rules WHERE user_id = ?", (user_id,))
+    if row is None:
+        return Stored(Ruleset(user_id), False, None)
+    return Stored(load(user_id, row[0]), bool(row[1]), row[2])
+
+
+def replace(
+    txn: Transaction, ruleset: Ruleset, exceptional: bool, pos: int, old_pos: int | None
+) -> None:
+    """Set a user's rules. `exceptional`: see the schema; `old_pos`: `pos` of the old ones.
+
+    Raises Conflict, which runs the transaction again, when they were changed meanwhile.
+    """
     text = json.dumps(ruleset.dump(), ensure_ascii=False, separators=(",", ":"))
-    txn.execute(
-        "INSERT INTO push_rules (user_id, rules, exceptional, pos) VALUES (?, ?, ?, ?)"
-        " ON CONFLICT (user_id) DO UPDATE SET rules = excluded.rules,"
-        " exceptional = excluded.exceptional, pos = excluded.pos",
-        (ruleset.user_id, text, exceptional, pos),
-    )
-
-
-def is_exceptional(txn: Transaction, user_id: str) -> bool:
-    """Whether events are judged for this user one by one."""
-    sql = "SELECT exceptional FROM push_rules WHERE user_id = ?"
-    return bool(txn.value(sql, (user_id,)))
+    if old_pos is None:
+        done = txn.execute(
+            "INSERT INTO push_rules (rules, exceptional, pos, user_id) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT (user_id) DO NOTHING",
+            (text, exceptional, pos, ruleset.user_id),
+        )
+    else:
+        done = txn.execute(
+            "UPDATE push_rules SET rules = ?, exceptional = ?, pos = ?"
+            " WHERE user_id = ? AND pos = ?",
+            (text, exceptional, pos, ruleset.user_id, old_pos),
+        )
+    if not done:
+        raise Conflict("push rules changed meanwhile")
 
 
 def changed(txn: Transaction, user_id: str, after: int, upto: int) -> bool:
@@ -50,3 +76,26 @@ def changed(txn: Transaction, user_id: str, after: int, upto: int) -> bool:
 def delete(txn: Transaction, user_id: str) -> None:
     """Go back to the defaults."""
     txn.execute("DELETE FROM push_rules WHERE user_id = ?", (user_id,))
+
+
+def exceptional_members(
+    txn: Transaction, room_nids: Collection[int]
+) -> list[tuple[int, Ruleset, str | None]]:
+    """Joined users of this server for whom events of these rooms are judged one by one.
+
+    Room, rules and display name in the room.
+    """
+    where, args = txn.any_of("m.room_nid", room_nids)
+    rows = txn.all(
+        "SELECT m.room_nid, m.user_id, p.rules, m.displayname FROM memberships m"
+        f" JOIN push_rules p ON p.user_id = m.user_id WHERE {where}"
+        " AND m.membership = 'join' AND m.is_local AND p.exceptional",
+        args,
+    )
+    return [(nid, load(user_id, text), name) for nid, user_id, text, name in rows]
+
+
+@lru_cache(maxsize=2048)
+def load(user_id: str, text: str) -> Ruleset:
+    """The ruleset that was stored as this text. Parsing and compiling it takes a while."""
+    return Ruleset.load(user_id, json.loads(text))

@@ -8,19 +8,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from homeserver.core.push_volume import Volume, heard
 from storage.rooms import RoomRow
 from storage.transaction import Transaction
 
+MAX_LOOKED_AT = 10_000
+"""Of more unread events in threads, or of more marks, only the newest are counted."""
+
 
 class Mark(NamedTuple):
-    """What one user is told of one event beyond (or short of) its class."""
+    """What one event does to one user, where that is not what its class says."""
 
     user_id: str
     room_nid: int
     pos: int
     thread_root: str | None
-    notify_delta: int
-    highlight_delta: int
+    notify: int
+    highlight: int
 
 
 class Count(NamedTuple):
@@ -28,6 +32,9 @@ class Count(NamedTuple):
 
     notify: int
     highlight: int
+
+
+NOTHING = Count(0, 0)
 
 
 class Counts(NamedTuple):
@@ -46,10 +53,15 @@ class Counts(NamedTuple):
 def add_marks(txn: Transaction, marks: Iterable[Mark]) -> None:
     """Add marks."""
     txn.many(
-        "INSERT INTO notify_marks (user_id, room_nid, pos, thread_root, notify_delta,"
-        " highlight_delta) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        "INSERT INTO notify_marks (user_id, room_nid, pos, thread_root, notify, highlight)"
+        " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
         marks,
     )
+
+
+def delete_marks(txn: Transaction, user_id: str) -> None:
+    """Remove all marks of a user."""
+    txn.execute("DELETE FROM notify_marks WHERE user_id = ?", (user_id,))
 
 
 def counts(
@@ -58,77 +70,116 @@ def counts(
     user_id: str,
     since: int,
     read: Mapping[str | None, int],
+    volume: Volume = Volume.EVERYTHING,
 ) -> Counts:
     """The unread counts of a user.
+
+    What users send themselves marks what comes before it as read, in the main timeline or in its
+    thread (client-server API, "Marking notifications as read").
 
     Parameters:
         since: the position of the user's join; nothing before it counts.
         read: positions of the events that the user's receipts point at: of the unthreaded one
             under None, of the main timeline's under "main", of threads' under their root's ID.
+        volume: the user's volume of the room.
     """
     everything = max(since, read.get(None, 0))
-    main = max(everything, read.get("main", 0))
-    threads = _threads(txn, room.room_nid, user_id, everything, read)
-    notify, highlight = _main(txn, room, user_id, main)
-    for pos, root, more, louder in txn.all(
-        "SELECT m.pos, m.thread_root, m.notify_delta, m.highlight_delta FROM notify_marks m"
-        " JOIN events e ON e.room_nid = m.room_nid AND e.pos = m.pos"
-        " WHERE m.user_id = ? AND m.room_nid = ? AND m.pos > ? AND e.redacted_by IS NULL",
-        (user_id, room.room_nid, everything),
-    ):
+    if volume is Volume.NOTHING or room.last_pos <= everything:
+        return Counts(NOTHING, {})
+    counter = _Counter(txn, room, user_id, volume)
+    main = counter.last_own(max(everything, read.get("main", 0)))
+    notify, highlight = counter.main(main)
+    read_threads = {root: pos for root, pos in read.items() if root and root != "main"}
+    threads = counter.threads(everything, read_threads)
+    for pos, root, event_class, told, loudly in counter.marks(everything):
+        before = _count(heard(volume, event_class))
         if root is None:
             if pos > main:
-                notify += more
-                highlight += louder
-        elif pos > read.get(root, 0):
-            old = threads.get(root, Count(0, 0))
-            threads[root] = Count(old.notify + more, old.highlight + louder)
+                notify += told - before.notify
+                highlight += loudly - before.highlight
+        elif pos > read_threads.get(root, 0):
+            old = threads.get(root, NOTHING)
+            threads[root] = Count(
+                old.notify + told - before.notify, old.highlight + loudly - before.highlight
+            )
     shown = {root: count for root, count in threads.items() if count.notify > 0}
     return Counts(Count(max(notify, 0), max(highlight, 0)), shown)
 
 
-def _main(txn: Transaction, room: RoomRow, user_id: str, after: int) -> tuple[int, int]:
-    if room.last_pos <= after:
-        return 0, 0
-    start = txn.one(
-        "SELECT notify_total, highlight_total FROM events WHERE room_nid = ? AND pos <= ?"
-        " ORDER BY pos DESC LIMIT 1",
-        (room.room_nid, after),
-    ) or (0, 0)
-    notify, highlight = room.notify_total - start[0], room.highlight_total - start[1]
-    if not notify:
-        return 0, 0
-    for (own,) in txn.all(
-        "SELECT notify FROM events WHERE room_nid = ? AND sender = ? AND pos > ? AND notify > 0"
-        " AND thread_root IS NULL",
-        (room.room_nid, user_id, after),
-    ):
-        notify -= 1
-        highlight -= own > 1
-    for (gone,) in txn.all(
-        "SELECT notify FROM events WHERE room_nid = ? AND pos > ? AND redacted_by IS NOT NULL"
-        " AND notify > 0 AND thread_root IS NULL AND sender <> ?",
-        (room.room_nid, after, user_id),
-    ):
-        notify -= 1
-        highlight -= gone > 1
-    return notify, highlight
+def _count(event_class: int) -> Count:
+    return Count(int(event_class > 0), int(event_class > 1))
 
 
-def _threads(
-    txn: Transaction,
-    room_nid: int,
-    user_id: str,
-    after: int,
-    read: Mapping[str | None, int],
-) -> dict[str, Count]:
-    found: dict[str, Count] = {}
-    for root, pos, notify in txn.all(
-        "SELECT thread_root, pos, notify FROM events WHERE room_nid = ? AND pos > ?"
-        " AND thread_root IS NOT NULL AND notify > 0 AND sender <> ? AND redacted_by IS NULL",
-        (room_nid, after, user_id),
-    ):
-        if pos > read.get(root, 0):
-            old = found.get(root, Count(0, 0))
-            found[root] = Count(old.notify + 1, old.highlight + (notify > 1))
-    return found
+class _Counter:
+    """Counts the events of one room for one user, by their class."""
+
+    def __init__(self, txn: Transaction, room: RoomRow, user_id: str, volume: Volume) -> None:
+        self._txn = txn
+        self._room = room
+        self._user_id = user_id
+        self._volume = volume
+
+    def last_own(self, after: int) -> int:
+        """The position of the user's last event outside threads, or `after` if that is later."""
+        own = self._txn.value(
+            "SELECT pos FROM events WHERE room_nid = ? AND sender = ? AND pos > ? AND notify > 0"
+            " AND thread_root IS NULL ORDER BY pos DESC LIMIT 1",
+            (self._room.room_nid, self._user_id, after),
+        )
+        return after if own is None else int(own)
+
+    def main(self, after: int) -> Count:
+        """Events outside threads after a position, behind which none is the user's."""
+        room = self._room
+        if room.last_pos <= after:
+            return NOTHING
+        start = self._txn.one(
+            "SELECT notify_total, highlight_total FROM events WHERE room_nid = ? AND pos <= ?"
+            " ORDER BY pos DESC LIMIT 1",
+            (room.room_nid, after),
+        ) or (0, 0)
+        loud = room.highlight_total - start[1]
+        quiet = room.notify_total - start[0] - loud
+        if quiet or loud:
+            for event_class, gone in self._txn.all(
+                "SELECT notify, COUNT(*) FROM events WHERE room_nid = ? AND pos > ?"
+                " AND redacted_by IS NOT NULL AND notify > 0 AND thread_root IS NULL"
+                " GROUP BY notify",
+                (room.room_nid, after),
+            ):
+                if event_class > 1:
+                    loud -= gone
+                else:
+                    quiet -= gone
+        return Count(loud if self._volume is Volume.HIGHLIGHTS else quiet + loud, loud)
+
+    def threads(self, after: int, read: dict[str, int]) -> dict[str, Count]:
+        """Events in threads after a position; `read` is raised to the user's last in each."""
+        for root, pos in self._txn.all(
+            "SELECT thread_root, MAX(pos) FROM events WHERE room_nid = ? AND sender = ?"
+            " AND pos > ? AND notify > 0 AND thread_root IS NOT NULL GROUP BY thread_root",
+            (self._room.room_nid, self._user_id, after),
+        ):
+            read[root] = max(read.get(root, 0), pos)
+        found: dict[str, Count] = {}
+        for root, pos, event_class in self._txn.all(
+            "SELECT thread_root, pos, notify FROM events WHERE room_nid = ? AND pos > ?"
+            " AND thread_root IS NOT NULL AND notify > 0 AND redacted_by IS NULL"
+            " ORDER BY pos DESC LIMIT ?",
+            (self._room.room_nid, after, MAX_LOOKED_AT),
+        ):
+            one = _count(heard(self._volume, event_class))
+            if one.notify and pos > read.get(root, 0):
+                old = found.get(root, NOTHING)
+                found[root] = Count(old.notify + 1, old.highlight + one.highlight)
+        return found
+
+    def marks(self, after: int) -> list[tuple[int, str | None, int, int, int]]:
+        """Position, thread, the event's class, and what the user is told, for each mark."""
+        return self._txn.all(
+            "SELECT m.pos, m.thread_root, e.notify, m.notify, m.highlight FROM notify_marks m"
+            " JOIN events e ON e.room_nid = m.room_nid AND e.pos = m.pos"
+            " WHERE m.user_id = ? AND m.room_nid = ? AND m.pos > ? AND e.redacted_by IS NULL"
+            " ORDER BY m.pos DESC LIMIT ?",
+            (self._user_id, self._room.room_nid, after, MAX_LOOKED_AT),
+        )

@@ -24,6 +24,7 @@ from homeserver.rooms.commit import (
     commit_group,
 )
 from homeserver.rooms.requests import Appended, AppendRequest
+from homeserver.rooms.unread import Crowds
 from homeserver.rooms.write import WrittenRoom
 from storage import events
 from storage.database import Database
@@ -52,6 +53,7 @@ class Appender:
         signer: this server's name and key.
         clock: gives the time for `origin_server_ts`.
         states: the state trees.
+        crowds: which rooms have users with push rules of their own.
         on_written: called on the reactor thread after a commit, with what it added; more can be
             added to the list later.
         observe: see `Observer`.
@@ -63,6 +65,7 @@ class Appender:
         signer: LocalSigner,
         clock: IReactorTime,
         states: StateStore,
+        crowds: Crowds,
         on_written: Sequence[Callable[[WrittenRoom], None]] = (),
         observe: Observer | None = None,
     ) -> None:
@@ -70,7 +73,7 @@ class Appender:
         self._clock = clock
         self._heads: LRUCache[str, CachedHead] = LRUCache(1000)
         self._context = AppendContext(
-            signer, states, NumberBlocks("event"), NumberBlocks("room", 10), self._heads
+            signer, states, NumberBlocks("event"), NumberBlocks("room", 10), crowds, self._heads
         )
         self.on_written = list(on_written)
         self._observe = observe

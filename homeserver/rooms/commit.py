@@ -23,6 +23,7 @@ from homeserver.core.types import JsonObject, StateKey
 from homeserver.rooms.build import EventTemplate, LocalSigner
 from homeserver.rooms.draft import Fetch, RoomDraft
 from homeserver.rooms.requests import Appended, AppendRequest, Succession
+from homeserver.rooms.unread import Crowds
 from homeserver.rooms.write import WrittenRoom, write_drafts
 from storage import events, rooms, state
 from storage.rooms import RoomRow
@@ -70,6 +71,7 @@ class AppendContext:
     states: StateStore
     event_numbers: NumberBlocks
     room_numbers: NumberBlocks
+    crowds: Crowds
     heads: Mapping[str, CachedHead]
     """Cached heads by room ID; read only. Stale ones are noticed."""
 
@@ -94,7 +96,7 @@ def commit_group(txn: Transaction, context: AppendContext, jobs: Sequence[Job]) 
         except MatrixError as refusal:
             outcomes.append(refusal)
     drafts = [draft for draft in group.drafts.values() if draft.added]
-    written = write_drafts(txn, context.states, context.event_numbers, drafts)
+    written = write_drafts(txn, context.states, context.event_numbers, context.crowds, drafts)
     positions = {entry.event.event_id: entry.pos for room in written for entry in room.entries}
     return GroupResult(
         [_outcome(outcome, positions) for outcome in outcomes],

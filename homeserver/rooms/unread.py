@@ -2,79 +2,288 @@
 
 1. An event has a class for everybody in the room: silent, notifying, or highlighting. The room
    keeps running totals of the classes, so that a message costs no row per member.
-2. Users who are told more or less than the class says get a mark: those who are mentioned, and
-   those whose own push rules say something else.
-3. A user's count is then: total now - total at their receipt - own events + marks since.
+2. A user's volume of the room (`homeserver.core.push_volume`) is taken into account when counts
+   are read: muting a room costs nothing when a message is sent.
+3. Users for whom class and volume do not say it get a mark: those who are mentioned or invited,
+   and exceptional ones, whose rulesets are evaluated for each event.
 
-The main timeline and threads are counted apart; `storage.unread` reads the counts.
+A user's count is then: total now - total at what they have read, corrected by their marks. The
+main timeline and threads are counted apart; `storage.unread` reads the counts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from cachetools import LRUCache
 
 from homeserver.core import push_rules
 from homeserver.core.event import Event
 from homeserver.core.power_levels import NOTIFICATION_DEFAULT, PowerLevels
 from homeserver.core.push_conditions import PushEvent
+from homeserver.core.push_rules import EventClass, Ruleset, class_of
+from homeserver.core.push_volume import heard, must_judge, volume
 from homeserver.rooms.draft import CREATE, RoomDraft
 from storage import memberships, unread
+from storage import push_rules as stored_rules
 from storage.events import EventRow
 from storage.transaction import Transaction
+from storage.unread import Mark
+
+PUSH_RULES = "push_rules"
+"""The cache that is invalidated when the rules of an exceptional user change; keys are user IDs."""
+EXCEPTIONAL = "exceptional_users"
+"""The cache that is invalidated when a user becomes exceptional, or is no longer."""
+
+MAX_CROWDS = 10_000
 
 _POWER = ("m.room.power_levels", "")
+_MEMBER = "m.room.member"
 
 
-def push_event(event: Event, draft: RoomDraft) -> PushEvent:
-    """What push rules are asked about an event that is being added to the room."""
-    mentions = event.content.get("m.mentions")
-    rings_room = isinstance(mentions, dict) and mentions.get("room") is True
-    power = _power(draft) if rings_room else None
-    return PushEvent(
-        event.pdu,
-        # Rules for two-person rooms and larger ones notify alike.
-        member_count=0,
-        sender_power_level=power.user_level(event.sender) if power else 0,
-        notification_level=power.notification if power else _default_level,
-    )
+class Listener(NamedTuple):
+    """A joined user of this server whose ruleset is evaluated for each event."""
+
+    ruleset: Ruleset
+    displayname: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """The exceptional users of a room while its state is that of `state_version`."""
+
+    state_version: int
+    member_count: int
+    listeners: Mapping[str, Listener]
+
+
+NOBODY: Mapping[str, Listener] = {}
+
+
+class Crowds:
+    """Remembers which rooms have exceptional users: most have none, and then nothing is read.
+
+    A change of membership makes another `state_version`; a change of push rules arrives as an
+    invalidation. Used from several threads.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._crowds: LRUCache[int, Crowd] = LRUCache(MAX_CROWDS)
+        self._generation = 0
+
+    def find(self, txn: Transaction, drafts: Sequence[RoomDraft]) -> dict[int, Crowd]:
+        """The crowds of the rooms as they were before the drafts, by room number."""
+        found: dict[int, Crowd] = {}
+        wanted: dict[int, RoomDraft] = {}
+        with self._lock:
+            generation = self._generation
+            for draft in drafts:
+                crowd = self._crowds.get(draft.row.room_nid)
+                if crowd is not None and crowd.state_version == draft.row.state_version:
+                    found[draft.row.room_nid] = crowd
+                elif not draft.is_new:
+                    wanted[draft.row.room_nid] = draft
+        if not wanted:
+            return found
+        loaded = _load(txn, wanted)
+        with self._lock:
+            if self._generation == generation:
+                for room_nid, crowd in loaded.items():
+                    self._crowds[room_nid] = crowd
+        return found | loaded
+
+    def rules_changed(self, user_id: str) -> None:
+        """The rules of a user who was exceptional before, and still is, have changed."""
+        with self._lock:
+            self._generation += 1
+            stale = [nid for nid, crowd in self._crowds.items() if user_id in crowd.listeners]
+            for room_nid in stale:
+                del self._crowds[room_nid]
+
+    def clear(self) -> None:
+        """Anything may have changed."""
+        with self._lock:
+            self._generation += 1
+            self._crowds.clear()
+
+
+def _load(txn: Transaction, drafts: Mapping[int, RoomDraft]) -> dict[int, Crowd]:
+    listeners: dict[int, dict[str, Listener]] = {}
+    for room_nid, ruleset, displayname in stored_rules.exceptional_members(txn, drafts):
+        listeners.setdefault(room_nid, {})[ruleset.user_id] = Listener(ruleset, displayname)
+    return {
+        room_nid: Crowd(
+            draft.row.state_version,
+            memberships.counts(txn, room_nid).get("join", 0) if room_nid in listeners else 0,
+            listeners.get(room_nid, NOBODY),
+        )
+        for room_nid, draft in drafts.items()
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What an event does: its class, and to whom it does something else."""
+
+    event_class: EventClass
+    told: dict[str, EventClass] = field(default_factory=dict)
+
+
+def judge(txn: Transaction, crowds: Crowds, drafts: Sequence[RoomDraft]) -> dict[str, Judgement]:
+    """Judge all events that the drafts added, by event ID.
+
+    To be called before the drafts are written: what is stored is the state before them.
+    """
+    found = crowds.find(txn, drafts)
+    judged: dict[str, Judgement] = {}
+    for draft in drafts:
+        judged |= _Room(txn, draft, found.get(draft.row.room_nid)).judge()
+    return judged
+
+
+def add_marks(txn: Transaction, rows: Sequence[EventRow], judged: Mapping[str, Judgement]) -> None:
+    """Store what the events do to single users. `rows` have their positions."""
+    marks = [
+        Mark(user_id, row.room_nid, row.pos, row.thread_root, told > 0, told > 1)
+        for row in rows
+        for user_id, told in judged[row.event_id].told.items()
+        if row.pos is not None
+    ]
+    if marks:
+        unread.add_marks(txn, marks)
+
+
+class _Room:
+    """Judges the events that one draft added."""
+
+    def __init__(self, txn: Transaction, draft: RoomDraft, crowd: Crowd | None) -> None:
+        self._txn = txn
+        self._draft = draft
+        self._suffix = ":" + draft.server_name
+        changed = self._changed_members()
+        others = stored_rules.get_many(txn, [user for user, now in changed.items() if now])
+        self._changed = changed
+        self._invited = others
+        """Rules of those whom the draft invites, and others whom it makes members."""
+        self._listeners: dict[str, Listener] = dict(crowd.listeners if crowd else NOBODY)
+        self._member_count = crowd.member_count if crowd else 0
+        if changed:
+            self._follow(changed, others)
+
+    def _changed_members(self) -> dict[str, str | None]:
+        """Local users whose membership the draft changed, with the new one; None: they left."""
+        found: dict[str, str | None] = {}
+        for event_type, user_id in self._draft.changed:
+            if event_type == _MEMBER and user_id.endswith(self._suffix):
+                event = self._draft.known.get((event_type, user_id))
+                now = event.membership if event is not None else None
+                found[user_id] = now if now in ("join", "invite") else None
+        return found
+
+    def _follow(self, changed: Mapping[str, str | None], rules: Mapping[str, Ruleset]) -> None:
+        for user_id, now in changed.items():
+            if now != "join":
+                self._listeners.pop(user_id, None)
+            elif user_id in rules:
+                event = self._draft.known[(_MEMBER, user_id)]
+                name = event.content.get("displayname") if event is not None else None
+                self._listeners[user_id] = Listener(
+                    rules[user_id], name if isinstance(name, str) else None
+                )
+        if self._listeners:
+            self._member_count = self._count_members()
+
+    def _count_members(self) -> int:
+        count = 0
+        if not self._draft.is_new:
+            room_nid = self._draft.row.room_nid
+            count = memberships.counts(self._txn, room_nid).get("join", 0)
+        for key, before in self._draft.changed.items():
+            if key[0] == _MEMBER:
+                after = self._draft.known.get(key)
+                count += _is_join(after) - _is_join(before)
+        return count
+
+    def judge(self) -> dict[str, Judgement]:
+        asked = {new.event.event_id: self._question(new.event) for new in self._draft.added}
+        mentioned = {
+            event_id: self._local(push_rules.highlighted_users(question))
+            for event_id, question in asked.items()
+        }
+        joined = self._joined({user for users in mentioned.values() for user in users})
+        judged = {}
+        for new in self._draft.added:
+            question = asked[new.event.event_id]
+            judgement = Judgement(push_rules.event_class(question))
+            if judgement.event_class < EventClass.HIGHLIGHT:
+                for user_id in mentioned[new.event.event_id]:
+                    if user_id in joined:
+                        judgement.told[user_id] = EventClass.HIGHLIGHT
+            self._invite(question, judgement)
+            self._listen(new.event, question, judgement)
+            judged[new.event.event_id] = judgement
+        return judged
+
+    def _question(self, event: Event) -> PushEvent:
+        """What push rules are asked about an event that is being added to the room."""
+        mentions = event.content.get("m.mentions")
+        rings_room = isinstance(mentions, dict) and mentions.get("room") is True
+        power = self._power() if rings_room or self._listeners else None
+        fields = event.pdu if "room_id" in event.pdu else {**event.pdu, "room_id": event.room_id}
+        return PushEvent(
+            fields,
+            member_count=self._member_count,
+            sender_power_level=power.user_level(event.sender) if power else 0,
+            notification_level=power.notification if power else _default_level,
+        )
+
+    def _power(self) -> PowerLevels | None:
+        state = self._draft.state([CREATE, _POWER])
+        if CREATE not in state:
+            return None
+        return PowerLevels.of(state.get(_POWER), state[CREATE])
+
+    def _local(self, user_ids: Sequence[str]) -> list[str]:
+        return [user_id for user_id in user_ids if user_id.endswith(self._suffix)]
+
+    def _joined(self, user_ids: set[str]) -> set[str]:
+        unchanged = user_ids - self._changed.keys()
+        found = {user_id for user_id in user_ids if self._changed.get(user_id) == "join"}
+        if unchanged and not self._draft.is_new:
+            rows = memberships.get_many(self._txn, self._draft.row.room_nid, unchanged)
+            found |= {user_id for user_id, row in rows.items() if row.membership == "join"}
+        return found
+
+    def _invite(self, question: PushEvent, judgement: Judgement) -> None:
+        user_id = question.fields.get("state_key")
+        if question.fields.get("type") != _MEMBER or not isinstance(user_id, str):
+            return
+        if not user_id.endswith(self._suffix) or self._changed.get(user_id) != "invite":
+            return
+        ruleset = self._invited.get(user_id, Ruleset(user_id))
+        told = class_of(ruleset.evaluate(question))
+        if told:
+            judgement.told[user_id] = told
+
+    def _listen(self, event: Event, question: PushEvent, judgement: Judgement) -> None:
+        for user_id, listener in self._listeners.items():
+            ruleset = listener.ruleset
+            if user_id == event.sender or not must_judge(ruleset, event.room_id, event.type):
+                continue
+            told = class_of(ruleset.evaluate(question, listener.displayname))
+            if told != heard(volume(ruleset, event.room_id), judgement.event_class):
+                judgement.told[user_id] = told
+            else:
+                judgement.told.pop(user_id, None)
+
+
+def _is_join(event: Event | None) -> bool:
+    return event is not None and event.membership == "join"
 
 
 def _default_level(key: str) -> int:
     return NOTIFICATION_DEFAULT
-
-
-def _power(draft: RoomDraft) -> PowerLevels | None:
-    state = draft.state([CREATE, _POWER])
-    if CREATE not in state:
-        return None
-    return PowerLevels.of(state.get(_POWER), state[CREATE])
-
-
-def notify_class(event: Event, draft: RoomDraft) -> int:
-    """0 silent, 1 notifies, 2 highlights, by the default push rules."""
-    return int(push_rules.event_class(push_event(event, draft)))
-
-
-def write_marks(
-    txn: Transaction,
-    room_nid: int,
-    draft: RoomDraft,
-    entries: Sequence[tuple[Event, EventRow]],
-) -> None:
-    """Mark the joined local users whom the events mention."""
-    marks = []
-    for event, row in entries:
-        if row.pos is None or row.notify > 1:
-            continue
-        mentioned = [
-            user_id
-            for user_id in push_rules.highlighted_users(push_event(event, draft))
-            if user_id.endswith(":" + draft.server_name)
-        ]
-        found = memberships.get_many(txn, room_nid, mentioned)
-        for user_id, member in found.items():
-            if member.membership == "join":
-                quiet = row.notify == 0
-                marks.append(unread.Mark(user_id, room_nid, row.pos, row.thread_root, quiet, 1))
-    if marks:
-        unread.add_marks(txn, marks)

@@ -68,12 +68,14 @@ def write_drafts(
     txn: Transaction,
     states: StateStore,
     event_numbers: NumberBlocks,
+    crowds: unread.Crowds,
     drafts: Sequence[RoomDraft],
 ) -> list[WrittenRoom]:
     """Insert everything that the drafts added. Must be the transaction's last step."""
     total = sum(len(draft.added) for draft in drafts)
     if not total:
         return []
+    judged = unread.judge(txn, crowds, drafts)
     numbers = event_numbers.take(txn, total)
     rooted: list[tuple[RoomDraft, list[_Rooted]]] = []
     for draft in drafts:
@@ -83,10 +85,12 @@ def write_drafts(
     pos = txn.next_pos(total) - total
     written = []
     for draft, entries in rooted:
-        room = _place(draft, entries, relations, pos)
+        room = _place(draft, entries, relations, judged, pos)
         pos += len(entries)
         written.append(room)
-    events.insert(txn, [entry.row for room in written for entry in room.entries])
+    rows = [entry.row for room in written for entry in room.entries]
+    events.insert(txn, rows)
+    unread.add_marks(txn, rows, judged)
     for draft, room in zip(drafts, written, strict=True):
         _project(txn, draft, room)
         draft.is_new = False
@@ -145,7 +149,11 @@ def _relations(txn: Transaction, drafts: Sequence[RoomDraft]) -> dict[str, Relat
 
 
 def _place(
-    draft: RoomDraft, rooted: Sequence[_Rooted], relations: Mapping[str, Relation], pos: int
+    draft: RoomDraft,
+    rooted: Sequence[_Rooted],
+    relations: Mapping[str, Relation],
+    judged: Mapping[str, unread.Judgement],
+    pos: int,
 ) -> WrittenRoom:
     """Give the events of one room their positions and running counts."""
     row = draft.row
@@ -154,7 +162,7 @@ def _place(
     for offset, item in enumerate(rooted, 1):
         event = item.new.event
         relation = relations.get(event.event_id)
-        notify = unread.notify_class(event, draft)
+        notify = int(judged[event.event_id].event_class)
         if relation is None or relation.thread_root is None:
             notify_total += notify > 0
             highlight_total += notify > 1
@@ -228,7 +236,6 @@ def _project(txn: Transaction, draft: RoomDraft, room: WrittenRoom) -> None:
         for redaction_id in redactions:
             redact.apply_held(txn, room.room_nid, redaction_id, draft.version, draft.state)
             draft.known.clear()
-    unread.write_marks(txn, room.room_nid, draft, [(e.event, e.row) for e in room.entries])
 
 
 def _project_members(

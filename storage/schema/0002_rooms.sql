@@ -151,13 +151,14 @@ CREATE INDEX membership_log_user ON membership_log (user_id, pos);
 CREATE INDEX membership_log_room ON membership_log (room_nid, pos);
 CREATE INDEX membership_log_member ON membership_log (room_nid, user_id, pos);
 
--- what one user was told beyond (or short of) the class of an event: mentions, own push rules
+-- what an event does to one user where its class does not say it: mentions, own push rules
 CREATE TABLE notify_marks (
     user_id TEXT NOT NULL,
     room_nid BIGINT NOT NULL,
     pos BIGINT NOT NULL,
     thread_root TEXT,
-    notify_delta SMALLINT NOT NULL,
-    highlight_delta SMALLINT NOT NULL,
+    -- 1 if it notifies the user, and if it highlights
+    notify SMALLINT NOT NULL,
+    highlight SMALLINT NOT NULL,
     PRIMARY KEY (user_id, room_nid, pos)
 );
