@@ -148,7 +148,7 @@ def judge(txn: Transaction, crowds: Crowds, drafts: Sequence[RoomDraft]) -> dict
 def add_marks(txn: Transaction, rows: Sequence[EventRow], judged: Mapping[str, Judgement]) -> None:
     """Store what the events do to single users. `rows` have their positions."""
     marks = [
-        Mark(user_id, row.room_nid, row.pos, row.thread_root, told > 0, told > 1)
+        Mark(user_id, row.room_nid, row.pos, row.thread_root, int(told > 0), int(told > 1))
         for row in rows
         for user_id, told in judged[row.event_id].told.items()
         if row.pos is not None
