@@ -35,6 +35,10 @@ from homeserver.rooms.timeline import Timeline
 from homeserver.rooms.timestamp import EventsByTime
 from homeserver.rooms.unread import EXCEPTIONAL, PUSH_RULES, Crowds
 from homeserver.rooms.upgrade import RoomUpgrades
+from homeserver.sync.engine import SyncEngine
+from homeserver.sync.filters import Filters
+from homeserver.sync.long_poll import Sync
+from homeserver.sync.notifier import Notifier
 from homeserver.telemetry.metrics import Metrics
 from homeserver.users.accounts import Accounts
 from homeserver.users.device_activity import DeviceActivity
@@ -78,6 +82,10 @@ class Services:
         """Register a service under the protocol that it follows."""
         self._by_type[kind] = service
         return service
+
+    def following(self, kind: Any) -> Any:
+        """The service that was registered under a protocol."""
+        return self._by_type[kind]
 
     def __getitem__(self, kind: type[T]) -> T:
         found: T = self._by_type[kind]
@@ -156,6 +164,7 @@ async def build(config: Config, reactor: Any, log: Any) -> Homeserver:
     _build_users(parts)
     _build_rooms(parts)
     _build_reading(parts)
+    _build_sync(parts)
     limiter = parts.services[MemoryRateLimiter]
     router = Router(
         ENDPOINTS,
@@ -322,3 +331,13 @@ def _build_reading(parts: _Parts) -> None:
     add(RelatedEvents(db, states, reactor))
     add(MutualRooms(db, reactor))
     parts.services[UserHooks].erase.append(erasures.record)
+
+
+def _build_sync(parts: _Parts) -> None:
+    add, services = parts.services.add, parts.services
+    notifier = add(Notifier(parts.db, parts.feed, parts.bus, parts.reactor))
+    engine = add(SyncEngine(services[StateStore]))
+    ephemeral: EphemeralStore = services.following(EphemeralStore)
+    add(Filters(parts.db))
+    add(Sync(parts.db, engine, notifier, ephemeral, None, parts.reactor))
+    parts.stops.append(notifier.stop)

@@ -199,3 +199,16 @@ def last_stay(txn: Transaction, room_nid: int, user_id: str) -> tuple[int | None
             return pos, until
         until = pos
     return None, None
+
+
+def first_others(
+    txn: Transaction, room_nid: int, user_id: str, wanted: Collection[str], limit: int
+) -> list[str]:
+    """Other users with one of these memberships, the longest unchanged first."""
+    where, args = txn.any_of("membership", wanted)
+    rows = txn.all(
+        f"SELECT user_id FROM memberships WHERE room_nid = ? AND {where} AND user_id <> ?"
+        " ORDER BY pos LIMIT ?",
+        [room_nid, *args, user_id, limit],
+    )
+    return [row[0] for row in rows]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from threading import Lock
 
@@ -259,3 +260,14 @@ def current_of_type(txn: Transaction, room_nid: int, event_type: str) -> dict[st
         (room_nid, event_type),
     )
     return {raw[0]: EventRow(*raw[1:]) for raw in rows}
+
+
+def current_names(txn: Transaction, room_nid: int) -> bool:
+    """Whether the room has a name or a canonical alias that is not empty."""
+    keys = [("m.room.name", ""), ("m.room.canonical_alias", "")]
+    for (event_type, _), row in current(txn, room_nid, keys).items():
+        content = json.loads(row.json)["content"]
+        value = content.get("name" if event_type == "m.room.name" else "alias")
+        if isinstance(value, str) and value:
+            return True
+    return False

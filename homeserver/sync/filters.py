@@ -1,0 +1,67 @@
+"""Filters that clients store and name (client-server API, "Filtering")."""
+
+from __future__ import annotations
+
+import json
+
+from cachetools import LRUCache
+
+from homeserver.core import canonical, errors
+from homeserver.core.filters import NO_FILTER, Filter, parse_filter
+from homeserver.core.types import JsonObject
+from storage import filters
+from storage.database import Database
+
+MAX_BYTES = 64 * 1024
+
+
+class Filters:
+    """The stored filters of this server's users. They never change, so they are cached freely."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._cache: LRUCache[tuple[str, str], Filter] = LRUCache(5000)
+
+    async def add(self, user_id: str, source: JsonObject) -> str:
+        """Store a filter; its ID. Raises MatrixError 400 for a malformed one."""
+        parse_filter(source)
+        text = canonical.encode_plain(source).decode()
+        if len(text.encode()) > MAX_BYTES:
+            raise errors.too_large("The filter is larger than 64 KiB.")
+        return str(await self._db.write(filters.add, user_id, text))
+
+    async def get(self, user_id: str, filter_id: str) -> JsonObject:
+        """A filter as it was stored.
+
+        Raises:
+            MatrixError: 404 `M_NOT_FOUND`; 400 `M_INVALID_PARAM` for what is no filter ID.
+        """
+        if not filter_id.isascii() or not filter_id.isdigit() or len(filter_id) > 18:
+            raise errors.invalid_param("This is not a filter ID.")
+        text = await self._db.read(filters.get, user_id, int(filter_id))
+        if text is None:
+            raise errors.not_found("There is no such filter.")
+        found: JsonObject = json.loads(text)
+        return found
+
+    async def parse(self, user_id: str, parameter: str | None) -> Filter:
+        """The filter that the `filter` parameter of an endpoint gives: an ID, or JSON itself.
+
+        Raises:
+            MatrixError: 400 `M_INVALID_PARAM`, `M_BAD_JSON` for anything else.
+        """
+        if not parameter:
+            return NO_FILTER
+        if parameter.lstrip().startswith("{"):
+            try:
+                return parse_filter(canonical.parse(parameter))
+            except canonical.NotJSON:
+                raise errors.invalid_param("`filter` is neither a filter ID nor JSON.")
+        known = self._cache.get((user_id, parameter))
+        if known is None:
+            try:
+                known = parse_filter(await self.get(user_id, parameter))
+            except errors.MatrixError as problem:
+                raise errors.invalid_param(f"`filter`: {problem.error}")
+            self._cache[user_id, parameter] = known
+        return known

@@ -1,0 +1,181 @@
+"""Wakes clients that wait for something new.
+
+1. Each user with a waiting client, or one that waited a moment ago, has a `Watch`: the rooms they
+   are in, and a version that rises with every hint about those rooms or about them.
+2. A client computes its answer, and waits only if the version is still what it was before: no hint
+   is lost between looking and waiting.
+3. Hints come from the feed. A room's channel is subscribed to once, however many users watch it.
+   When the bus may have lost hints, everybody on the channels concerned looks again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+
+from storage import memberships
+from storage.bus import Bus
+from storage.database import Database
+from storage.feed import Feed
+from storage.transaction import Transaction
+
+LINGER = 60.0
+"""Seconds that a watch is kept after the last client of its user stopped waiting."""
+
+
+class Watch:
+    """What is watched for one user."""
+
+    __slots__ = ("_unsubscribe", "is_stale", "last_used", "rooms", "user_id", "version", "waiters")
+
+    def __init__(self, user_id: str) -> None:
+        self.user_id = user_id
+        self.version = 0
+        self.rooms: frozenset[int] = frozenset()
+        self.is_stale = True
+        """Whether the rooms must be read again."""
+        self.waiters: set[Deferred[None]] = set()
+        self.last_used = 0.0
+        self._unsubscribe: Callable[[], None] | None = None
+
+    def wake(self) -> None:
+        """Something may be new."""
+        self.version += 1
+        waiters, self.waiters = self.waiters, set()
+        for waiter in waiters:
+            if not waiter.called:
+                waiter.callback(None)
+
+
+class Notifier:
+    """One for each homeserver; used on the reactor thread."""
+
+    def __init__(self, db: Database, feed: Feed, bus: Bus, clock: IReactorTime) -> None:
+        self._db = db
+        self._feed = feed
+        self._clock = clock
+        self._watches: dict[str, Watch] = {}
+        self._rooms: dict[int, set[Watch]] = {}
+        self._unsubscribe: dict[int, Callable[[], None]] = {}
+        self._next_sweep = 0.0
+        bus.on_gap(self._gap)
+
+    async def watch(self, user_id: str) -> Watch:
+        """The watch of a user, with their current rooms."""
+        now = self._clock.seconds()
+        self._sweep(now)
+        watch = self._watches.get(user_id)
+        if watch is None:
+            watch = self._watches[user_id] = Watch(user_id)
+            watch._unsubscribe = self._feed.subscribe(f"user:{user_id}", self._for_user(watch))
+        watch.last_used = now
+        while watch.is_stale:
+            watch.is_stale = False
+            rooms = await self._db.read(_joined, user_id)
+            if self._watches.get(user_id) is watch:
+                self._set_rooms(watch, rooms)
+        return watch
+
+    def wait(self, watch: Watch, version: int, seconds: float) -> Deferred[None]:
+        """Fires at the next hint, or after `seconds`; at once if there was one since `version`."""
+        waiter: Deferred[None] = Deferred(watch.waiters.discard)
+        if watch.version != version:
+            waiter.callback(None)
+            return waiter
+        watch.waiters.add(waiter)
+        call = self._clock.callLater(seconds, self._time_out, watch, waiter)
+
+        def done(result: None) -> None:
+            if call.active():
+                call.cancel()
+            watch.waiters.discard(waiter)
+            watch.last_used = self._clock.seconds()
+            return result
+
+        return waiter.addBoth(done)
+
+    def wake_user(self, user_id: str) -> None:
+        """Something in this process is new for a user."""
+        watch = self._watches.get(user_id)
+        if watch is not None:
+            watch.wake()
+
+    def stop(self) -> None:
+        """Answer everybody who waits."""
+        for watch in list(self._watches.values()):
+            watch.wake()
+            self._drop(watch)
+
+    @staticmethod
+    def _time_out(watch: Watch, waiter: Deferred[None]) -> None:
+        if not waiter.called:
+            waiter.callback(None)
+
+    def _for_user(self, watch: Watch) -> Callable[[int], None]:
+        def heard(pos: int) -> None:
+            # It may be about a membership.
+            watch.is_stale = True
+            watch.wake()
+
+        return heard
+
+    def _set_rooms(self, watch: Watch, rooms: Collection[int]) -> None:
+        new = frozenset(rooms)
+        for room_nid in watch.rooms - new:
+            self._leave(watch, room_nid)
+        for room_nid in new - watch.rooms:
+            watchers = self._rooms.get(room_nid)
+            if watchers is None:
+                watchers = self._rooms[room_nid] = set()
+                self._unsubscribe[room_nid] = self._feed.subscribe(
+                    f"room:{room_nid}", self._for_room(watchers)
+                )
+            watchers.add(watch)
+        watch.rooms = new
+
+    @staticmethod
+    def _for_room(watchers: set[Watch]) -> Callable[[int], None]:
+        def heard(pos: int) -> None:
+            for watch in tuple(watchers):
+                watch.wake()
+
+        return heard
+
+    def _leave(self, watch: Watch, room_nid: int) -> None:
+        watchers = self._rooms.get(room_nid)
+        if watchers is None:
+            return
+        watchers.discard(watch)
+        if not watchers:
+            del self._rooms[room_nid]
+            self._unsubscribe.pop(room_nid)()
+
+    def _drop(self, watch: Watch) -> None:
+        self._watches.pop(watch.user_id, None)
+        self._set_rooms(watch, ())
+        if watch._unsubscribe is not None:
+            watch._unsubscribe()
+
+    def _sweep(self, now: float) -> None:
+        if now < self._next_sweep:
+            return
+        self._next_sweep = now + LINGER / 4
+        for watch in list(self._watches.values()):
+            if not watch.waiters and watch.last_used < now - LINGER:
+                self._drop(watch)
+
+    def _gap(self, channels: Collection[str]) -> None:
+        for channel in channels:
+            kind, _, name = channel.partition(":")
+            if kind == "room" and name.isdigit():
+                for watch in tuple(self._rooms.get(int(name), ())):
+                    watch.wake()
+            elif kind == "user" and name in self._watches:
+                self._watches[name].is_stale = True
+                self._watches[name].wake()
+
+
+def _joined(txn: Transaction, user_id: str) -> list[int]:
+    return [row.room_nid for row in memberships.of_user(txn, user_id, ["join"])]

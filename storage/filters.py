@@ -1,0 +1,35 @@
+"""Filters that clients stored."""
+
+from __future__ import annotations
+
+from storage.transaction import Transaction
+
+MAX_FILTERS = 1000
+"""Filters of one user; of more, the oldest are forgotten."""
+
+
+def add(txn: Transaction, user_id: str, json: str) -> int:
+    """Store a filter; its number, or that of an equal one."""
+    known: int | None = txn.value(
+        "SELECT filter_id FROM filters WHERE user_id = ? AND json = ?", (user_id, json)
+    )
+    if known is not None:
+        return known
+    last: int = txn.value("SELECT MAX(filter_id) FROM filters WHERE user_id = ?", (user_id,)) or 0
+    number: int = txn.value(
+        "INSERT INTO filters (user_id, filter_id, json) VALUES (?, ?, ?)"
+        " ON CONFLICT (user_id, filter_id) DO UPDATE SET json = excluded.json RETURNING filter_id",
+        (user_id, last + 1, json),
+    )
+    txn.execute(
+        "DELETE FROM filters WHERE user_id = ? AND filter_id <= ?", (user_id, number - MAX_FILTERS)
+    )
+    return number
+
+
+def get(txn: Transaction, user_id: str, filter_id: int) -> str | None:
+    """The JSON of a filter."""
+    found: str | None = txn.value(
+        "SELECT json FROM filters WHERE user_id = ? AND filter_id = ?", (user_id, filter_id)
+    )
+    return found
