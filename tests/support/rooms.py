@@ -25,6 +25,7 @@ from homeserver.rooms.unread import Crowds
 from homeserver.rooms.view import RoomView
 from homeserver.web.request import Requester
 from storage import events, rooms
+from storage.database import Database
 from storage.events import COLUMNS, EventRow, TransactionKey
 from storage.rooms import RoomRow
 from storage.state import StateStore
@@ -42,7 +43,7 @@ class RoomServices:
     """The services that change rooms, as one process has them. `groups` are sizes of commits."""
 
     def __init__(self, db: Any) -> None:
-        self.db = db
+        self.db: Database = db
         self.states = StateStore()
         self.groups: list[int] = []
         self.appender = Appender(

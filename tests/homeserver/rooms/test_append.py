@@ -62,6 +62,7 @@ class FlakyDatabase:
         if failure is None:
             return await self._db.write(fn, *args, **kwargs)
         if failure == "away":
+            await self._db.position(fresh=True)
             raise DatabaseUnavailable("away")
         if failure == "lost after":
             await self._db.write(fn, *args, **kwargs)
