@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from storage import memberships, receipts, unread
+from homeserver.core.push_volume import volume
+from storage import acquaintances, push_rules, receipts, unread
 from storage.rooms import RoomRow
 from storage.transaction import Transaction
 from storage.unread import Counts
@@ -14,12 +15,21 @@ def counts(txn: Transaction, user_id: str, rooms: Collection[RoomRow]) -> dict[i
     """The user's unread counts of each of the rooms (all of which the user is in)."""
     if not rooms:
         return {}
-    read = receipts.read_positions(txn, user_id, [room.room_nid for room in rooms])
+    room_nids = [room.room_nid for room in rooms]
+    joined = acquaintances.joined_at(txn, user_id, room_nids)
+    read = receipts.read_positions(txn, user_id, room_nids)
+    ruleset = push_rules.get(txn, user_id)
     found = {}
     for room in rooms:
-        since, _ = memberships.last_stay(txn, room.room_nid, user_id)
         positions: dict[str | None, int] = {
             thread_id or None: pos for thread_id, pos in read.get(room.room_nid, {}).items()
         }
-        found[room.room_nid] = unread.counts(txn, room, user_id, since or 0, positions)
+        found[room.room_nid] = unread.counts(
+            txn,
+            room,
+            user_id,
+            joined.get(room.room_nid, 0),
+            positions,
+            volume(ruleset, room.room_id),
+        )
     return found

@@ -1,0 +1,311 @@
+"""Presence of this server's users: kept in the ephemeral store, told to those who share a room.
+
+- Nothing is written to the database. A user's syncs are noted in the store every few seconds.
+- Each process hears of all changes over the bus and remembers the last ones, so that a sync that
+  has nothing to tell asks neither the store nor the database.
+- Waiting syncs are woken once a second at most, in rooms of moderate size; in larger ones the
+  change goes with the next answer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import structlog
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+
+from homeserver.core import presence as rules
+from homeserver.core.errors import forbidden, invalid_param
+from homeserver.core.ids import UserID
+from homeserver.core.presence import OFFLINE, Presence, State
+from homeserver.core.types import JsonObject
+from homeserver.users.account_data import check_own
+from homeserver.web.request import Requester
+from storage import acquaintances
+from storage.bus import Bus
+from storage.database import Database
+from storage.ephemeral import EphemeralStore
+from storage.feed import Feed
+
+MAX_STATUS = 1024
+"""Characters of a status message."""
+MAX_SYNC = 300_000
+"""Milliseconds after which a sync that was not seen to end is thought to have ended."""
+NOTE_EVERY = 15_000
+"""Milliseconds after which the store is told again that a user is still in touch."""
+MAX_REMEMBERED = 5_000
+"""Latest changes that are remembered."""
+MAX_SHOWN = 2_000
+"""People whose presence one answer may show."""
+MAX_WOKEN = 200
+"""Members of a room that is woken for a change of presence."""
+MAX_WAKERS = 100
+"""Changed users for whom rooms are woken at a time."""
+
+CHANNEL = "presence"
+TICK = 5.0
+WAKE = 1.0
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Local:
+    """A user who has been in touch with this process."""
+
+    running: int = 0
+    """Syncs that wait now."""
+    contact: int = 0
+    """When a sync last began or ended."""
+    noted: int = 0
+    """When the store was last told of that."""
+    online: dict[str, int] = field(default_factory=dict)
+    """When each device last synced without being idle."""
+
+
+class PresenceTracker:
+    """The presence of users.
+
+    Parameters: `enabled`, whether there is presence at all: if not, everybody is offline and
+    nothing is kept.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        store: EphemeralStore,
+        feed: Feed,
+        bus: Bus,
+        clock: IReactorTime,
+        *,
+        enabled: bool = True,
+    ) -> None:
+        self.enabled = enabled
+        self._db = db
+        self._store = store
+        self._feed = feed
+        self._bus = bus
+        self._clock = clock
+        self._local: dict[str, _Local] = {}
+        self._changes: dict[str, int] = {}
+        self._forgotten_upto: int | None = None
+        self._dirty: dict[str, None] = {}
+        self._unsubscribe: Callable[[], None] | None = None
+        self._loops = [LoopingCall(self._safely, self._tick), LoopingCall(self._safely, self._wake)]
+        for loop in self._loops:
+            loop.clock = clock
+
+    def _now(self) -> int:
+        return int(self._clock.seconds() * 1000)
+
+    async def start(self) -> None:
+        """Begin to follow changes and the passing of time."""
+        if self.enabled:
+            self._unsubscribe = self._bus.subscribe(CHANNEL, self._heard)
+            self._forgotten_upto = await self._store.position()
+            self._loops[0].start(TICK, now=False)
+            self._loops[1].start(WAKE, now=False)
+
+    def stop(self) -> None:
+        """Follow them no more."""
+        for loop in self._loops:
+            if loop.running:
+                loop.stop()
+        if self._unsubscribe is not None:
+            self._unsubscribe()
+
+    # What users do
+
+    async def set_presence(
+        self, requester: Requester, user_id: UserID, state: State, status_msg: str | None
+    ) -> None:
+        """Set the requester's presence.
+
+        Raises MatrixError: 403 M_FORBIDDEN for another user's, 400 M_INVALID_PARAM.
+        """
+        check_own(requester, user_id)
+        if status_msg is not None and len(status_msg) > MAX_STATUS:
+            raise invalid_param(f"A status message has at most {MAX_STATUS} characters.")
+        if self.enabled:
+            now = self._now()
+            local = self._touch(user_id)
+            local.noted = 0
+            old = await self._stored(user_id)
+            await self._put(user_id, old, rules.set_by_user(old, state, status_msg, now))
+
+    async def user_syncing(
+        self, user_id: str, set_presence: State = "online", device_id: str | None = None
+    ) -> Callable[[], None]:
+        """A client of the user begins a sync; its end is told by calling what is returned."""
+        if not self.enabled or set_presence == "offline":
+            return _nothing
+        now = self._now()
+        local = self._touch(user_id)
+        local.running += 1
+        local.contact = now
+        device = device_id or ""
+        before = local.online.pop(device, 0) > now - rules.OFFLINE_AFTER
+        elsewhere = any(at > now - rules.OFFLINE_AFTER for at in local.online.values())
+        if set_presence == "online":
+            local.online[device] = now
+        if now - local.noted >= NOTE_EVERY or before != (set_presence == "online"):
+            local.noted = now
+            old = await self._stored(user_id)
+            new = rules.syncing(old, set_presence, now, is_elsewhere_online=elsewhere)
+            await self._put(user_id, old, new)
+        return lambda: self._sync_ended(local)
+
+    def _sync_ended(self, local: _Local) -> None:
+        local.running = max(local.running - 1, 0)
+        local.contact = self._now()
+
+    def active(self, user_id: str) -> None:
+        """The user did something. Never fails and does not wait."""
+        if self.enabled:
+            Deferred.fromCoroutine(self._acted(user_id)).addErrback(
+                lambda failure: _log.warning("Presence is not kept", reason=str(failure.value))
+            )
+
+    async def _acted(self, user_id: str) -> None:
+        old = await self._stored(user_id)
+        new = rules.acted(old, self._now())
+        if new.active - old.active > NOTE_EVERY or rules.worth_telling(old, new):
+            self._touch(user_id)
+            await self._put(user_id, old, new)
+
+    def _touch(self, user_id: str) -> _Local:
+        local = self._local.get(user_id)
+        if local is None:
+            local = self._local[user_id] = _Local()
+        return local
+
+    # What others see
+
+    async def get(self, requester: Requester, user_id: UserID) -> JsonObject:
+        """A user's presence, as the content of `m.presence`.
+
+        Raises MatrixError 403 M_FORBIDDEN for users who share no room with the requester.
+        """
+        if user_id != requester.user_id and not await self._db.read(
+            acquaintances.share_room, requester.user_id, user_id
+        ):
+            raise forbidden("You may see the presence of people in your rooms only.")
+        if not self.enabled:
+            return OFFLINE.content(0)
+        now = self._now()
+        return rules.passed(await self._stored(user_id), now).content(now)
+
+    def changed_since(self, since: int) -> frozenset[str] | None:
+        """Who changed after this value of the store's counter; None: that is not remembered."""
+        if not self.enabled:
+            return frozenset()
+        if self._forgotten_upto is None or since < self._forgotten_upto:
+            return None
+        return frozenset(user for user, serial in self._changes.items() if serial > since)
+
+    async def sharing(self, user_id: str, among: Collection[str] | None = None) -> set[str]:
+        """Those of the users (or all) who share a room with the user."""
+        if not self.enabled or (among is not None and not among):
+            return set()
+        return await self._db.read(acquaintances.sharing, user_id, among, MAX_SHOWN)
+
+    async def events(
+        self, user_ids: Collection[str], since: int | None = None
+    ) -> dict[str, JsonObject]:
+        """`m.presence` events of these users, by user ID.
+
+        Of those who changed after `since`; if that is None, of all but the offline ones.
+        """
+        if not self.enabled or not user_ids:
+            return {}
+        now = self._now()
+        found = {}
+        for user_id, entry in (await self._store.presence(user_ids)).items():
+            presence = rules.passed(_parse(entry.value), now)
+            if entry.serial > since if since is not None else presence.state != "offline":
+                found[user_id] = {
+                    "type": "m.presence",
+                    "sender": user_id,
+                    "content": presence.content(now),
+                }
+        return found
+
+    # Keeping it
+
+    async def _stored(self, user_id: str) -> Presence:
+        entry = (await self._store.presence([user_id])).get(user_id)
+        return OFFLINE if entry is None else _parse(entry.value)
+
+    async def _put(self, user_id: str, old: Presence, new: Presence) -> None:
+        if new == old:
+            return
+        tell = rules.worth_telling(old, new)
+        text = json.dumps(new.dump(), ensure_ascii=False)
+        serial = await self._store.put_presence(user_id, text, announce=tell)
+        if tell:
+            self._remember(user_id, serial)
+            self._dirty[user_id] = None
+            payload = json.dumps([user_id, serial], ensure_ascii=False).encode()
+            self._bus.publish(CHANNEL, payload)
+
+    def _heard(self, payload: bytes) -> None:
+        user_id, serial = json.loads(payload)
+        self._remember(user_id, serial)
+
+    def _remember(self, user_id: str, serial: int) -> None:
+        self._changes.pop(user_id, None)
+        self._changes[user_id] = serial
+        if len(self._changes) > MAX_REMEMBERED:
+            first = next(iter(self._changes))
+            self._forgotten_upto = max(self._forgotten_upto or 0, self._changes.pop(first))
+
+    async def _tick(self) -> None:
+        """Let time pass for the users of this process."""
+        now = self._now()
+        for user_id, local in list(self._local.items()):
+            if local.running and now - local.contact < MAX_SYNC:
+                if now - local.noted >= NOTE_EVERY:
+                    local.noted = now
+                    await self._pass(user_id, now, now)
+                continue
+            presence = await self._pass(user_id, now, local.contact)
+            if presence.state == "offline" and not local.running:
+                self._local.pop(user_id, None)
+
+    async def _pass(self, user_id: str, now: int, contact: int) -> Presence:
+        old = await self._stored(user_id)
+        touched = old if old.contact >= contact else replace(old, contact=contact)
+        new = rules.passed(touched, now)
+        await self._put(user_id, old, new)
+        return new
+
+    async def _wake(self) -> None:
+        """Wake those who wait in rooms of users who changed."""
+        users = list(self._dirty)[:MAX_WAKERS]
+        for user_id in users:
+            del self._dirty[user_id]
+        if users:
+            rooms = await self._db.read(acquaintances.small_rooms_of, users, MAX_WOKEN)
+            self._feed.publish(*(f"room:{nid}" for nid in rooms))
+
+    def _safely(self, work: Callable[[], Any]) -> Deferred[None]:
+        def failed(failure: Any) -> None:
+            _log.warning("Presence is not kept", reason=str(failure.value))
+
+        return Deferred.fromCoroutine(work()).addErrback(failed)
+
+
+def _parse(text: str) -> Presence:
+    try:
+        return Presence.load(json.loads(text))
+    except ValueError:
+        return OFFLINE
+
+
+def _nothing() -> None:
+    return
