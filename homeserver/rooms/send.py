@@ -8,10 +8,16 @@ from typing import Protocol
 from homeserver.core import errors
 from homeserver.core.errors import MatrixError
 from homeserver.core.event import Event
-from homeserver.core.ids import EventID, InvalidIdentifier, RoomAlias, RoomID, UserID
+from homeserver.core.ids import (
+    EventID,
+    InvalidIdentifier,
+    RoomAlias,
+    RoomID,
+    UserID,
+    domain_of,
+)
 from homeserver.core.power_levels import (
     PowerLevels,
-    can_redact,
     check_sent_power_levels,
     room_creators,
 )
@@ -154,9 +160,11 @@ class Sending:
     ) -> str:
         """Redact an event; the redaction's event ID.
 
+        Users redact their own events, those with the redact level others' too, and administrators
+        of this server those of its users.
+
         Raises:
-            MatrixError: 403 `M_FORBIDDEN` without the redact level, unless the event was sent by a
-                user of the requester's server.
+            MatrixError: 403 `M_FORBIDDEN`; 400 `M_INVALID_PARAM` for an event of another room.
         """
         target = await self._db.read(_redaction_target, room_id, event_id)
         if target is not None and target.is_create:
@@ -173,7 +181,7 @@ class Sending:
             room_id,
             [template],
             transaction=transaction,
-            guard=lambda state: _check_redaction(state, target, requester.user_id),
+            guard=lambda state: _check_redaction(state, target, requester),
         )
         return (await self._appender.append(request)).event_ids[0]
 
@@ -222,21 +230,25 @@ def _check_power_levels(state: StateView, content: JsonObject) -> None:
     check_sent_power_levels(content, room_creators(create) if create and privileged else ())
 
 
-def _check_redaction(state: StateView, target: Event | None, sender: str) -> None:
+def _check_redaction(state: StateView, target: Event | None, requester: Requester) -> None:
     """What is not known yet can be redacted: whether it may be is judged when it arrives."""
     create = state.get("m.room.create")
-    if target is None or create is None:
+    if target is None or create is None or target.sender == requester.user_id:
+        return
+    if requester.is_admin and domain_of(target.sender) == requester.user_id.domain:
         return
     power = PowerLevels.of(state.get("m.room.power_levels"), create)
-    if not can_redact(target.sender, sender, power):
+    if power.user_level(requester.user_id) < power.redact:
         raise errors.forbidden("You may not redact this event.")
 
 
 def _redaction_target(txn: Transaction, room_id: str, event_id: str) -> Event | None:
     room = rooms.get(txn, room_id)
     row = events.get(txn, event_id)
-    if room is None or row is None or row.room_nid != room.room_nid:
+    if room is None or row is None:
         return None
+    if row.room_nid != room.room_nid:
+        raise errors.invalid_param("This event is in another room.")
     return Event.from_json(row.json, ROOM_VERSIONS[room.version], row.event_id)
 
 
