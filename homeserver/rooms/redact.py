@@ -41,7 +41,7 @@ def apply_held(
 ) -> None:
     """Apply a redaction that was waiting for its event."""
     row = events.get(txn, redaction_id)
-    if row is not None and row.status == events.ACCEPTED:
+    if row is not None and row.room_nid == room_nid and row.status == events.ACCEPTED:
         apply(txn, room_nid, Event.from_json(row.json, version, row.event_id), state)
 
 

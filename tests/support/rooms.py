@@ -77,11 +77,9 @@ class RoomServices:
             await self.members.join(Requester(user_id), room_id)
         return room_id
 
-    async def say(
-        self, room_id: str, sender: str = ALICE, body: str = "hello", **content: Any
-    ) -> str:
+    async def say(self, room_id: str, sender: str = ALICE, body: str = "hello") -> str:
         """Send a text message; its ID."""
-        return await self.send(room_id, sender, {"msgtype": "m.text", "body": body, **content})
+        return await self.send(room_id, sender, {"msgtype": "m.text", "body": body})
 
     async def send(
         self,
