@@ -31,6 +31,7 @@ from config.model import Listener
 from homeserver.app import Homeserver, build
 from homeserver.door import Door, Health
 from homeserver.listening import open_socket
+from homeserver.reachable import wait_for_redis
 from homeserver.startup import CannotStart, database_url
 from homeserver.supervisor import PARENT_FD
 from homeserver.telemetry.logs import Logger, LogOutput, install, open_output
@@ -301,6 +302,7 @@ class _ParentWatch:
 
 async def open_homeserver(config: Config, reactor: Any, log: Logger) -> Homeserver:
     """Build a homeserver. Raises CannotStart, for every reason that is not an error of ours."""
+    await wait_for_redis(config, reactor, log)
     try:
         return await build(config, reactor, log)
     except DatabaseTooNew as error:

@@ -35,7 +35,7 @@ class Database:
         5, "Connections of one process to PostgreSQL; readers on SQLite.", minimum=2, maximum=1000
     )
     start_timeout: Duration = option(
-        Duration(30_000), "How long the start keeps trying to reach the database."
+        Duration(30_000), "How long the start keeps trying to reach the database, and Redis."
     )
 
     @property

@@ -132,6 +132,15 @@ class RunTests(CommandCase):
         self.assertIn("tried for 1s", said)
         self.assertNotIn("topsecret", said)
 
+    def test_unreachable_redis(self) -> None:
+        port = free_port()
+        url = f"redis://:topsecret@127.0.0.1:{port}/0"
+        self.write(redis={"url": url}, database={"start_timeout": "1s"})
+        said = self.fails("run")
+        self.assertIn("Waiting for Redis", said)
+        self.assertIn(f"Cannot reach Redis at 127.0.0.1 port {port}, having tried for 1s", said)
+        self.assertNotIn("topsecret", said)
+
     def test_database_newer_than_the_code(self) -> None:
         self.write()
         self.hearth("user", "list")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import secrets
 import signal
 import socket
 import ssl
@@ -15,8 +17,21 @@ from typing import Any
 import trustme
 from twisted.trial.unittest import TestCase
 
+from tests.support.databases import administer, postgres_url, redis_url
 from tests.support.process import ServerProcess
 from tests.support.services import free_port
+
+
+def free_pair() -> int:
+    """A free port whose successor is free too."""
+    while True:
+        port = free_port()
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port + 1))
+            except (OSError, OverflowError):
+                continue
+            return port
 
 
 class ServerTests(TestCase):
@@ -164,3 +179,62 @@ class ServerTests(TestCase):
         new = [json.loads(line)["event"] for line in log.read_text().splitlines()]
         self.assertEqual(new[-1], "stopped")
         self.assertEqual(server.log(), "")
+
+
+class ProcessesTests(TestCase):
+    """Several processes on one PostgreSQL and one Redis."""
+
+    def setUp(self) -> None:
+        name = f"processes_{secrets.token_hex(6)}"
+        administer(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C'")
+        self.addCleanup(administer, f"DROP DATABASE {name} WITH (FORCE)")
+        url = postgres_url().rpartition("/")[0] + f"/{name}"
+        options = {"database": {"url": url}, "redis": {"url": redis_url()}}
+        self.server = ServerProcess(Path(self.mktemp()), options)
+        self.server.own_port = free_pair()
+        self.addCleanup(self.server.kill)
+
+    def health(self, process: int) -> int | None:
+        """The status of /health of one process; None if nobody answers."""
+        try:
+            return self.server.get(f"http://127.0.0.1:{self.server.own_port + process}/health")[0]
+        except OSError:
+            return None
+
+    def until(self, condition: Callable[[], bool], what: str) -> None:
+        deadline = time.monotonic() + 60
+        while not condition():
+            if time.monotonic() > deadline:
+                self.fail(f"{what} did not happen:\n{self.server.log()}")
+            time.sleep(0.02)
+
+    def test_two_processes_share_the_port_and_have_metrics_of_their_own(self) -> None:
+        self.server.start("--processes", "2")
+        self.until(lambda: self.health(1) == 200, "the start of the second process")
+        for _ in range(40):
+            self.assertEqual(self.server.get("/_matrix/client/versions")[0], 200)
+        counted = 'hearth_requests_total{endpoint="/_matrix/client/versions"'
+        answered = []
+        for process in range(2):
+            url = f"http://127.0.0.1:{self.server.own_port + process}/metrics"
+            lines = self.server.get(url)[1].splitlines()
+            answered += [float(line.rpartition(" ")[2]) for line in lines if counted in line]
+        self.assertEqual(sum(answered), 40)
+        self.assertEqual(self.server.stop(), 0)
+        self.assertEqual((self.health(0), self.health(1)), (None, None))
+
+    def test_a_killed_process_is_replaced(self) -> None:
+        self.server.start("--processes", "2")
+        self.until(lambda: self.health(1) == 200, "the start of the second process")
+        children = Path(f"/proc/{self.server.pid}/task/{self.server.pid}/children")
+        before = children.read_text().split()
+        os.kill(int(before[0]), signal.SIGKILL)
+        self.until(
+            lambda: (
+                len(children.read_text().split()) == 2
+                and before[0] not in children.read_text().split()
+            ),
+            "the replacement",
+        )
+        self.until(lambda: self.health(0) == self.health(1) == 200, "its readiness")
+        self.assertEqual(self.server.stop(), 0)
