@@ -17,6 +17,8 @@ from homeserver.api.client.login import LoginSettings
 from homeserver.api.client.well_known import WellKnown
 from homeserver.api.endpoints import ENDPOINTS
 from homeserver.core.signing import SigningKey
+from homeserver.encryption.device_lists import device_changed
+from homeserver.encryption.to_device import ToDevice
 from homeserver.rooms.aliases import Aliases
 from homeserver.rooms.append import Appender
 from homeserver.rooms.build import LocalSigner
@@ -57,7 +59,7 @@ from homeserver.users.turn import Turn
 from homeserver.users.uia import InteractiveAuth
 from homeserver.web.limits import MemoryRateLimiter
 from homeserver.web.router import Router
-from storage import erasures
+from storage import erasures, to_device
 from storage.bus import Bus, MemoryBus
 from storage.database import Database, Timing, open_database
 from storage.ephemeral import EphemeralStore, MemoryEphemeral
@@ -162,6 +164,7 @@ async def build(config: Config, reactor: Any, log: Any) -> Homeserver:
     ephemeral = parts.services.add_as(EphemeralStore, _ephemeral(config, reactor))
     parts.stops.append(ephemeral.close)
     _build_users(parts)
+    _build_devices(parts)
     _build_rooms(parts)
     _build_reading(parts)
     _build_sync(parts)
@@ -275,6 +278,13 @@ def _build_users(parts: _Parts) -> None:
     activity.start()
     housekeeping.start()
     parts.stops += [passwords.close, activity.stop, housekeeping.stop]
+
+
+def _build_devices(parts: _Parts) -> None:
+    hooks = parts.services[UserHooks]
+    parts.services.add(ToDevice(parts.db, parts.reactor, parts.config.server_name))
+    hooks.device_deleted.append(to_device.delete_device)
+    hooks.device_changed.append(device_changed)
 
 
 def _build_rooms(parts: _Parts) -> None:

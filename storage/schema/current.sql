@@ -51,6 +51,11 @@ CREATE TABLE current_state (
     PRIMARY KEY (room_nid, type, state_key)
 );
 
+CREATE TABLE device_list_changes (
+    pos BIGINT NOT NULL PRIMARY KEY,
+    user_id TEXT NOT NULL
+);
+
 CREATE TABLE devices (
     user_id TEXT NOT NULL,
     device_id TEXT NOT NULL,
@@ -93,6 +98,13 @@ CREATE TABLE events (
     txn_device TEXT,
     txn_scope TEXT,
     txn_id TEXT
+);
+
+CREATE TABLE filters (
+    user_id TEXT NOT NULL,
+    filter_id BIGINT NOT NULL,
+    json TEXT NOT NULL,
+    PRIMARY KEY (user_id, filter_id)
 );
 
 CREATE TABLE invalidations (
@@ -279,6 +291,24 @@ CREATE TABLE threepids (
     PRIMARY KEY (medium, address)
 );
 
+CREATE TABLE to_device_messages (
+    user_id TEXT NOT NULL,
+    device_id TEXT NOT NULL,
+    pos BIGINT NOT NULL,
+    seq BIGINT NOT NULL,
+    message TEXT NOT NULL,
+    PRIMARY KEY (user_id, device_id, pos)
+);
+
+CREATE TABLE to_device_transactions (
+    user_id TEXT NOT NULL,
+    device_id TEXT NOT NULL,
+    event_type TEXT NOT NULL,
+    txn_id TEXT NOT NULL,
+    sent_ts BIGINT NOT NULL,
+    PRIMARY KEY (user_id, device_id, event_type, txn_id)
+);
+
 CREATE TABLE uia_sessions (
     session_id TEXT NOT NULL PRIMARY KEY,
     operation TEXT NOT NULL,
@@ -312,6 +342,8 @@ CREATE INDEX aliases_room ON aliases (room_nid);
 
 CREATE INDEX current_state_type ON current_state (type, state_key);
 
+CREATE INDEX device_list_changes_user ON device_list_changes (user_id, pos);
+
 CREATE INDEX events_depth ON events (room_nid, depth, pos);
 
 CREATE INDEX events_own ON events (room_nid, sender, pos) WHERE notify > 0;
@@ -329,6 +361,8 @@ CREATE INDEX events_time ON events (room_nid, origin_server_ts);
 CREATE UNIQUE INDEX events_timeline ON events (room_nid, pos);
 
 CREATE INDEX events_txn ON events (room_nid, sender, txn_device, txn_id) WHERE txn_id IS NOT NULL;
+
+CREATE INDEX filters_json ON filters (user_id, json);
 
 CREATE INDEX invalidations_by_age ON invalidations (added_ts);
 
@@ -365,5 +399,7 @@ CREATE INDEX refresh_tokens_next ON refresh_tokens (next_hash);
 CREATE INDEX room_states_pos ON room_states (pos);
 
 CREATE INDEX threepids_user ON threepids (user_id);
+
+CREATE INDEX to_device_transactions_age ON to_device_transactions (user_id, device_id, sent_ts);
 
 CREATE INDEX uia_sessions_expires ON uia_sessions (expires_ts);

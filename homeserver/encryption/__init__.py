@@ -1,0 +1,1 @@
+"""What end-to-end encryption needs of a server: messages between devices and device lists."""
