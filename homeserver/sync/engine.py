@@ -25,6 +25,8 @@ from storage.state import StateStore
 from storage.transaction import Transaction
 
 GONE = ("leave", "ban")
+MAX_NEW_PEOPLE = 500
+"""Members of one newly joined room whose presence is sent at once."""
 
 
 @dataclass(slots=True)
@@ -36,6 +38,8 @@ class Durable:
     joined: Mapping[str, int] = field(default_factory=dict)
     """Numbers of the rooms that the user is in, by ID."""
     newly_joined: frozenset[int] = frozenset()
+    new_people: frozenset[str] = frozenset()
+    """Members of the rooms that are new to the client."""
     is_empty: bool = True
 
 
@@ -103,7 +107,18 @@ class _Reading:
         if not answer["rooms"]:
             del answer["rooms"]
         names = {row.room_id: nid for nid, row in here.items()}
-        return Durable(self._snapshot.now, answer, names, frozenset(newly), is_empty)
+        return Durable(
+            self._snapshot.now, answer, names, frozenset(newly), self._people(newly), is_empty
+        )
+
+    def _people(self, room_nids: Iterable[int]) -> frozenset[str]:
+        found: set[str] = set()
+        for nid in room_nids:
+            members = memberships.first_others(
+                self._txn, nid, self._request.user_id, ["join"], MAX_NEW_PEOPLE
+            )
+            found.update(members)
+        return frozenset(found)
 
     def _own_changes(self) -> list[MembershipChange]:
         since = self._request.since
@@ -150,7 +165,7 @@ class _Reading:
         counts = unread_stream.counts(self._txn, request.user_id, concerned)
         by_thread = request.filter.room.unread_thread_notifications
         for room in concerned:
-            section = sections.setdefault(room.room_nid, _nothing(snapshot))
+            section = sections.setdefault(room.room_nid, nothing(request))
             room_section.unread(section, counts[room.room_nid], by_thread=by_thread)
         return {here[nid].room_id: section for nid, section in sections.items()}
 
@@ -171,7 +186,7 @@ class _Reading:
             receipts = receipts_stream.room_changes(self._txn, request.user_id, since, now, nids)
             for nid, event in receipts.items():
                 if wanted.ephemeral.matches_event(event["type"], None, here[nid].room_id):
-                    section = sections.setdefault(nid, _nothing(self._snapshot))
+                    section = sections.setdefault(nid, nothing(self._request))
                     section["ephemeral"] = {"events": [event]}
             data = account_data_stream.room_changes(self._txn, request.user_id, since, now, nids)
             for nid, events in data.items():
@@ -181,7 +196,7 @@ class _Reading:
                     if wanted.account_data.matches_event(event["type"], None, here[nid].room_id)
                 ]
                 if chosen:
-                    section = sections.setdefault(nid, _nothing(self._snapshot))
+                    section = sections.setdefault(nid, nothing(self._request))
                     section["account_data"] = {"events": chosen}
 
     # Other rooms
@@ -234,9 +249,9 @@ def _newly_joined(
     }
 
 
-def _nothing(snapshot: Snapshot) -> JsonObject:
+def nothing(request: SyncRequest) -> JsonObject:
     """The section of a room in whose timeline nothing happened."""
-    state = "state_after" if snapshot.request.use_state_after else "state"
+    state = "state_after" if request.use_state_after else "state"
     return {
         "timeline": {"events": [], "limited": False},
         state: {"events": []},
