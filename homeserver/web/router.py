@@ -145,7 +145,7 @@ class Router:
         """
         started = self._clock.seconds()
         request.request_id = f"{self._id_prefix}-{next(self._ids):x}"
-        token = REQUEST_ID.set(request.request_id)
+        REQUEST_ID.set(request.request_id)
         status = _CLOSED_REQUEST
         self.running += 1
         try:
@@ -160,7 +160,8 @@ class Router:
                 self._observer.request(
                     name, request.method, status, self._clock.seconds() - started
                 )
-            REQUEST_ID.reset(token)
+            # Not reset by token: an abandoned coroutine ends in another context.
+            REQUEST_ID.set(None)
 
     async def _guarded(self, request: Request) -> Response:
         try:
