@@ -29,19 +29,23 @@ from homeserver.rooms.membership import Membership
 from homeserver.rooms.mutual import MutualRooms
 from homeserver.rooms.published import PublishedRooms
 from homeserver.rooms.read import Reading
+from homeserver.rooms.receipts import Receipts
 from homeserver.rooms.related import RelatedEvents
 from homeserver.rooms.restricted import RestrictedJoins
 from homeserver.rooms.send import Sending
 from homeserver.rooms.summary import RoomSummaries
 from homeserver.rooms.timeline import Timeline
 from homeserver.rooms.timestamp import EventsByTime
-from homeserver.rooms.unread import EXCEPTIONAL, PUSH_RULES, Crowds
+from homeserver.rooms.typing import Typing
+from homeserver.rooms.unread import Crowds
 from homeserver.rooms.upgrade import RoomUpgrades
 from homeserver.sync.engine import SyncEngine
 from homeserver.sync.filters import Filters
 from homeserver.sync.long_poll import Sync
 from homeserver.sync.notifier import Notifier
 from homeserver.telemetry.metrics import Metrics
+from homeserver.users import account_data
+from homeserver.users.account_data import AccountData
 from homeserver.users.accounts import Accounts
 from homeserver.users.device_activity import DeviceActivity
 from homeserver.users.devices import Devices
@@ -50,16 +54,19 @@ from homeserver.users.housekeeping import UserHousekeeping
 from homeserver.users.login import Login
 from homeserver.users.openid import OpenId
 from homeserver.users.passwords import Passwords
+from homeserver.users.presence import PresenceTracker
 from homeserver.users.profiles import Profiles
+from homeserver.users.push_rules import PushRules
 from homeserver.users.registration import Registration, RegistrationRules
 from homeserver.users.registration_tokens import RegistrationTokens
 from homeserver.users.sessions import Sessions
 from homeserver.users.stages import DummyStage, PasswordStage, RegistrationTokenStage
+from homeserver.users.tags import Tags
 from homeserver.users.turn import Turn
 from homeserver.users.uia import InteractiveAuth
 from homeserver.web.limits import MemoryRateLimiter
 from homeserver.web.router import Router
-from storage import erasures, to_device
+from storage import erasures, push_rules, to_device
 from storage.bus import Bus, MemoryBus
 from storage.database import Database, Timing, open_database
 from storage.ephemeral import EphemeralStore, MemoryEphemeral
@@ -166,6 +173,7 @@ async def build(config: Config, reactor: Any, log: Any) -> Homeserver:
     _build_users(parts)
     _build_devices(parts)
     _build_rooms(parts)
+    await _build_user_data(parts, ephemeral)
     _build_reading(parts)
     _build_sync(parts)
     limiter = parts.services[MemoryRateLimiter]
@@ -292,8 +300,8 @@ def _build_rooms(parts: _Parts) -> None:
     states = add(StateStore())
     signer = LocalSigner(parts.config.server_name, parts.keys[0])
     crowds = Crowds()
-    parts.feed.on_invalidate(PUSH_RULES, crowds.rules_changed, crowds.clear)
-    parts.feed.on_invalidate(EXCEPTIONAL, lambda _: crowds.clear(), crowds.clear)
+    parts.feed.on_invalidate(push_rules.RULES, crowds.rules_changed, crowds.clear)
+    parts.feed.on_invalidate(push_rules.EXCEPTIONAL, lambda _: crowds.clear(), crowds.clear)
     appender = add(
         Appender(
             parts.db,
@@ -331,6 +339,25 @@ def _build_rooms(parts: _Parts) -> None:
     parts.stops.append(guests.drained)
 
 
+async def _build_user_data(parts: _Parts, ephemeral: EphemeralStore) -> None:
+    add, db, reactor, feed = parts.services.add, parts.db, parts.reactor, parts.feed
+    add(AccountData(db))
+    add(Tags(db))
+    add(PushRules(db))
+    add(Receipts(db, reactor))
+    enabled, server_name = parts.config.presence.enabled, parts.config.server_name
+    presence = add(
+        PresenceTracker(db, ephemeral, feed, parts.bus, reactor, server_name, enabled=enabled)
+    )
+    typing = add(Typing(db, ephemeral, feed, reactor))
+    written = parts.services[Appender].on_written
+    written += [typing.events_written, presence.events_written]
+    parts.services[UserHooks].erase.append(account_data.erase)
+    parts.stops += [presence.stop, typing.stop]
+    await presence.start()
+    typing.start()
+
+
 def _build_reading(parts: _Parts) -> None:
     add, db, reactor = parts.services.add, parts.db, parts.reactor
     states = parts.services[StateStore]
@@ -349,5 +376,5 @@ def _build_sync(parts: _Parts) -> None:
     engine = add(SyncEngine(services[StateStore]))
     ephemeral: EphemeralStore = services.following(EphemeralStore)
     add(Filters(parts.db))
-    add(Sync(parts.db, engine, notifier, ephemeral, None, parts.reactor))
+    add(Sync(parts.db, engine, notifier, ephemeral, services[PresenceTracker], parts.reactor))
     parts.stops.append(notifier.stop)

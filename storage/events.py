@@ -114,6 +114,12 @@ def thread_roots(txn: Transaction, event_ids: Collection[str]) -> dict[str, str]
     return {row[0]: row[1] for row in rows}
 
 
+def is_thread_root(txn: Transaction, event_id: str) -> bool:
+    """Whether an event relates to this one by `m.thread`."""
+    sql = "SELECT 1 FROM events WHERE relates_to = ? AND rel_type = 'm.thread' LIMIT 1"
+    return txn.one(sql, (event_id,)) is not None
+
+
 def set_redacted(txn: Transaction, event_nid: int, redacted_by: str, json: str) -> None:
     """Replace an event by its redacted form."""
     txn.execute(

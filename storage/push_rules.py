@@ -27,6 +27,12 @@ def get_many(txn: Transaction, user_ids: Collection[str]) -> dict[str, Ruleset]:
     return {user_id: load(user_id, text) for user_id, text in rows}
 
 
+RULES = "push_rules"
+"""The cache that is invalidated when the rules of an exceptional user change; keys are user IDs."""
+EXCEPTIONAL = "exceptional_users"
+"""The cache that is invalidated when a user becomes exceptional, or is no longer."""
+
+
 class Stored(NamedTuple):
     """A user's rules as stored; `pos` is None for a user who never changed any."""
 

@@ -33,11 +33,6 @@ from storage.events import EventRow
 from storage.transaction import Transaction
 from storage.unread import Mark
 
-PUSH_RULES = "push_rules"
-"""The cache that is invalidated when the rules of an exceptional user change; keys are user IDs."""
-EXCEPTIONAL = "exceptional_users"
-"""The cache that is invalidated when a user becomes exceptional, or is no longer."""
-
 MAX_CROWDS = 10_000
 
 _POWER = ("m.room.power_levels", "")

@@ -24,6 +24,7 @@ from homeserver.core.errors import forbidden, invalid_param
 from homeserver.core.ids import UserID
 from homeserver.core.presence import OFFLINE, Presence, State
 from homeserver.core.types import JsonObject
+from homeserver.rooms.write import WrittenRoom
 from homeserver.users.account_data import check_own
 from homeserver.web.request import Requester
 from storage import acquaintances
@@ -82,6 +83,7 @@ class PresenceTracker:
         feed: Feed,
         bus: Bus,
         clock: IReactorTime,
+        server_name: str,
         *,
         enabled: bool = True,
     ) -> None:
@@ -91,6 +93,7 @@ class PresenceTracker:
         self._feed = feed
         self._bus = bus
         self._clock = clock
+        self._suffix = ":" + server_name
         self._local: dict[str, _Local] = {}
         self._changes: dict[str, int] = {}
         self._forgotten_upto: int | None = None
@@ -170,6 +173,12 @@ class PresenceTracker:
             Deferred.fromCoroutine(self._acted(user_id)).addErrback(
                 lambda failure: _log.warning("Presence is not kept", reason=str(failure.value))
             )
+
+    def events_written(self, room: WrittenRoom) -> None:
+        """Users of this server who send something are active."""
+        for entry in room.entries:
+            if entry.event.sender.endswith(self._suffix):
+                self.active(entry.event.sender)
 
     async def _acted(self, user_id: str) -> None:
         old = await self._stored(user_id)

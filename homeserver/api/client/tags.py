@@ -20,9 +20,7 @@ class RoomTags(msgspec.Struct, frozen=True):
 
 
 @endpoint("GET", _TAGS, auth=Auth.ACCESS_TOKEN, rate="read")
-async def get_tags(
-    requester: Requester, user_id: UserID, room_id: RoomID, tags: Tags
-) -> RoomTags:
+async def get_tags(requester: Requester, user_id: UserID, room_id: RoomID, tags: Tags) -> RoomTags:
     """The requester's tags of a room."""
     return RoomTags(await tags.get(requester, user_id, room_id))
 

@@ -2,49 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 
-from homeserver.core.presence import State
 from homeserver.core.types import JsonObject
-from homeserver.users.presence import MAX_SHOWN, PresenceTracker
-from storage import acquaintances
-from storage.database import Database
+from homeserver.users.presence import PresenceTracker
 
 
-class PresenceStream:
-    """The presence of the people whom a user may see."""
+async def changes(
+    presence: PresenceTracker,
+    user_id: str,
+    shared_users: Collection[str] | None,
+    since: int | None,
+    now: int,
+    *,
+    new_users: Collection[str] = (),
+) -> list[JsonObject]:
+    """Presence that changed after `since`; of all who are not offline when that is None.
 
-    def __init__(self, db: Database, presence: PresenceTracker) -> None:
-        self._db = db
-        self._presence = presence
+    Positions are those of the ephemeral store. What changed after `now` may be shown too: it is
+    shown again by the next sync, and a presence replaces the one before.
 
-    async def user_syncing(
-        self, user_id: str, state: State, device_id: str | None
-    ) -> Callable[[], None]:
-        """See `PresenceTracker.user_syncing`."""
-        return await self._presence.user_syncing(user_id, state, device_id)
-
-    async def changes(
-        self, user_id: str, since: int | None, newly_joined: Collection[int] = ()
-    ) -> list[JsonObject]:
-        """Presence that changed after `since`; of all who are not offline when that is None.
-
-        What changes while this is read may be shown by this sync and by the next: a presence
-        replaces the one before.
-
-        Parameters:
-            since: a position of the ephemeral store.
-            newly_joined: rooms whose members' presence is news though it did not change.
-        """
-        presence = self._presence
-        if not presence.enabled:
-            return []
-        changed = None if since is None else presence.changed_since(since)
-        wanted = await presence.sharing(user_id, changed)
-        if changed is None or user_id in changed:
-            wanted.add(user_id)
-        found = await presence.events(wanted, since)
-        if since is not None and newly_joined:
-            members = await self._db.read(acquaintances.members, newly_joined, MAX_SHOWN)
-            found = await presence.events(members - found.keys()) | found
-        return list(found.values())
+    Parameters:
+        shared_users: who shares a room with the user; None to find out, which costs nothing when
+            nobody changed.
+        new_users: people of newly joined rooms, whose presence is news though it did not change.
+    """
+    if not presence.enabled:
+        return []
+    changed = None if since is None else presence.changed_since(since)
+    if shared_users is not None:
+        wanted = set(shared_users) | {user_id}
+        if changed is not None:
+            wanted &= changed
+    elif changed is None:
+        wanted = await presence.sharing(user_id) | {user_id}
+    else:
+        wanted = await presence.sharing(user_id, changed) | (changed & {user_id})
+    found = await presence.events(wanted, since)
+    if new_users:
+        found = await presence.events([u for u in new_users if u not in found]) | found
+    return list(found.values())

@@ -1,0 +1,122 @@
+"""Who is typing ("Typing Notifications"): kept in the ephemeral store, with a time at which it
+ends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import structlog
+from cachetools import LRUCache
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+
+from homeserver.core.errors import forbidden
+from homeserver.core.ids import RoomID, UserID
+from homeserver.rooms.write import WrittenRoom
+from homeserver.web.request import Requester
+from storage import memberships, rooms
+from storage.database import Database
+from storage.ephemeral import EphemeralStore
+from storage.feed import Feed
+from storage.transaction import Transaction
+
+DEFAULT_TIMEOUT = 30_000
+MAX_TIMEOUT = 120_000
+EXPIRE_EVERY = 1.0
+"""Seconds between two looks for those who stopped without saying so."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Typing:
+    """The typing users of all rooms."""
+
+    def __init__(
+        self, db: Database, store: EphemeralStore, feed: Feed, clock: IReactorTime
+    ) -> None:
+        self._db = db
+        self._store = store
+        self._feed = feed
+        self._clock = clock
+        self._nids: LRUCache[str, int] = LRUCache(10_000)
+        self._loop = LoopingCall(self._expire)
+        self._loop.clock = clock
+
+    def start(self) -> None:
+        """Begin to look for those who stopped without saying so."""
+        self._loop.start(EXPIRE_EVERY, now=False)
+
+    def stop(self) -> None:
+        """Look no more."""
+        if self._loop.running:
+            self._loop.stop()
+
+    async def set_typing(
+        self,
+        requester: Requester,
+        user_id: UserID,
+        room_id: RoomID,
+        typing: bool,
+        timeout_ms: int | None,
+    ) -> None:
+        """The requester types for so long (at most two minutes), or no longer.
+
+        Raises MatrixError 403 M_FORBIDDEN for another user, or a room that they are not in.
+        """
+        if requester.user_id != user_id:
+            raise forbidden("You cannot type for another user.")
+        room_nid = await self._db.read(_joined, room_id, user_id)
+        if room_nid is None:
+            raise forbidden("You are not in this room.")
+        self._nids[room_id] = room_nid
+        timeout = DEFAULT_TIMEOUT if timeout_ms is None else min(timeout_ms, MAX_TIMEOUT)
+        until = None
+        if typing and timeout > 0:
+            until = int(self._clock.seconds() * 1000) + timeout
+        if await self._store.set_typing(room_id, user_id, until):
+            self._feed.publish(f"room:{room_nid}")
+
+    def events_written(self, room: WrittenRoom) -> None:
+        """Whoever leaves a room does not type there any more."""
+        for entry in room.entries:
+            event = entry.event
+            if event.type == "m.room.member" and event.membership in ("leave", "ban"):
+                self._stop(room, event.state_key or "")
+
+    def _stop(self, room: WrittenRoom, user_id: str) -> None:
+        async def stop() -> None:
+            if await self._store.set_typing(room.room_id, user_id, None):
+                self._feed.publish(f"room:{room.room_nid}")
+
+        Deferred.fromCoroutine(stop()).addErrback(_failed)
+
+    def _expire(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._expire_all()).addErrback(_failed)
+
+    async def _expire_all(self) -> None:
+        changed = await self._store.expire_typing()
+        unknown = [room_id for room_id in changed if room_id not in self._nids]
+        if unknown:
+            self._nids.update(await self._db.read(_numbers, unknown))
+        channels = [f"room:{self._nids[name]}" for name in changed if name in self._nids]
+        if channels:
+            self._feed.publish(*channels)
+
+
+def _failed(failure: Any) -> None:
+    _log.warning("Who is typing is not kept", reason=str(failure.value))
+
+
+def _joined(txn: Transaction, room_id: str, user_id: str) -> int | None:
+    """The number of the room if the user is in it."""
+    room_nid = rooms.nid(txn, room_id)
+    if room_nid is None:
+        return None
+    member = memberships.get(txn, room_nid, user_id)
+    return room_nid if member is not None and member.membership == "join" else None
+
+
+def _numbers(txn: Transaction, room_ids: list[str]) -> dict[str, int]:
+    found = {room_id: rooms.nid(txn, room_id) for room_id in room_ids}
+    return {room_id: nid for room_id, nid in found.items() if nid is not None}
