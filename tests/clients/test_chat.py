@@ -44,15 +44,15 @@ class JsClient:
             )
         )
 
-    async def do(self, name: str, **arguments: Any) -> Any:
+    async def do(self, command: str, /, **arguments: Any) -> Any:
         """Run a command of the script; its result."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps({"do": name, **arguments}).encode() + b"\n")
+        self._process.stdin.write(json.dumps({"do": command, **arguments}).encode() + b"\n")
         line = await asyncio.wait_for(self._process.stdout.readline(), PATIENCE)
         answer = json.loads(line)
         if "error" in answer:
-            raise AssertionError(f"matrix-js-sdk: {name}: {answer['error']}")
+            raise AssertionError(f"matrix-js-sdk: {command}: {answer['error']}")
         return answer["ok"]
 
     async def end(self) -> None:
@@ -100,16 +100,16 @@ class ChatTest(TestCase):
 
     async def test_matrix_nio_users_chat(self) -> None:
         """Shows SYN-2, SYN-14, RCP-7."""
-        await deferToThread(self._run, self._nio_chat)
+        await deferToThread(self._serve, self._nio_chat)
 
     async def test_matrix_nio_and_matrix_js_sdk_chat(self) -> None:
         """Shows SYN-1, SYN-31."""
         directory = os.environ.get("HEARTH_TEST_JS_CLIENT")
         if directory is None:
             raise SkipTest("HEARTH_TEST_JS_CLIENT is not set: scripts/test installs the client")
-        await deferToThread(self._run, self._mixed_chat, directory)
+        await deferToThread(self._serve, self._mixed_chat, directory)
 
-    def _run(self, scenario: Callable[..., Any], *arguments: Any) -> None:
+    def _serve(self, scenario: Callable[..., Any], *arguments: Any) -> None:
         server = ServerProcess(Path(self.mktemp()).resolve())
         server.start()
         try:
