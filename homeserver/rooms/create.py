@@ -230,6 +230,8 @@ class _Plan:
         for (event_type, state_key), item in given.items():
             if event_type in ("m.room.create", "m.room.member"):
                 raise errors.invalid_param(f"`initial_state` cannot hold {event_type} events.")
+            if "\0" in event_type or "\0" in state_key:
+                raise errors.invalid_param("`initial_state`: NUL is not allowed here.")
             rest.append(self._state(event_type, item.content, state_key))
         if wanted.name is not None:
             rest = [item for item in rest if (item.type, item.state_key) != ("m.room.name", "")]

@@ -11,6 +11,7 @@ import json
 
 from homeserver.core import errors
 from homeserver.core.event import Event
+from homeserver.core.ids import InvalidIdentifier, RoomID
 from homeserver.core.power_levels import PowerLevels, room_creators
 from homeserver.core.room_versions import ROOM_VERSIONS, RoomVersion
 from homeserver.core.types import JsonObject
@@ -63,10 +64,20 @@ def allowed_rooms(content: JsonObject) -> list[str]:
     found = []
     for condition in conditions[:MAX_CONDITIONS] if isinstance(conditions, list) else []:
         if isinstance(condition, dict) and condition.get("type") == "m.room_membership":
-            room_id = condition.get("room_id")
-            if isinstance(room_id, str):
+            room_id = room_id_of(condition.get("room_id"))
+            if room_id is not None:
                 found.append(room_id)
     return found
+
+
+def room_id_of(value: object) -> RoomID | None:
+    """The room ID in a value that anybody may have written, if it is one."""
+    if not isinstance(value, str):
+        return None
+    try:
+        return RoomID.parse(value)
+    except InvalidIdentifier:
+        return None
 
 
 def meets_conditions(txn: Transaction, content: JsonObject, user_id: str) -> bool:

@@ -249,6 +249,22 @@ class RestrictedTest(MembershipCase):
         await self.bob.join(space)
         await self.refused(self.bob, f"/join/{room_id}", {})
 
+    async def test_conditions_that_mean_nothing_admit_nobody(self) -> None:
+        """Shows ROOM-8."""
+        await self.set_up()
+        kind = "m.room_membership"
+        conditions: list[Any] = [
+            *(1, None, [], {}, {"type": kind}, {"type": kind, "room_id": 1}),
+            {"type": kind, "room_id": "!a\0:hearth.test"},
+            {"type": kind, "room_id": "nonsense"},
+        ]
+        for allow in (conditions, {}, None):
+            rules = {"join_rule": "restricted", "allow": allow}
+            room_id = await self.alice.create_room(
+                initial_state=[{"type": "m.room.join_rules", "content": rules}]
+            )
+            await self.refused(self.bob, f"/join/{room_id}", {})
+
     async def test_somebody_must_be_able_to_invite(self) -> None:
         """Shows ROOM-8."""
         await self.set_up()
@@ -350,8 +366,12 @@ class LeaveTest(MembershipCase):
         await self.bob.join(room_id)
         await self.refused(self.bob, path, {}, 400, "M_UNKNOWN")
         await self.bob.leave(room_id)
+        messages = f"/rooms/{room_id}/messages"
+        await self.bob.ok("GET", messages, query={"dir": "b"})
         await self.bob.ok("POST", path, {})
         await self.bob.ok("POST", path)
+        answer = await self.bob.call("GET", messages, query={"dir": "b"})
+        self.assertEqual((answer.status, answer.body["errcode"]), (403, "M_FORBIDDEN"))
         await self.bob.join(room_id)
         await self.refused(self.bob, path, {}, 400, "M_UNKNOWN")
         await self.refused(self.bob, "/rooms/!no:hearth.test/forget", {}, 404, "M_NOT_FOUND")

@@ -387,6 +387,11 @@ class RefusalTest(CreationCase):
             ({"initial_state": [{"type": "a"}]}, "M_MISSING_PARAM"),
             ({"initial_state": [{"type": "a", "content": []}]}, "M_BAD_JSON"),
             ({"initial_state": {}}, "M_BAD_JSON"),
+            ({"initial_state": [{"type": "a\0", "content": {}}]}, "M_INVALID_PARAM"),
+            (
+                {"initial_state": [{"type": "a", "state_key": "\0", "content": {}}]},
+                "M_INVALID_PARAM",
+            ),
             ({"initial_state": [{"type": "m.room.create", "content": {}}]}, "M_INVALID_PARAM"),
             (
                 {
