@@ -232,7 +232,7 @@ def _build_users(parts: _Parts) -> None:
             reactor,
             hooks,
             activity,
-            access_lifetime_ms=config.sessions.access_token_lifetime,
+            access_lifetime_ms=int(config.sessions.access_token_lifetime),
             refresh_lifetime_ms=config.sessions.refresh_token_lifetime,
         )
     )
