@@ -22,6 +22,7 @@ from homeserver.encryption.to_device import ToDevice
 from homeserver.rooms.aliases import Aliases
 from homeserver.rooms.append import Appender
 from homeserver.rooms.build import LocalSigner
+from homeserver.rooms.carry_over import CarryOver
 from homeserver.rooms.context import EventContext
 from homeserver.rooms.create import RoomCreation
 from homeserver.rooms.guests import GuestAccess
@@ -193,6 +194,11 @@ async def build(config: Config, reactor: Any, log: Any) -> Homeserver:
     return homeserver
 
 
+def _ms(duration: int | None) -> int | None:
+    """A duration of the configuration as a plain number, which can be part of an answer."""
+    return None if duration is None else int(duration)
+
+
 def _observe(metrics: Metrics, timing: Timing) -> None:
     metrics.transaction(timing.name, timing.kind, timing.took)
 
@@ -233,7 +239,7 @@ def _build_users(parts: _Parts) -> None:
             hooks,
             activity,
             access_lifetime_ms=int(config.sessions.access_token_lifetime),
-            refresh_lifetime_ms=config.sessions.refresh_token_lifetime,
+            refresh_lifetime_ms=_ms(config.sessions.refresh_token_lifetime),
         )
     )
     accounts = add(Accounts(db, reactor, hooks, passwords, sessions, config.server_name))
@@ -276,7 +282,7 @@ def _build_users(parts: _Parts) -> None:
             reactor,
             uris=turn.uris,
             shared_secret=turn.shared_secret,
-            lifetime_ms=turn.lifetime,
+            lifetime_ms=int(turn.lifetime),
         )
     )
     add(CapabilitySettings(config.default_room_version))
@@ -337,6 +343,9 @@ def _build_rooms(parts: _Parts) -> None:
     guests = add(GuestAccess(db, members))
     appender.on_written.append(guests.written)
     parts.stops.append(guests.drained)
+    carry_over = add(CarryOver(db, config.server_name))
+    appender.on_written.append(carry_over.written)
+    parts.stops.append(carry_over.drained)
 
 
 async def _build_user_data(parts: _Parts, ephemeral: EphemeralStore) -> None:
