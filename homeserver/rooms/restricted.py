@@ -61,7 +61,7 @@ def is_restricted(content: JsonObject, version: RoomVersion) -> bool:
 def allowed_rooms(content: JsonObject) -> list[str]:
     """The rooms whose members may join, by the join rules' content."""
     conditions = content.get("allow")
-    found = []
+    found: list[str] = []
     for condition in conditions[:MAX_CONDITIONS] if isinstance(conditions, list) else []:
         if isinstance(condition, dict) and condition.get("type") == "m.room_membership":
             room_id = room_id_of(condition.get("room_id"))

@@ -258,7 +258,8 @@ class RestrictedTest(MembershipCase):
             {"type": kind, "room_id": "!a\0:hearth.test"},
             {"type": kind, "room_id": "nonsense"},
         ]
-        for allow in (conditions, {}, None):
+        allows: list[Any] = [conditions, {}, None]
+        for allow in allows:
             rules = {"join_rule": "restricted", "allow": allow}
             room_id = await self.alice.create_room(
                 initial_state=[{"type": "m.room.join_rules", "content": rules}]

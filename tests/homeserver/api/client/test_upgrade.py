@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote
 
 from twisted.trial.unittest import TestCase
 
+from homeserver.rooms.carry_over import CarryOver
 from tests.support.room_state import content_of, count_of_rooms, log_of, state_of
 from tests.support.server import TestServer, User, make_server
 
@@ -310,3 +312,82 @@ class IntoVersion12Test(UpgradeCase):
             (await self.content(new, POWER))["users"],
             {self.alice.user_id: 150, self.bob.user_id: 150},
         )
+
+
+class CarryOverTest(UpgradeCase):
+    async def follow(self, user: User, room_id: str) -> None:
+        await user.join(room_id)
+        await self.server.homeserver.services[CarryOver].drained()
+
+    async def data(self, user: User, path: str) -> Any:
+        status, body = await user.call("GET", f"/user/{user.user_id}/{path}")
+        return body if status == 200 else None
+
+    async def prepared(self) -> str:
+        """A room for which bob has set everything."""
+        room_id = await self.alice.create_room(room_version="10", preset="public_chat")
+        await self.bob.join(room_id)
+        own = f"/user/{self.bob.user_id}"
+        await self.bob.ok("PUT", f"{own}/rooms/{room_id}/tags/u.tea", {"order": 0.5})
+        await self.bob.ok(
+            "PUT",
+            f"{own}/account_data/m.direct",
+            {self.alice.user_id: [room_id], "@x:y.test": ["!other:y.test"], "odd": 1},
+        )
+        room_rule = quote(room_id, safe="")
+        await self.bob.ok("PUT", f"/pushrules/global/room/{room_rule}", {"actions": []})
+        condition = {"kind": "event_match", "key": "room_id", "pattern": room_id}
+        await self.bob.ok(
+            "PUT",
+            f"/pushrules/global/override/{room_rule}",
+            {"actions": [], "conditions": [condition]},
+        )
+        return room_id
+
+    async def own_rules(self, kind: str) -> dict[str, Any]:
+        rules = (await self.bob.ok("GET", "/pushrules/"))["global"][kind]
+        return {rule["rule_id"]: rule for rule in rules if not rule["default"]}
+
+    async def test_settings_follow_who_joins_the_new_room(self) -> None:
+        """Shows ROOM-20."""
+        await self.set_up()
+        old = await self.prepared()
+        new = await self.upgrade(old, "11")
+        self.assertEqual((await self.data(self.bob, f"rooms/{new}/tags"))["tags"], {})
+        await self.follow(self.bob, new)
+        for room_id in (old, new):
+            found = await self.data(self.bob, f"rooms/{room_id}/tags")
+            self.assertEqual(found, {"tags": {"u.tea": {"order": 0.5}}})
+        self.assertEqual(
+            await self.data(self.bob, "account_data/m.direct"),
+            {self.alice.user_id: [old, new], "@x:y.test": ["!other:y.test"], "odd": 1},
+        )
+        room_rules = await self.own_rules("room")
+        self.assertEqual(set(room_rules), {old, new})
+        self.assertEqual(room_rules[new], {**room_rules[old], "rule_id": new})
+        overrides = await self.own_rules("override")
+        self.assertEqual(set(overrides), {old, new})
+        self.assertEqual(overrides[new]["conditions"][0]["pattern"], new)
+
+    async def test_the_upgrader_keeps_settings_too(self) -> None:
+        """Shows ROOM-20."""
+        await self.set_up()
+        old = await self.alice.create_room(room_version="10")
+        tag = f"/user/{self.alice.user_id}/rooms/{old}/tags/m.favourite"
+        await self.alice.ok("PUT", tag, {})
+        new = await self.upgrade(old, "12")
+        await self.server.homeserver.services[CarryOver].drained()
+        found = await self.data(self.alice, f"rooms/{new}/tags")
+        self.assertEqual(found, {"tags": {"m.favourite": {}}})
+
+    async def test_a_room_that_only_claims_to_replace_another_gets_nothing(self) -> None:
+        """Shows ROOM-20."""
+        await self.set_up()
+        old = await self.prepared()
+        for predecessor in ({"room_id": old}, {"room_id": "\0"}, {"room_id": 1}, old, {}):
+            claims = await self.alice.create_room(
+                preset="public_chat", creation_content={"predecessor": predecessor}
+            )
+            await self.follow(self.bob, claims)
+            self.assertEqual(await self.data(self.bob, f"rooms/{claims}/tags"), {"tags": {}})
+        self.assertEqual(set(await self.own_rules("room")), {old})
