@@ -30,7 +30,7 @@ from homeserver.users.secret_tokens import new_token, token_hash
 from homeserver.users.sessions import Grant, NewSession, Sessions
 from homeserver.users.stages import DUMMY, REGISTRATION_TOKEN, TERMS
 from homeserver.users.uia import Confirmed, InteractiveAuth, Operation
-from storage import one_time_tokens, profiles, registration_tokens, tokens
+from storage import accepted_terms, one_time_tokens, profiles, registration_tokens, tokens
 from storage.database import Database
 from storage.transaction import Transaction
 
@@ -186,6 +186,7 @@ class Registration:
             self._accounts.upgrade_guest_in(txn, user_id, password_hash)
         else:
             self._accounts.create_in(txn, user_id, password_hash)
+        accepted_terms.put(txn, user_id, confirmed.completed.get(TERMS, {}), self._now())
         grant = None
         outcome: JsonObject = {"user_id": user_id}
         if not wanted.inhibit_login:

@@ -83,3 +83,20 @@ class RegistrationTokenStage:
         ):
             raise StageFailed("M_UNAUTHORIZED", "This registration token is not valid.")
         return token
+
+
+class TermsStage:
+    """Policy documents are accepted; what was shown is kept with the session.
+
+    `policies`: as in `params`, "Terms of service at registration": for each document its
+    `version`, and by language its `name` and `url`.
+    """
+
+    def __init__(self, policies: JsonObject) -> None:
+        self._policies = policies
+
+    def params(self) -> JsonObject | None:
+        return {"policies": self._policies}
+
+    async def check(self, auth: JsonObject, requester: Requester | None) -> Any:
+        return {name: policy["version"] for name, policy in self._policies.items()}

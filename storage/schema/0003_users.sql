@@ -1,5 +1,6 @@
 -- Accounts, devices, tokens and profiles. Owners: storage/users.py, devices.py, tokens.py,
--- one_time_tokens.py, uia_sessions.py, profiles.py, registration_tokens.py, threepids.py.
+-- one_time_tokens.py, uia_sessions.py, profiles.py, registration_tokens.py, threepids.py,
+-- accepted_terms.py.
 
 CREATE TABLE users (
     user_id TEXT NOT NULL PRIMARY KEY,
@@ -118,3 +119,11 @@ CREATE TABLE threepids (
 );
 
 CREATE INDEX threepids_user ON threepids (user_id);
+
+CREATE TABLE accepted_terms (
+    user_id TEXT NOT NULL,
+    document TEXT NOT NULL,
+    version TEXT NOT NULL,
+    accepted_ts BIGINT NOT NULL,
+    PRIMARY KEY (user_id, document)
+);
