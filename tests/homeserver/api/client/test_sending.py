@@ -2,76 +2,18 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any
-from urllib.parse import quote
-
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.trial.unittest import TestCase
 
 from homeserver.core.ids import EventID, RoomID, UserID
 from homeserver.core.room_versions import ROOM_VERSIONS
 from homeserver.rooms.send import Sending, transaction_for_redaction
 from homeserver.web.request import Requester
 from storage import aliases
-from tests.support.client import Answer
-from tests.support.server import TestServer, User, make_server
-
-q = partial(quote, safe="")
-TEXT = {"msgtype": "m.text", "body": "hello"}
+from tests.support.room_case import TEXT, RoomTestCase, log_in, q
+from tests.support.server import User, make_server
 
 
-async def log_in(server: TestServer, user: User, device_id: str | None = None) -> User:
-    """Another session of a user."""
-    body: dict[str, Any] = {
-        "type": "m.login.password",
-        "identifier": {"type": "m.id.user", "user": user.user_id},
-        "password": "wonderland",
-    }
-    if device_id is not None:
-        body["device_id"] = device_id
-    status, answer = await server.client.post("/_matrix/client/v3/login", body)
-    assert status == 200, answer
-    return User(server, user.user_id, answer["access_token"], answer["device_id"])
-
-
-class SendingTestCase(TestCase):
-    """A server with Alice, Bob, and a public room of Alice's."""
-
-    async def start(self, **room: Any) -> str:
-        self.server = await make_server(self)
-        self.alice = await self.server.register("alice")
-        self.bob = await self.server.register("bob")
-        self.room_id = await self.alice.create_room(**{"preset": "public_chat", **room})
-        return self.room_id
-
-    async def put(self, user: User, path: str, body: Any = TEXT) -> Answer:
-        """PUT below the room."""
-        return await user.call("PUT", f"/rooms/{q(self.room_id)}/{path}", body)
-
-    async def put_ok(self, user: User, path: str, body: Any = TEXT) -> str:
-        status, answer = await self.put(user, path, body)
-        self.assertEqual(status, 200, answer)
-        event_id: str = answer["event_id"]
-        return event_id
-
-    async def get(self, user: User, path: str, **query: Any) -> Any:
-        """GET below the room."""
-        return await user.ok("GET", f"/rooms/{q(self.room_id)}/{path}", query=query)
-
-    async def event(self, user: User, event_id: str) -> Any:
-        return await self.get(user, f"event/{q(event_id)}")
-
-    async def messages(self, user: User) -> list[Any]:
-        """The room's history, newest first."""
-        chunk: list[Any] = (await self.get(user, "messages", dir="b", limit=100))["chunk"]
-        return chunk
-
-    def assert_error(self, answer: Answer, status: int, errcode: str) -> None:
-        self.assertEqual((answer.status, answer.body.get("errcode")), (status, errcode))
-
-
-class TransactionTest(SendingTestCase):
+class TransactionTest(RoomTestCase):
     async def test_a_repetition_gets_the_first_answer(self) -> None:
         """Shows SND-1."""
         await self.start()
@@ -165,7 +107,7 @@ class TransactionTest(SendingTestCase):
         self.assert_error(answer, 400, "M_INVALID_PARAM")
 
 
-class StateTest(SendingTestCase):
+class StateTest(RoomTestCase):
     async def test_the_same_state_again_makes_no_event(self) -> None:
         """Shows SND-3."""
         await self.start()
@@ -265,7 +207,7 @@ class StateTest(SendingTestCase):
         self.assertNotIn("third_party_invite", found)
 
 
-class RedactionTest(SendingTestCase):
+class RedactionTest(RoomTestCase):
     async def test_both_ways_in_every_version(self) -> None:
         """Shows SND-6, EVT-16."""
         server = await make_server(self)
@@ -358,7 +300,7 @@ class RedactionTest(SendingTestCase):
         self.assertEqual(shown["unsigned"]["redacted_because"]["sender"], self.alice.user_id)
 
 
-class RightsTest(SendingTestCase):
+class RightsTest(RoomTestCase):
     async def test_outside_the_room_and_in_no_room(self) -> None:
         """Shows SND-12."""
         await self.start()
@@ -427,7 +369,7 @@ class RightsTest(SendingTestCase):
             self.assertEqual(types.count("m.room.create"), 1)
 
 
-class ContentTest(SendingTestCase):
+class ContentTest(RoomTestCase):
     async def test_events_of_more_than_65536_bytes(self) -> None:
         """Shows EVT-9."""
         await self.start()
@@ -490,7 +432,7 @@ class ContentTest(SendingTestCase):
         self.assertEqual(shown["sender"], self.alice.user_id)
 
 
-class TimestampTest(SendingTestCase):
+class TimestampTest(RoomTestCase):
     async def test_application_services_choose_the_time(self) -> None:
         """Shows SND-10."""
         await self.start()
