@@ -1,9 +1,11 @@
 """The opaque position tokens of the client-server API.
 
 `s<durable>_<ephemeral>` is a place between two responses of `/sync`: the position in the log of
-durable facts, and in the counter of typing and presence. `t<depth>-<position>` is a place in the
-history of one room, for `/messages` and its like, which take sync tokens too. Tokens come back
-from clients: whatever is not exactly what `str()` makes is refused with 400 M_INVALID_PARAM.
+durable facts, and in the counter of typing and presence. A third number, smaller than the first,
+says up to where messages to the device were given out, when more were waiting.
+`t<depth>-<position>` is a place in the history of one room, for `/messages` and its like, which
+take sync tokens too. Tokens come back from clients: whatever is not exactly what `str()` makes is
+refused with 400 M_INVALID_PARAM.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ from homeserver.core.errors import invalid_param
 
 MAX_POSITION = 2**63 - 1
 
-_SYNC = re.compile(r"s(0|[1-9][0-9]{0,18})_(0|[1-9][0-9]{0,18})")
+_NUMBER = "(0|[1-9][0-9]{0,18})"
+_SYNC = re.compile(rf"s{_NUMBER}_{_NUMBER}(?:_{_NUMBER})?")
 _PAGINATION = re.compile(r"t(0|[1-9][0-9]{0,18})-(0|-?[1-9][0-9]{0,18})")
 
 
@@ -24,17 +27,26 @@ class SyncToken(NamedTuple):
 
     durable: int
     ephemeral: int
+    behind: int | None = None
+    """Position up to which messages to the device were given out, if that is before `durable`."""
+
+    @property
+    def to_device(self) -> int:
+        """Position up to which messages to the device were given out."""
+        return self.durable if self.behind is None else self.behind
 
     def __str__(self) -> str:
-        return f"s{self.durable}_{self.ephemeral}"
+        text = f"s{self.durable}_{self.ephemeral}"
+        return text if self.behind is None else f"{text}_{self.behind}"
 
     @classmethod
     def parse(cls, text: Any) -> SyncToken:
         """Raises MatrixError 400 M_INVALID_PARAM for anything but a sync token."""
         found = _SYNC.fullmatch(text) if isinstance(text, str) else None
-        if found is None:
+        behind = _bounded(found[3]) if found is not None and found[3] is not None else None
+        if found is None or (behind is not None and behind >= _bounded(found[1])):
             raise invalid_param("This is not a token of /sync.")
-        return cls(_bounded(found[1]), _bounded(found[2]))
+        return cls(_bounded(found[1]), _bounded(found[2]), behind)
 
 
 class PaginationToken(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -19,7 +19,8 @@ from homeserver.core.tokens import (
 
 POSITIONS = st.integers(0, MAX_POSITION)
 MALFORMED: list[Any] = [
-    "", "s", "t", "s1", "s1_", "s_1", "s1_2_3", "s-1_2", "s+1_2", "s1_-2", " s1_2", "s1_2 ",
+    "", "s", "t", "s1", "s1_", "s_1", "s1_2_3", "s1_2_1", "s2_1_", "s2_1_01", "s2_1_0_0",
+    "s-1_2", "s+1_2", "s1_-2", " s1_2", "s1_2 ",
     "s1_2\n", "s01_2", "s1_00", "s1_2\0", "s١_2", "s1.0_2", "s1e3_2", "S1_2", "1_2",
     f"s{MAX_POSITION + 1}_0", f"s0_{MAX_POSITION + 1}", "s" + "9" * 5000 + "_0",
     "t1", "t1_2", "t-1-2", "t1--0", "t1-+2", "t1-2-3", "t01-2", f"t{MAX_POSITION + 1}-0",
@@ -35,6 +36,16 @@ class TokenTests(SynchronousTestCase):
         self.assertEqual(SyncToken.parse(str(token)), token)
         self.assertEqual(parse_room_token(str(token)), token)
         self.assertIsInstance(parse_room_token(str(token)), SyncToken)
+
+    @given(POSITIONS, POSITIONS, POSITIONS)
+    def test_sync_token_with_messages_waiting(self, one: int, other: int, ephemeral: int) -> None:
+        behind, durable = sorted((one, other))
+        assume(behind < durable)
+        token = SyncToken(durable, ephemeral, behind)
+        self.assertEqual(str(token), f"s{durable}_{ephemeral}_{behind}")
+        self.assertEqual(SyncToken.parse(str(token)), token)
+        self.assertEqual(token.to_device, behind)
+        self.assertEqual(SyncToken(durable, ephemeral).to_device, durable)
 
     @given(POSITIONS, st.integers(-MAX_POSITION, MAX_POSITION))
     def test_pagination_token(self, depth: int, position: int) -> None:
