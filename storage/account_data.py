@@ -146,6 +146,12 @@ def ignored_users(txn: Transaction, user_id: str) -> frozenset[str]:
     return frozenset(ignored) - {user_id}
 
 
+def blocks_invites(txn: Transaction, user_id: str) -> bool:
+    """Whether the user wants no invites (`m.invite_permission_config`)."""
+    content = get(txn, user_id, GLOBAL, "m.invite_permission_config")
+    return content is not None and content.get("default_action") == "block"
+
+
 def _object(text: str) -> JsonObject:
     content: JsonObject = json.loads(text)
     return content

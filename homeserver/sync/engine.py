@@ -16,9 +16,11 @@ from homeserver.sync import room_section
 from homeserver.sync.lazy_members import SentMembers
 from homeserver.sync.request import Snapshot, SyncRequest
 from homeserver.sync.streams import account_data as account_data_stream
+from homeserver.sync.streams import device_lists as device_lists_stream
 from homeserver.sync.streams import receipts as receipts_stream
+from homeserver.sync.streams import to_device as to_device_stream
 from homeserver.sync.streams import unread as unread_stream
-from storage import account_data, clock, memberships, rooms
+from storage import account_data, clock, memberships, rooms, to_device_tokens
 from storage.memberships import MembershipChange, MembershipRow
 from storage.rooms import RoomRow
 from storage.state import StateStore
@@ -41,6 +43,10 @@ class Durable:
     new_people: frozenset[str] = frozenset()
     """Members of the rooms that are new to the client."""
     is_empty: bool = True
+    to_device_reached: int | None = None
+    """More messages to the device wait than the answer has: this is the position of its last."""
+    has_acknowledged: bool = False
+    """The token says that messages arrived: `acknowledge` deletes them."""
 
 
 class SyncEngine:
@@ -107,9 +113,46 @@ class _Reading:
         if not answer["rooms"]:
             del answer["rooms"]
         names = {row.room_id: nid for nid, row in here.items()}
+        reached = self._add_devices(answer)
         return Durable(
-            self._snapshot.now, answer, names, frozenset(newly), self._people(newly), is_empty
+            self._snapshot.now,
+            answer,
+            names,
+            frozenset(newly),
+            self._people(newly),
+            is_empty and not answer.keys() & {"to_device", "device_lists"},
+            reached,
+            self._has_acknowledged(),
         )
+
+    def _has_acknowledged(self) -> bool:
+        request = self._request
+        since = effective_since(self._txn, request) if request.device_id else None
+        return since is not None and to_device_stream.has_acknowledged(
+            self._txn, request.user_id, request.device_id, since
+        )
+
+    def _add_devices(self, answer: JsonObject) -> int | None:
+        """Messages to the device and changes of others' devices."""
+        request, now = self._request, self._snapshot.now
+        # No keys can be uploaded yet: there are none to count.
+        answer["device_one_time_keys_count"] = {}
+        answer["device_unused_fallback_key_types"] = []
+        reached = None
+        if request.device_id:
+            since = effective_since(self._txn, request)
+            messages, reached = to_device_stream.messages(
+                self._txn, request.user_id, request.device_id, since, now
+            )
+            if messages:
+                answer["to_device"] = {"events": messages}
+        if request.since is not None:
+            changed, left = device_lists_stream.changes(
+                self._txn, request.user_id, request.since, now
+            )
+            if changed or left:
+                answer["device_lists"] = {"changed": changed, "left": left}
+        return reached
 
     def _people(self, room_nids: Iterable[int]) -> frozenset[str]:
         found: set[str] = set()
@@ -228,7 +271,9 @@ class _Reading:
         self, rows: Mapping[int, RoomRow], members: Mapping[int, MembershipRow], kind: str
     ) -> JsonObject:
         request = self._request
-        sections = {}
+        sections: JsonObject = {}
+        if kind == "invite" and account_data.blocks_invites(self._txn, request.user_id):
+            return sections
         for nid, row in rows.items():
             member = members[nid]
             if member.membership != kind:
@@ -237,6 +282,21 @@ class _Reading:
             if is_new and not (kind == "invite" and member.sender in self._snapshot.ignored):
                 sections[row.room_id] = {f"{kind}_state": room_section.stripped(member)}
         return sections
+
+
+def effective_since(txn: Transaction, request: SyncRequest) -> int | None:
+    """Up to where the device that makes the request has got its messages."""
+    if request.since is None:
+        return None
+    return to_device_tokens.reached(txn, request.user_id, request.device_id, request.since)
+
+
+def acknowledge(txn: Transaction, request: SyncRequest) -> None:
+    """Delete the messages that the device's token says it has got."""
+    since = effective_since(txn, request)
+    if since is not None:
+        to_device_stream.acknowledge(txn, request.user_id, request.device_id, since)
+        to_device_tokens.forget(txn, request.user_id, request.device_id, request.since)
 
 
 def _newly_joined(

@@ -10,12 +10,18 @@ from twisted.internet.interfaces import IReactorTime
 
 from homeserver.core.tokens import SyncToken
 from homeserver.core.types import JsonObject
-from homeserver.sync.engine import Durable, SyncEngine, nothing
+from homeserver.sync.engine import (
+    Durable,
+    SyncEngine,
+    acknowledge,
+    nothing,
+)
 from homeserver.sync.notifier import Notifier
 from homeserver.sync.request import SyncRequest
 from homeserver.sync.streams import presence as presence_stream
 from homeserver.sync.streams import typing as typing_stream
 from homeserver.users.presence import PresenceTracker
+from storage import to_device_tokens
 from storage.database import Database
 from storage.ephemeral import EphemeralStore
 
@@ -93,6 +99,16 @@ class Sync:
         durable = await self._db.read(self._engine.read, request, now_ms)
         typed = await self._add_typing(request, durable, ephemeral)
         present = await self._add_presence(request, durable, ephemeral)
+        if durable.has_acknowledged:
+            await self._db.write(acknowledge, request)
+        if durable.to_device_reached is not None:
+            await self._db.write(
+                to_device_tokens.remember,
+                request.user_id,
+                request.device_id,
+                durable.now,
+                durable.to_device_reached,
+            )
         durable.answer["next_batch"] = str(SyncToken(durable.now, ephemeral))
         return durable.answer, durable.is_empty and not typed and not present
 

@@ -72,7 +72,7 @@ def read_state(
         row
         for row in found.values()
         if wanted.matches_event(
-            row.type, row.sender, view.room.room_id, contains_url=row.contains_url
+            row.type, row.sender, view.room.room_id, contains_url=bool(row.contains_url)
         )
     ]
 

@@ -93,7 +93,7 @@ def _wanted(
             row.type,
             row.sender,
             view.room.room_id,
-            contains_url=row.contains_url,
+            contains_url=bool(row.contains_url),
             rel_type=row.rel_type,
         )
     ]
