@@ -67,7 +67,7 @@ from homeserver.users.turn import Turn
 from homeserver.users.uia import InteractiveAuth
 from homeserver.web.limits import MemoryRateLimiter
 from homeserver.web.router import Router
-from storage import erasures, push_rules, to_device, to_device_tokens
+from storage import erasures, push_rules, to_device
 from storage.bus import Bus, MemoryBus
 from storage.database import Database, Timing, open_database
 from storage.ephemeral import EphemeralStore, MemoryEphemeral
@@ -381,7 +381,6 @@ def _build_reading(parts: _Parts) -> None:
 
 def _build_sync(parts: _Parts) -> None:
     add, services = parts.services.add, parts.services
-    services[UserHooks].device_deleted.append(to_device_tokens.forget)
     notifier = add(Notifier(parts.db, parts.feed, parts.bus, parts.reactor))
     engine = add(SyncEngine(services[StateStore]))
     ephemeral: EphemeralStore = services.following(EphemeralStore)

@@ -20,7 +20,7 @@ from homeserver.sync.streams import device_lists as device_lists_stream
 from homeserver.sync.streams import receipts as receipts_stream
 from homeserver.sync.streams import to_device as to_device_stream
 from homeserver.sync.streams import unread as unread_stream
-from storage import account_data, clock, memberships, rooms, to_device_tokens
+from storage import account_data, clock, memberships, rooms
 from storage.memberships import MembershipChange, MembershipRow
 from storage.rooms import RoomRow
 from storage.state import StateStore
@@ -127,7 +127,7 @@ class _Reading:
 
     def _has_acknowledged(self) -> bool:
         request = self._request
-        since = effective_since(self._txn, request) if request.device_id else None
+        since = request.to_device_since
         return since is not None and to_device_stream.has_acknowledged(
             self._txn, request.user_id, request.device_id, since
         )
@@ -140,9 +140,8 @@ class _Reading:
         answer["device_unused_fallback_key_types"] = []
         reached = None
         if request.device_id:
-            since = effective_since(self._txn, request)
             messages, reached = to_device_stream.messages(
-                self._txn, request.user_id, request.device_id, since, now
+                self._txn, request.user_id, request.device_id, request.to_device_since, now
             )
             if messages:
                 answer["to_device"] = {"events": messages}
@@ -284,19 +283,12 @@ class _Reading:
         return sections
 
 
-def effective_since(txn: Transaction, request: SyncRequest) -> int | None:
-    """Up to where the device that makes the request has got its messages."""
-    if request.since is None:
-        return None
-    return to_device_tokens.reached(txn, request.user_id, request.device_id, request.since)
-
-
 def acknowledge(txn: Transaction, request: SyncRequest) -> None:
     """Delete the messages that the device's token says it has got."""
-    since = effective_since(txn, request)
-    if since is not None:
-        to_device_stream.acknowledge(txn, request.user_id, request.device_id, since)
-        to_device_tokens.forget(txn, request.user_id, request.device_id, request.since)
+    if request.to_device_since is not None:
+        to_device_stream.acknowledge(
+            txn, request.user_id, request.device_id, request.to_device_since
+        )
 
 
 def _newly_joined(

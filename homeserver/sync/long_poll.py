@@ -21,7 +21,6 @@ from homeserver.sync.request import SyncRequest
 from homeserver.sync.streams import presence as presence_stream
 from homeserver.sync.streams import typing as typing_stream
 from homeserver.users.presence import PresenceTracker
-from storage import to_device_tokens
 from storage.database import Database
 from storage.ephemeral import EphemeralStore
 
@@ -101,15 +100,9 @@ class Sync:
         present = await self._add_presence(request, durable, ephemeral)
         if durable.has_acknowledged:
             await self._db.write(acknowledge, request)
-        if durable.to_device_reached is not None:
-            await self._db.write(
-                to_device_tokens.remember,
-                request.user_id,
-                request.device_id,
-                durable.now,
-                durable.to_device_reached,
-            )
-        durable.answer["next_batch"] = str(SyncToken(durable.now, ephemeral))
+        durable.answer["next_batch"] = str(
+            SyncToken(durable.now, ephemeral, durable.to_device_reached)
+        )
         return durable.answer, durable.is_empty and not typed and not present
 
     async def _add_presence(self, request: SyncRequest, durable: Durable, now: int) -> bool:

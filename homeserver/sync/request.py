@@ -19,6 +19,8 @@ class SyncRequest:
     since: int | None
     """Durable position of the token; None: initial sync."""
     ephemeral_since: int | None
+    to_device_since: int | None
+    """Up to where the device has got its messages."""
     filter: Filter
     full_state: bool = False
     use_state_after: bool = False

@@ -41,6 +41,7 @@ async def get_sync(
         device_id=requester.device_id or "",
         since=token.durable if token else None,
         ephemeral_since=token.ephemeral if token else None,
+        to_device_since=token.to_device if token else None,
         filter=parsed,
         full_state=query.full_state,
         use_state_after=query.use_state_after or query.unstable_use_state_after,
