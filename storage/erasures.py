@@ -16,7 +16,8 @@ def record(txn: Transaction, user_id: str) -> None:
     """Note that the user's account is erased as of now."""
     txn.execute(
         "INSERT INTO erased_users (user_id, pos) VALUES (?, ?) ON CONFLICT DO NOTHING",
-        (user_id, clock.position(txn)),
+        # What happened up to now came before.
+        (user_id, clock.position(txn) + 1),
     )
 
 

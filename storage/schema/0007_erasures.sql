@@ -2,6 +2,6 @@
 
 CREATE TABLE erased_users (
     user_id TEXT NOT NULL PRIMARY KEY,
-    -- position at which they asked: who joins a room later sees their events redacted
+    -- who joined a room at this position or later sees their events redacted
     pos BIGINT NOT NULL
 );
