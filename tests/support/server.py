@@ -101,6 +101,12 @@ class TestServer:
     homeserver: Homeserver
     client: Client
 
+    async def restart(self) -> None:
+        """Stop the homeserver and start another on the same database and directory."""
+        await self.homeserver.stop()
+        self.homeserver = await build(self.homeserver.config, reactor, structlog.get_logger())
+        self.client = Client(self.homeserver.router)
+
     async def register(
         self, name: str | None = None, password: str = "wonderland", **body: Any
     ) -> User:
@@ -153,5 +159,6 @@ async def make_server(test: TestCase, **overrides: Any) -> TestServer:
     url = overrides.pop("database_url", None) or migrated_database(test)
     config = test_config(directory, url, **overrides)
     homeserver = await build(config, reactor, structlog.get_logger())
-    test.addCleanup(lambda: Deferred.fromCoroutine(homeserver.stop()))
-    return TestServer(homeserver, Client(homeserver.router))
+    server = TestServer(homeserver, Client(homeserver.router))
+    test.addCleanup(lambda: Deferred.fromCoroutine(server.homeserver.stop()))
+    return server
