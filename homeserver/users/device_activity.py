@@ -45,13 +45,10 @@ class DeviceActivity:
     def seen(self, user_id: str, device_id: str, ts: int, ip: str, user_agent: str) -> None:
         """Note a request of a device."""
         key = (user_id, device_id)
-        if key in self._pending:
-            return
-        last = self._written.get(key)
+        last = self._pending.get(key) or self._written.get(key)
         if last is None or ts >= last.ts + INTERVAL_MS or ip != last.ip:
-            self._pending[key] = Seen(
-                user_id, device_id, ts, ip, user_agent[:MAX_USER_AGENT].replace("\0", "")
-            )
+            agent = user_agent[:MAX_USER_AGENT].replace("\0", "")
+            self._pending[key] = Seen(user_id, device_id, ts, ip, agent)
 
     def pending(self, user_id: str, device_id: str) -> Seen | None:
         """What is noted of a device but not yet written."""

@@ -196,14 +196,18 @@ class Registration:
         return Registered(user_id, grant)
 
     async def _again(self, outcome: JsonObject, wanted: WantedAccount) -> Registered:
-        """The registration of a finished session is repeated: its answer was lost."""
+        """The registration of a finished session is repeated: its answer was lost.
+
+        The session is no proof of identity for a login, so the password must be the account's.
+        """
         user_id = UserID(outcome["user_id"])
+        user = await self._accounts.get(user_id)
+        stored = None if user is None else user.password_hash
+        if not await self._passwords.verify(wanted.password or "", stored):
+            raise forbidden("This session has registered an account with another password.")
         if wanted.inhibit_login or "device_id" not in outcome:
             return Registered(user_id, None)
         session = replace(wanted.session, device_id=outcome["device_id"])
-        user = await self._accounts.get(user_id)
-        if user is None or user.deactivated:
-            raise forbidden("This account has been closed.")
         return Registered(user_id, await self._sessions.begin(user_id, session))
 
     # Guests
