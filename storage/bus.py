@@ -75,7 +75,7 @@ class Subscriptions:
 class MemoryBus:
     """A bus within one process. Delivers on the next turn of the reactor, as a network would."""
 
-    reliable = True
+    reliable = False  # of other processes, such as a command line, it hears nothing
 
     def __init__(self, reactor: _CallsLater) -> None:
         self._reactor = reactor

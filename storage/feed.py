@@ -1,10 +1,12 @@
 """What is new in the log, for those in this process who wait for it.
 
 1. A commit publishes hints on channels. Hints of this process arrive at once, those of others
-   through the bus. A hint may be lost.
-2. The clock is read each second, so what a lost hint spoke of is found within a second:
-   listeners of `on_look` are told when other processes have moved the clock.
-3. Cache invalidations are read from the database together with the clock, and are never lost.
+   through the bus.
+2. A hint may be lost: while the bus is away, or when a process dies between commit and hint.
+   Listeners of `on_missed` are told, and look for themselves. While the bus does not carry what
+   others publish, that is each second in which another process has moved the clock.
+3. Cache invalidations are read from the database together with the clock, each second and
+   whenever `Database.position` is asked for after a hint. They are never lost.
 """
 
 from __future__ import annotations
@@ -16,11 +18,15 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
+from storage import invalidations
 from storage.bus import Bus, Unsubscribe, once
 from storage.database import Database
 
 INTERVAL = 1.0
 """Seconds between two looks at the clock."""
+KEEP_INVALIDATIONS = 3600.0
+"""Seconds that a process may sleep without having to empty its caches."""
+_PRUNE_EVERY = 600.0
 
 Listener = Callable[[int], object]
 """Called with a position up to which something concerns the channel."""
@@ -36,7 +42,9 @@ class Feed:
         self._bus = bus
         self._listeners: dict[str, list[Listener]] = {}
         self._from_bus: dict[str, Unsubscribe] = {}
-        self._on_look: list[Listener] = []
+        self._on_missed: list[Callable[[], object]] = []
+        self._clock = clock
+        self._next_prune = clock.seconds() + _PRUNE_EVERY
         self._loop = LoopingCall(self._look_safely)
         self._loop.clock = clock
         db.on_commit(self._committed)
@@ -60,9 +68,17 @@ class Feed:
         listeners.append(listener)
         return once(lambda: self._unsubscribe(channel, listener))
 
-    def on_look(self, listener: Listener) -> None:
-        """Have `listener(pos)` called when a look at the clock finds commits of other processes."""
-        self._on_look.append(listener)
+    def on_missed(self, listener: Callable[[], object]) -> None:
+        """Have `listener()` called when hints on any channel may have been lost."""
+        self._on_missed.append(listener)
+
+    def missed(self) -> None:
+        """Hints may have been lost, say because a process died: have everybody look."""
+        for listener in tuple(self._on_missed):
+            try:
+                listener()
+            except Exception:
+                _log.exception("A listener of the feed failed")
 
     def on_invalidate(
         self,
@@ -117,9 +133,15 @@ class Feed:
         before = self._db.positions.foreign
         try:
             await self._db.look()
+            await self._prune()
         except Exception as error:
             _log.warning("Cannot read the clock", reason=str(error))
             return
-        if self._db.positions.foreign > before:
-            for listener in self._on_look:
-                listener(self._db.positions.applied)
+        if self._db.positions.foreign > before and not self._bus.reliable:
+            self.missed()
+
+    async def _prune(self) -> None:
+        now = self._clock.seconds()
+        if now >= self._next_prune:
+            self._next_prune = now + _PRUNE_EVERY
+            await self._db.write(invalidations.prune, int((now - KEEP_INVALIDATIONS) * 1000))

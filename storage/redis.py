@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 import txredisapi
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 
 
 class RedisAddress(NamedTuple):
@@ -66,7 +66,9 @@ class RedisAddress(NamedTuple):
 
 
 class RedisClient:
-    """Sends commands; they raise `txredisapi.ConnectionError` while there is no connection."""
+    """Sends commands. The first wait for the connection; when it was lost later, they fail at
+    once with `txredisapi.ConnectionError` until there is one again.
+    """
 
     def __init__(self, factory: Any) -> None:
         self._factory = factory
@@ -78,6 +80,8 @@ class RedisClient:
 
     def command(self, *arguments: Any) -> Deferred[Any]:
         """Run a command; the reply, strings as bytes."""
+        if not self.connected and self._factory.deferred is None:
+            return fail(txredisapi.ConnectionError("Not connected"))
         result: Deferred[Any] = self._factory.handler.execute_command(*arguments)
         return result
 

@@ -12,6 +12,9 @@ from storage.bus import Callback, GapListener, Subscriptions, Unsubscribe, once
 from storage.redis import RedisAddress, RedisClient
 
 PREFIX = "hearth:"
+ALL = "*"
+"""The channel on which a process says that it could not publish for a while."""
+_RETRY_SECONDS = 1.0
 
 _log = structlog.get_logger(__name__)
 
@@ -28,6 +31,8 @@ class RedisBus:
         self._publisher: RedisClient = address.client(reactor)
         self._connection: Any = None
         self._closed = False
+        self._reactor = reactor
+        self._retry: Any = None
         self._factory = _SubscriberFactory(self, address)
         address.start(reactor, self._factory)
         self._first: Deferred[None] | None = Deferred()
@@ -48,8 +53,17 @@ class RedisBus:
         if self._closed:
             return
         sent = self._publisher.command("PUBLISH", self._prefix + channel.encode(), payload)
-        # A lost hint is found by looking at the clock.
-        sent.addErrback(lambda failure: None)
+        sent.addErrback(self._unsent)
+
+    def _unsent(self, _: object) -> None:
+        """Nobody heard a hint: as soon as possible, tell everybody to look for themselves."""
+        if self._retry is None and not self._closed:
+            self._retry = self._reactor.callLater(_RETRY_SECONDS, self._tell_all)
+
+    def _tell_all(self) -> None:
+        self._retry = None
+        sent = self._publisher.command("PUBLISH", self._prefix + ALL.encode(), b"")
+        sent.addErrback(self._unsent)
 
     def subscribe(self, channel: str, callback: Callback) -> Unsubscribe:
         is_new = channel not in self._subscriptions.channels
@@ -71,6 +85,8 @@ class RedisBus:
         if self._closed:
             return succeed(None)
         self._closed = True
+        if self._retry is not None:
+            self._retry.cancel()
         both = DeferredList([self._factory.disconnect(), self._publisher.close()])
         return both.addCallback(lambda _: None)
 
@@ -78,9 +94,8 @@ class RedisBus:
 
     def _connected(self, connection: _Subscriber) -> None:
         self._connection = connection
-        channels = list(self._subscriptions.channels)
-        if channels:
-            connection.ask("SUBSCRIBE", [self._prefix + name.encode() for name in channels])
+        channels = [ALL, *self._subscriptions.channels]
+        connection.ask("SUBSCRIBE", [self._prefix + name.encode() for name in channels])
         first, self._first = self._first, None
         if first is not None:
             first.callback(None)
@@ -92,10 +107,15 @@ class RedisBus:
                 _log.warning("Lost the connection to Redis; connecting again")
 
     def _subscribed(self, channel: bytes) -> None:
-        self._subscriptions.gap([channel.removeprefix(self._prefix).decode()])
+        name = channel.removeprefix(self._prefix).decode()
+        if name in self._subscriptions.channels:
+            self._subscriptions.gap([name])
 
     def _message(self, channel: bytes, payload: bytes) -> None:
         name = channel.removeprefix(self._prefix).decode("utf-8", "replace")
+        if name == ALL:
+            self._subscriptions.gap(list(self._subscriptions.channels))
+            return
         self._subscriptions.deliver(name, payload)
 
 

@@ -3,6 +3,8 @@
 Keys: `counter`; `typing` (sorted set of "room\\nuser" by the time at which it ends);
 `typing:ROOM` (set of users); `changed` (sorted set of rooms by the counter at their last change);
 `presence` (hash of users to "serial:value"). Each operation is one script, and so atomic.
+
+While Redis is away nobody is seen to type or to be online, and the server works on.
 """
 
 from __future__ import annotations
@@ -10,10 +12,14 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+import structlog
+import txredisapi
 from twisted.internet.interfaces import IReactorTime
 
 from storage.ephemeral import MAX_REMEMBERED, PresenceEntry
 from storage.redis import RedisAddress, RedisClient
+
+_log = structlog.get_logger(__name__)
 
 _NEXT = """
 local function next()
@@ -116,15 +122,32 @@ class RedisEphemeral:
         self._clock: IReactorTime = reactor
         self._prefix = prefix
         self._client: RedisClient = RedisAddress.parse(url).client(reactor)
+        self._last_position = 0
+        self._away = False
 
     def _now(self) -> int:
         return int(self._clock.seconds() * 1000)
 
+    async def _command(self, *arguments: Any) -> Any:
+        """The reply, or None while Redis is away."""
+        try:
+            reply = await self._client.command(*arguments)
+        except (txredisapi.ConnectionError, txredisapi.TimeoutError) as error:
+            if not self._away:
+                self._away = True
+                _log.warning("Typing and presence are lost: Redis is away", reason=str(error))
+            return None
+        self._away = False
+        return reply
+
     async def _run(self, script: str, *arguments: Any) -> Any:
-        return await self._client.command("EVAL", script, 1, self._prefix, *arguments)
+        return await self._command("EVAL", script, 1, self._prefix, *arguments)
 
     async def position(self) -> int:
-        return int(await self._run(_POSITION, self._now()))
+        reply = await self._run(_POSITION, self._now())
+        if reply is not None:
+            self._last_position = int(reply)
+        return self._last_position
 
     async def set_typing(self, room_id: str, user_id: str, until_ms: int | None) -> bool:
         until = "" if until_ms is None else until_ms
@@ -134,22 +157,23 @@ class RedisEphemeral:
         if not room_ids:
             return {}
         rows = await self._run(_TYPING, "" if since is None else since, *room_ids)
-        return {_text(room): sorted(map(_text, users)) for room, users in rows}
+        return {_text(room): sorted(map(_text, users)) for room, users in rows or ()}
 
     async def expire_typing(self) -> list[str]:
-        return [_text(room) for room in await self._run(_EXPIRE, self._now())]
+        return [_text(room) for room in await self._run(_EXPIRE, self._now()) or ()]
 
     async def put_presence(self, user_id: str, value: str, *, announce: bool = True) -> int:
         flag = "1" if announce else "0"
-        return int(await self._run(_PUT_PRESENCE, self._now(), user_id, value, flag))
+        serial = await self._run(_PUT_PRESENCE, self._now(), user_id, value, flag)
+        return self._last_position if serial is None else int(serial)
 
     async def presence(self, user_ids: Collection[str]) -> dict[str, PresenceEntry]:
         if not user_ids:
             return {}
         names = list(user_ids)
-        values = await self._client.command("HMGET", self._prefix + "presence", *names)
+        values = await self._command("HMGET", self._prefix + "presence", *names)
         found = {}
-        for name, value in zip(names, values, strict=True):
+        for name, value in zip(names, values or [None] * len(names), strict=True):
             if value is not None:
                 serial, _, text = _text(value).partition(":")
                 found[name] = PresenceEntry(int(serial), text)

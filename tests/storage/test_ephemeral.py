@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import itertools
+import shutil
+import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
-from twisted.internet import reactor
+from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
+from storage.database import sleep
 from storage.ephemeral import EphemeralStore, MemoryEphemeral
 from storage.redis_ephemeral import RedisEphemeral
-from tests.support.databases import redis_url
+from tests.support.databases import reactor, redis_url
+from tests.support.services import RedisServer
 
 _prefixes = itertools.count(1)
 A, B = "@a:hearth.test", "@b:hearth.test"
@@ -76,7 +81,7 @@ class Contract:
 
 class MemoryEphemeralTest(Contract, TestCase):
     def store(self) -> EphemeralStore:
-        return MemoryEphemeral(reactor)  # type: ignore[arg-type]
+        return MemoryEphemeral(reactor)
 
 
 class RedisEphemeralTest(Contract, TestCase):
@@ -84,3 +89,34 @@ class RedisEphemeralTest(Contract, TestCase):
         store = RedisEphemeral(redis_url(), reactor, f"test{next(_prefixes)}:{time.time()}:")
         self.addCleanup(store._client.close)
         return store
+
+
+class RedisAwayTest(TestCase):
+    timeout = 60
+
+    async def test_the_server_works_on_while_redis_is_away(self) -> None:
+        directory = Path(tempfile.mkdtemp(prefix="hearth-redis-"))
+        self.addCleanup(shutil.rmtree, directory, ignore_errors=True)
+        server = RedisServer(directory)
+        server.create()
+        self.addCleanup(server.stop)
+        store = RedisEphemeral(server.url, reactor)
+        self.addCleanup(store.close)
+        until = int(time.time() * 1000) + 60_000
+        await store.set_typing("!r", A, until)
+        before = await store.position()
+        await deferToThread(server.stop)
+        while store._client.connected:
+            await sleep(reactor, 0.005)
+        self.assertFalse(await store.set_typing("!r", B, until))
+        self.assertEqual(await store.position(), before)
+        self.assertEqual(await store.typing(["!r"], None), {})
+        self.assertEqual(await store.expire_typing(), [])
+        self.assertEqual(await store.put_presence(A, "online"), before)
+        self.assertEqual(await store.presence([A]), {})
+        await deferToThread(server.start)
+        while not store._client.connected:
+            await sleep(reactor, 0.005)
+        self.assertTrue(await store.set_typing("!r", B, until))
+        self.assertGreater(await store.position(), before)
+        self.assertEqual(await store.typing(["!r"], before), {"!r": [B]})
