@@ -101,10 +101,11 @@ def syncing(presence: Presence, wanted: State, now: int, *, is_elsewhere_online:
 def acted(presence: Presence, now: int) -> Presence:
     """The user did something, such as sending a message.
 
-    That brings them back from idleness, but not online who are offline, perhaps by their will.
+    That brings them back from idleness. Those who are offline, perhaps by their will, stay so,
+    and when they were active is not told.
     """
     if presence.state == "offline":
-        return replace(presence, active=now)
+        return presence
     return replace(presence, state="online", active=now, contact=now, currently_active=True)
 
 
