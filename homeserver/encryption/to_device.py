@@ -132,7 +132,8 @@ def _user_id(name: str) -> UserID:
 def _encode(sender: str, event_type: str, content: JsonObject) -> str:
     message = {"content": content, "sender": sender, "type": event_type}
     try:
-        encoded = canonical.encode_lenient(message)
+        canonical.check(message, strict=False)
+        encoded = canonical.encode_plain(message)
     except canonical.CanonicalJSONError as problem:
         raise errors.bad_json(str(problem))
     if len(encoded) > MAX_MESSAGE_BYTES:
