@@ -13,7 +13,7 @@ from homeserver.core.errors import MatrixError, forbidden, invalid_param, not_fo
 from homeserver.core.ids import RoomID, UserID
 from homeserver.core.types import JsonObject
 from homeserver.web.request import Requester
-from storage import account_data, push_rules
+from storage import account_data, push_rules, receipts, unread
 from storage.account_data import GLOBAL
 from storage.database import Database
 from storage.transaction import Transaction
@@ -102,3 +102,5 @@ def erase(txn: Transaction, user_id: str) -> None:
     """Remove what a user who is erased kept here."""
     account_data.delete_all(txn, user_id)
     push_rules.delete(txn, user_id)
+    receipts.delete_all(txn, user_id)
+    unread.delete_marks(txn, user_id)

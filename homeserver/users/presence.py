@@ -65,6 +65,10 @@ class _Local:
     """When a sync last began or ended."""
     noted: int = 0
     """When the store was last told of that."""
+    active: int = 0
+    """When the user last did something."""
+    active_noted: int = 0
+    """When the store was last asked because of that."""
     online: dict[str, int] = field(default_factory=dict)
     """When each device last synced without being idle."""
 
@@ -169,7 +173,13 @@ class PresenceTracker:
 
     def active(self, user_id: str) -> None:
         """The user did something. Never fails and does not wait."""
-        if self.enabled:
+        if not self.enabled:
+            return
+        now = self._now()
+        local = self._touch(user_id)
+        local.active = now
+        if now - local.active_noted >= NOTE_EVERY:
+            local.active_noted = now
             Deferred.fromCoroutine(self._acted(user_id)).addErrback(
                 lambda failure: _log.warning("Presence is not kept", reason=str(failure.value))
             )
@@ -182,10 +192,7 @@ class PresenceTracker:
 
     async def _acted(self, user_id: str) -> None:
         old = await self._stored(user_id)
-        new = rules.acted(old, self._now())
-        if new.active - old.active > NOTE_EVERY or rules.worth_telling(old, new):
-            self._touch(user_id)
-            await self._put(user_id, old, new)
+        await self._put(user_id, old, rules.acted(old, self._now()))
 
     def _touch(self, user_id: str) -> _Local:
         local = self._local.get(user_id)
@@ -206,8 +213,7 @@ class PresenceTracker:
             raise forbidden("You may see the presence of people in your rooms only.")
         if not self.enabled:
             return OFFLINE.content(0)
-        now = self._now()
-        return rules.passed(await self._stored(user_id), now).content(now)
+        return self._shown(user_id, await self._stored(user_id)).content(self._now())
 
     def changed_since(self, since: int) -> frozenset[str] | None:
         """Who changed after this value of the store's counter; None: that is not remembered."""
@@ -235,7 +241,7 @@ class PresenceTracker:
         now = self._now()
         found = {}
         for user_id, entry in (await self._store.presence(user_ids)).items():
-            presence = rules.passed(_parse(entry.value), now)
+            presence = self._shown(user_id, _parse(entry.value))
             if entry.serial > since if since is not None else presence.state != "offline":
                 found[user_id] = {
                     "type": "m.presence",
@@ -243,6 +249,13 @@ class PresenceTracker:
                     "content": presence.content(now),
                 }
         return found
+
+    def _shown(self, user_id: str, stored: Presence) -> Presence:
+        """A stored presence with what happened since it was stored."""
+        local = self._local.get(user_id)
+        if local is not None and stored.currently_active and local.active > stored.active:
+            stored = replace(stored, active=local.active)
+        return rules.passed(stored, self._now())
 
     # Keeping it
 
@@ -254,6 +267,8 @@ class PresenceTracker:
         if new == old:
             return
         tell = rules.worth_telling(old, new)
+        if new.state != "online" and user_id in self._local:
+            self._local[user_id].active_noted = 0
         text = json.dumps(new.dump(), ensure_ascii=False)
         serial = await self._store.put_presence(user_id, text, announce=tell)
         if tell:
@@ -289,6 +304,9 @@ class PresenceTracker:
     async def _pass(self, user_id: str, now: int, contact: int) -> Presence:
         old = await self._stored(user_id)
         touched = old if old.contact >= contact else replace(old, contact=contact)
+        local = self._local.get(user_id)
+        if local is not None and touched.state == "online" and local.active > touched.active:
+            touched = replace(touched, active=local.active)
         new = rules.passed(touched, now)
         await self._put(user_id, old, new)
         return new

@@ -14,7 +14,6 @@ from tests.support.server import User, make_server
 
 THREADS = json.dumps({"room": {"timeline": {"unread_thread_notifications": True}}})
 KEYWORD = {"actions": ["notify", {"set_tweak": "highlight"}], "pattern": "tea"}
-MUTE = {"actions": [], "conditions": []}
 
 
 def mute(room_id: str) -> dict[str, Any]:

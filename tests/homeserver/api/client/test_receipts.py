@@ -70,7 +70,7 @@ class ReceiptsTest(ReceiptTestCase):
             shown = content[event_id]["m.read"]
             self.assertEqual(shown.keys(), {self.bob.user_id})
             self.assertEqual(shown[self.bob.user_id].keys(), {"ts"})
-            now = reactor.seconds() * 1000  # type: ignore[attr-defined]
+            now = reactor.seconds() * 1000
             self.assertLess(abs(shown[self.bob.user_id]["ts"] - now), 60_000)
         answer = await self.alice.sync(since)
         self.assertEqual(receipts_of(answer, self.room_id).keys(), {event_id})
