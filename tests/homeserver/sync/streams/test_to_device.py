@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import Clock
 
 from homeserver.core.ids import UserID
@@ -177,6 +178,24 @@ class ToDeviceStreamTest(DatabaseTestCase):
         self.assertEqual((await self.messages(device_id="TWO"))[0], [1])
         await self.send()
         self.assertEqual((await self.messages())[0], [3])
+
+    async def test_sent_while_the_device_goes(self) -> None:
+        """Whichever comes first, nothing is left for a device that is gone. Shows E2E-14."""
+
+        def delete(txn: Transaction) -> None:
+            delete_devices(txn, BOB, ["ONE"])
+            to_device.delete_device(txn, BOB, "ONE")
+
+        def left(txn: Transaction) -> Any:
+            sql = "SELECT COUNT(*) FROM to_device_messages WHERE device_id = 'ONE'"
+            return txn.value(sql)
+
+        for _ in range(20):
+            sends = [Deferred.fromCoroutine(self.send(device_id="*")) for _ in range(3)]
+            sends.append(Deferred.fromCoroutine(self.db.write(delete)))
+            await gatherResults(sends)
+            self.assertEqual(await self.db.read(left), 0)
+            await self.add_device(BOB, "ONE")
 
     async def test_old_transactions_are_forgotten(self) -> None:
         """What is kept of transactions is bounded; a fresh one is still recognised."""
