@@ -43,6 +43,16 @@ def get_device(txn: Transaction, user_id: str, device_id: str) -> DeviceRow | No
     return DeviceRow(*raw) if raw else None
 
 
+def lock_device(txn: Transaction, user_id: str, device_id: str) -> bool:
+    """Lock a device until the transaction ends; False if there is none.
+
+    Whoever gives a device tokens, or deletes it, locks it first: no token outlives its device.
+    """
+    lock = txn.dialect.for_update
+    sql = f"SELECT 1 FROM devices WHERE user_id = ? AND device_id = ?{lock}"
+    return txn.one(sql, (user_id, device_id)) is not None
+
+
 def get_devices(txn: Transaction, user_id: str) -> list[DeviceRow]:
     """All devices of a user, in the order of their IDs."""
     sql = f"SELECT {_COLUMNS} FROM devices WHERE user_id = ? ORDER BY device_id"

@@ -93,6 +93,13 @@ def insert_refresh_token(
     )
 
 
+def device_of_refresh_token(txn: Transaction, token_hash: bytes) -> tuple[str, str] | None:
+    """User ID and device ID of the refresh token of this hash."""
+    sql = "SELECT user_id, device_id FROM refresh_tokens WHERE token_hash = ?"
+    raw = txn.one(sql, (token_hash,))
+    return (raw[0], raw[1]) if raw else None
+
+
 def lock_refresh_token(txn: Transaction, token_hash: bytes) -> RefreshTokenRow | None:
     """The refresh token of this hash, its row locked until the transaction ends."""
     raw = txn.one(
@@ -139,11 +146,4 @@ def delete_of_devices(txn: Transaction, user_id: str, device_ids: Collection[str
     where, args = txn.any_of("device_id", device_ids)
     for table in ("access_tokens", "refresh_tokens"):
         txn.execute(f"DELETE FROM {table} WHERE user_id = ? AND {where}", [user_id, *args])
-    txn.invalidate(CACHE, user_id)
-
-
-def delete_of_user(txn: Transaction, user_id: str) -> None:
-    """End every token of a user."""
-    for table in ("access_tokens", "refresh_tokens"):
-        txn.execute(f"DELETE FROM {table} WHERE user_id = ?", (user_id,))
     txn.invalidate(CACHE, user_id)

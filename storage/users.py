@@ -42,6 +42,13 @@ def get_user(txn: Transaction, user_id: str) -> UserRow | None:
     return _row(raw) if raw else None
 
 
+def lock_user(txn: Transaction, user_id: str) -> UserRow | None:
+    """The account of this user ID, its row locked until the transaction ends."""
+    lock = txn.dialect.for_update
+    raw = txn.one(f"SELECT {_COLUMNS} FROM users WHERE user_id = ?{lock}", (user_id,))
+    return _row(raw) if raw else None
+
+
 def exists(txn: Transaction, user_id: str) -> bool:
     """Whether the user ID is taken, also by a deactivated account."""
     return txn.one("SELECT 1 FROM users WHERE user_id = ?", (user_id,)) is not None

@@ -151,7 +151,8 @@ class Login:
             raise user_locked()
         if self._passwords.is_outdated(stored):
             renewed = await self._passwords.hash_again(password)
-            await self._db.write(users.replace_password_hash, user.user_id, stored, renewed)
+            if await self._db.write(users.replace_password_hash, user.user_id, stored, renewed):
+                user = user._replace(password_hash=renewed)
         return user
 
     def create_token_in(self, txn: Transaction, user_id: UserID) -> LoginToken:

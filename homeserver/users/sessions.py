@@ -17,7 +17,13 @@ from dataclasses import dataclass
 from cachetools import LRUCache
 from twisted.internet.interfaces import IReactorTime
 
-from homeserver.core.errors import MatrixError, forbidden, unknown_token, user_locked
+from homeserver.core.errors import (
+    MatrixError,
+    forbidden,
+    unknown_token,
+    user_deactivated,
+    user_locked,
+)
 from homeserver.core.ids import UserID
 from homeserver.users.device_activity import DeviceActivity
 from homeserver.users.hooks import UserHooks
@@ -26,6 +32,7 @@ from homeserver.web.request import Request, Requester
 from storage import devices as device_rows
 from storage import one_time_tokens, tokens, users
 from storage.database import Database
+from storage.errors import Conflict
 from storage.transaction import Transaction
 
 MAX_DEVICE_ID_BYTES = 255
@@ -169,15 +176,30 @@ class Sessions:
 
     # Beginning and refreshing
 
-    async def begin(self, user_id: UserID, wanted: NewSession) -> Grant:
+    async def begin(
+        self, user_id: UserID, wanted: NewSession, proved: users.UserRow | None = None
+    ) -> Grant:
         """Log a user in on a new device, or anew on one that they have.
 
-        Raises MatrixError: 403 M_FORBIDDEN if the device ID cannot be used.
+        `proved` is the account as it was when they proved who they are: if its password was
+        changed since, they have proved nothing. Raises MatrixError: 403 M_FORBIDDEN (also if the
+        device ID cannot be used), 403 M_USER_DEACTIVATED.
         """
-        return await self._db.write(self.begin_in, user_id, wanted)
+        return await self._db.write(self.begin_in, user_id, wanted, proved)
 
-    def begin_in(self, txn: Transaction, user_id: UserID, wanted: NewSession) -> Grant:
+    def begin_in(
+        self,
+        txn: Transaction,
+        user_id: UserID,
+        wanted: NewSession,
+        proved: users.UserRow | None = None,
+    ) -> Grant:
         """`begin`, as part of a transaction."""
+        user = users.lock_user(txn, user_id)
+        if user is None or user.deactivated:
+            raise user_deactivated()
+        if proved is not None and proved.password_hash != user.password_hash:
+            raise forbidden("The password was changed meanwhile.")
         now_ms = self._now()
         device_id = wanted.device_id or new_device_id()
         _check_device_id(device_id)
@@ -194,6 +216,8 @@ class Sessions:
         )
         is_new = device_rows.insert_device(txn, row)
         if not is_new:
+            if not device_rows.lock_device(txn, user_id, device_id):
+                raise Conflict("The device was deleted meanwhile.")
             tokens.delete_of_devices(txn, user_id, [device_id])
             seen = device_rows.Seen(user_id, device_id, now_ms, wanted.ip, wanted.user_agent)
             device_rows.record_seen(txn, [seen])
@@ -212,6 +236,9 @@ class Sessions:
         return await self._db.write(self._refresh, token_hash(refresh_token))
 
     def _refresh(self, txn: Transaction, hashed: bytes) -> Grant:
+        device = tokens.device_of_refresh_token(txn, hashed)
+        if device is None or not device_rows.lock_device(txn, *device):
+            raise unknown_token()
         row = tokens.lock_refresh_token(txn, hashed)
         if row is None:
             raise unknown_token()
@@ -274,7 +301,6 @@ class Sessions:
         """Log out everywhere except on the device `keep`; returns the devices deleted."""
         owned = [row.device_id for row in device_rows.get_devices(txn, user_id)]
         if keep is None:
-            tokens.delete_of_user(txn, user_id)
             one_time_tokens.delete_of_user(txn, user_id)
         return self.end_devices_in(txn, user_id, [each for each in owned if each != keep])
 
@@ -283,8 +309,8 @@ class Sessions:
 
         To be called last in a transaction: the hooks may advance the clock.
         """
-        tokens.delete_of_devices(txn, user_id, device_ids)
         deleted = device_rows.delete_devices(txn, user_id, device_ids)
+        tokens.delete_of_devices(txn, user_id, device_ids)
         for device_id in deleted:
             for hook in self._hooks.device_deleted:
                 hook(txn, user_id, device_id)

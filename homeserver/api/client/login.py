@@ -17,6 +17,7 @@ from homeserver.users.uia import InteractiveAuth, Operation
 from homeserver.web.endpoint import EMPTY, Auth, Empty, Request, Requester, endpoint
 from storage.database import Database
 from storage.transaction import Transaction
+from storage.users import UserRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,21 +108,21 @@ async def post_login(
 ) -> LoginAnswer:
     """Log in with a password or a login token."""
     if body.type == PASSWORD and settings.passwords:
-        user_id = await _by_password(body, login)
+        user = await _by_password(body, login)
     elif body.type == "m.login.token":
         if body.token is None:
             raise missing_param("token")
-        user_id = UserID((await login.redeem_token(body.token)).user_id)
+        user = await login.redeem_token(body.token)
     else:
         raise unknown("This login type is not supported.")
     wanted = new_session(
         request, body.device_id, body.initial_device_display_name, body.refresh_token
     )
-    grant = await sessions.begin(user_id, wanted)
+    grant = await sessions.begin(UserID(user.user_id), wanted, user)
     return _answer(grant, settings.server_name, well_known)
 
 
-async def _by_password(body: LoginBody, login: Login) -> UserID:
+async def _by_password(body: LoginBody, login: Login) -> UserRow:
     if body.password is None:
         raise missing_param("password")
     named = await login.resolve(
@@ -132,7 +133,7 @@ async def _by_password(body: LoginBody, login: Login) -> UserID:
             "address": body.address,
         }
     )
-    return UserID((await login.check_password(named, body.password)).user_id)
+    return await login.check_password(named, body.password)
 
 
 def _answer(grant: Grant, server_name: str, well_known: WellKnown) -> LoginAnswer:
