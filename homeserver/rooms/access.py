@@ -58,6 +58,11 @@ class RoomAccess:
         """The room's row."""
         return self.view.room
 
+    @property
+    def may_see_state(self) -> bool:
+        """Whether the reader may look at the room's state as a whole."""
+        return self.standing in (Standing.JOINED, Standing.LEFT, Standing.PEEKING)
+
     def visible(self, rows: Sequence[EventRow]) -> list[Seen]:
         """Those of the rows that the reader may see, in the same order."""
         if self.standing is Standing.FORGOTTEN:
@@ -90,7 +95,7 @@ def look(
     since, until = view.stay
     if since is not None and not forgotten:
         return RoomAccess(view, Standing.LEFT, None if until == FOREVER else until)
-    visibility = _current_visibility(view)
+    visibility = current_visibility(view)
     if visibility is HistoryVisibility.WORLD_READABLE:
         return RoomAccess(view, Standing.PEEKING, None)
     if forgotten:
@@ -139,7 +144,8 @@ def find_event(
     raise errors.not_found("There is no such event, or you may not see it.")
 
 
-def _current_visibility(view: RoomView) -> HistoryVisibility:
+def current_visibility(view: RoomView) -> HistoryVisibility:
+    """The history visibility that the room has now."""
     row = state.current(view.txn, view.room.room_nid, [_VISIBILITY]).get(_VISIBILITY)
     event: Event | None = view.event(row) if row is not None else None
     return visibility_of(event.content if event is not None else None)

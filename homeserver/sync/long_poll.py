@@ -87,7 +87,7 @@ class Sync:
             answer, is_empty = await self._answer(request)
             left = ends - self._clock.seconds()
             at_once = request.since is None or request.full_state
-            if at_once or not is_empty or left <= 0 or stopping:
+            if at_once or not is_empty or left <= 0 or stopping or self._notifier.is_stopped:
                 return answer
             del answer
             await self._notifier.wait(watch, version, left)

@@ -6,11 +6,14 @@
    is lost between looking and waiting.
 3. Hints come from the feed. A room's channel is subscribed to once, however many users watch it.
    When the bus may have lost hints, everybody on the channels concerned looks again.
+4. Rooms are read again after a hint about the user, by every client that looks before that is
+   done: none goes on with rooms that are not up to date.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -28,14 +31,28 @@ LINGER = 60.0
 class Watch:
     """What is watched for one user."""
 
-    __slots__ = ("_unsubscribe", "is_stale", "last_used", "rooms", "user_id", "version", "waiters")
+    __slots__ = (
+        "_unsubscribe",
+        "heard",
+        "is_dropped",
+        "known",
+        "last_used",
+        "rooms",
+        "user_id",
+        "version",
+        "waiters",
+    )
 
     def __init__(self, user_id: str) -> None:
         self.user_id = user_id
         self.version = 0
         self.rooms: frozenset[int] = frozenset()
-        self.is_stale = True
-        """Whether the rooms must be read again."""
+        self.heard = 1
+        """How many hints may have been about the user's memberships."""
+        self.known = 0
+        """How many of these `rooms` takes account of."""
+        self.is_dropped = False
+        """Whether it hears nothing any more."""
         self.waiters: set[Deferred[None]] = set()
         self.last_used = 0.0
         self._unsubscribe: Callable[[], None] | None = None
@@ -60,7 +77,10 @@ class Notifier:
         self._rooms: dict[int, set[Watch]] = {}
         self._unsubscribe: dict[int, Callable[[], None]] = {}
         self._next_sweep = 0.0
+        self.is_stopped = False
+        """Whether those who wait are to answer with what they have."""
         bus.on_gap(self._gap)
+        feed.on_missed(self._missed)
 
     async def watch(self, user_id: str) -> Watch:
         """The watch of a user, with their current rooms."""
@@ -71,17 +91,30 @@ class Notifier:
             watch = self._watches[user_id] = Watch(user_id)
             watch._unsubscribe = self._feed.subscribe(f"user:{user_id}", self._for_user(watch))
         watch.last_used = now
-        while watch.is_stale:
-            watch.is_stale = False
+        while watch.known < watch.heard and not watch.is_dropped:
+            heard = watch.heard
             rooms = await self._db.read(_joined, user_id)
-            if self._watches.get(user_id) is watch:
+            # Another client of the user may have read newer ones meanwhile.
+            if heard > watch.known and not watch.is_dropped:
                 self._set_rooms(watch, rooms)
+                watch.known = heard
         return watch
+
+    @contextmanager
+    def peek(self, user_id: str, room_nid: int) -> Iterator[Watch]:
+        """A watch of one room that the user need not be in, while the context lasts."""
+        watch = Watch(user_id)
+        self._set_rooms(watch, (room_nid,))
+        try:
+            yield watch
+        finally:
+            watch.is_dropped = True
+            self._set_rooms(watch, ())
 
     def wait(self, watch: Watch, version: int, seconds: float) -> Deferred[None]:
         """Fires at the next hint, or after `seconds`; at once if there was one since `version`."""
         waiter: Deferred[None] = Deferred(watch.waiters.discard)
-        if watch.version != version:
+        if watch.version != version or watch.is_dropped:
             waiter.callback(None)
             return waiter
         watch.waiters.add(waiter)
@@ -103,10 +136,15 @@ class Notifier:
             watch.wake()
 
     def stop(self) -> None:
-        """Answer everybody who waits."""
-        for watch in list(self._watches.values()):
+        """Have everybody who waits answer; nobody waits any more."""
+        self.is_stopped = True
+        for watch in self._all():
             watch.wake()
             self._drop(watch)
+
+    def _all(self) -> set[Watch]:
+        """All watches, those of one room too."""
+        return set(self._watches.values()).union(*self._rooms.values())
 
     @staticmethod
     def _time_out(watch: Watch, waiter: Deferred[None]) -> None:
@@ -116,7 +154,7 @@ class Notifier:
     def _for_user(self, watch: Watch) -> Callable[[int], None]:
         def heard(pos: int) -> None:
             # It may be about a membership.
-            watch.is_stale = True
+            watch.heard += 1
             watch.wake()
 
         return heard
@@ -153,7 +191,9 @@ class Notifier:
             self._unsubscribe.pop(room_nid)()
 
     def _drop(self, watch: Watch) -> None:
-        self._watches.pop(watch.user_id, None)
+        watch.is_dropped = True
+        if self._watches.get(watch.user_id) is watch:
+            del self._watches[watch.user_id]
         self._set_rooms(watch, ())
         if watch._unsubscribe is not None:
             watch._unsubscribe()
@@ -173,8 +213,14 @@ class Notifier:
                 for watch in tuple(self._rooms.get(int(name), ())):
                     watch.wake()
             elif kind == "user" and name in self._watches:
-                self._watches[name].is_stale = True
+                self._watches[name].heard += 1
                 self._watches[name].wake()
+
+    def _missed(self) -> None:
+        """Anything may have happened."""
+        for watch in self._all():
+            watch.heard += 1
+            watch.wake()
 
 
 def _joined(txn: Transaction, user_id: str) -> list[int]:

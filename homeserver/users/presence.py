@@ -162,9 +162,14 @@ class PresenceTracker:
             local.online[device] = now
         if now - local.noted >= NOTE_EVERY or before != (set_presence == "online"):
             local.noted = now
-            old = await self._stored(user_id)
-            new = rules.syncing(old, set_presence, now, is_elsewhere_online=elsewhere)
-            await self._put(user_id, old, new)
+            try:
+                old = await self._stored(user_id)
+                new = rules.syncing(old, set_presence, now, is_elsewhere_online=elsewhere)
+                await self._put(user_id, old, new)
+            except BaseException:
+                # Cancelled, or the store is away: the caller will not tell of the end.
+                self._sync_ended(local)
+                raise
         return lambda: self._sync_ended(local)
 
     def _sync_ended(self, local: _Local) -> None:
