@@ -5,11 +5,17 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import structlog
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
-from storage.database import Timing
+import homeserver.rooms.append
+from homeserver.app import build
+from storage.transaction import Transaction
 from tests.homeserver.api.client.test_push_rules import put_rule
 from tests.homeserver.api.client.test_receipts import ReceiptTestCase, read, thread
+from tests.support.client import Client
 from tests.support.server import User, make_server
 
 THREADS = json.dumps({"room": {"timeline": {"unread_thread_notifications": True}}})
@@ -452,6 +458,25 @@ class OwnRulesTest(UnreadTestCase):
         self.assertEqual(await self._counts(carol), (0, 0))
 
 
+class ProcessesTest(UnreadTestCase):
+    async def test_rules_that_another_process_changed(self) -> None:
+        await self._meet()
+        there = await build(self.server.homeserver.config, reactor, structlog.get_logger())
+        self.addCleanup(lambda: Deferred.fromCoroutine(there.stop()))
+        client = Client(there.router, self.alice.token)
+        path = f"/_matrix/client/v3/rooms/{self.room_id}/send/m.room.message"
+        content = {"msgtype": "m.text", "body": "tea"}
+        highlights = 0
+        for number, word in enumerate(["milk", "tea", "milk", "tea"]):
+            await put_rule(self.bob, "content", "word", {**KEYWORD, "pattern": word})
+            await there.db.look()
+            status, _ = await client.put(f"{path}/{number}", content)
+            self.assertEqual(status, 200)
+            await self.server.homeserver.db.look()
+            highlights += word == "tea"
+            self.assertEqual(await self._counts(), (number + 1, highlights))
+
+
 class InvitesTest(TestCase):
     async def test_an_invite_notifies(self) -> None:
         """Shows PSH-9."""
@@ -474,14 +499,20 @@ class InvitesTest(TestCase):
 class CostTest(UnreadTestCase):
     async def _statements(self, user: User, content: Any = "hello") -> int:
         """Statements of the transaction that adds a message."""
-        timings: list[Timing] = []
-        database: Any = self.server.homeserver.db
-        self.patch(database, "_observe", timings.append)
+        append: Any = homeserver.rooms.append
+        counted: list[int] = []
+        commit = append.commit_group
+
+        def counting(txn: Transaction, *args: Any) -> Any:
+            result = commit(txn, *args)
+            counted.append(txn.statements)
+            return result
+
+        self.patch(append, "commit_group", counting)
         await user.send(self.room_id, content)
-        while not (found := [timing for timing in timings if "Appender" in timing.name]):
-            await database.read(lambda txn: None)
-        [timing] = found
-        return timing.statements
+        self.patch(append, "commit_group", commit)
+        [statements] = counted
+        return statements
 
     async def _rows(self) -> int:
         count: int = await self.server.homeserver.db.read(
