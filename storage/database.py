@@ -330,8 +330,7 @@ class Database:
         Includes every write that this process has finished. `fresh` asks the database, and so
         includes what other processes have committed.
         """
-        while fresh or self.positions.behind:
-            fresh = False
+        if fresh or self.positions.behind:
             await self.look()
         return self.positions.applied
 
@@ -363,7 +362,7 @@ class Database:
             self._looking = False
 
     async def _look_once(self) -> None:
-        before = self.positions.applied
+        before, known = self.positions.applied, self.positions.known
         pos, changed = await self.read(_clock_and_invalidations, before)
         if changed is None:
             _log.warning("This process slept through cache invalidations; emptying the caches")
@@ -374,7 +373,7 @@ class Database:
         else:
             for cache, key in changed:
                 self._drop(cache, key)
-        self.positions.looked(pos)
+        self.positions.looked(pos, known)
 
     def on_invalidate(
         self, cache: str, callback: Callable[[str], None], everything: Callable[[], None] | None

@@ -36,16 +36,22 @@ class Positions:
         """Another process says that it committed `pos`."""
         self.known = max(self.known, pos)
 
-    def looked(self, pos: int) -> None:
-        """The database was at `pos`, and what happened up to there has been applied."""
+    def looked(self, pos: int, known: int | None = None) -> None:
+        """The database was at `pos`, and what happened up to there has been applied.
+
+        `known` is the attribute when the look began: if nothing was heard since, there is no more
+        to know, whatever somebody said.
+        """
         if pos > self.applied:
             covered = [first for first, last in self._own.items() if last <= pos]
             own = sum(self._own.pop(first) - first + 1 for first in covered)
             if pos - self.applied > own:
                 self.foreign = pos
             self.applied = pos
-            self.known = max(self.known, pos)
         self._move_on()
+        if known == self.known:
+            self.known = max(self._own.values(), default=0)
+        self.known = max(self.known, self.applied)
 
     def _move_on(self) -> None:
         while (last := self._own.pop(self.applied + 1, None)) is not None:

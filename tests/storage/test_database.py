@@ -192,6 +192,8 @@ class TransactionTest(DatabaseTestCase):
             self.assertEqual(await self.db.read(find, "value", range(count)), wanted)
             texts = {f"n'{i}" for i in range(count)}
             self.assertEqual(await self.db.read(find, "name", texts), wanted)
+            # No stored text holds U+0000.
+            self.assertEqual(await self.db.read(find, "name", {*texts, "n\0"}), wanted)
         self.assertEqual(await self.db.read(find_blobs, [bytes([i]) for i in range(50)]), 50)
         many = [*range(40_000)]
         self.assertEqual(len(await self.db.read(find, "value", many)), 189)
@@ -250,10 +252,10 @@ class TransactionTest(DatabaseTestCase):
         with self.assertRaises(IntegrityViolation):
             await db.write(put, "a", 1)
         await db.close()
-        seen = [(r.name, r.kind, r.statements, r.failed) for r in reports]
+        seen = sorted((r.name, r.kind, r.statements, r.failed) for r in reports)
         self.assertEqual(
             seen,
-            [("put", "write", 1, False), ("names", "read", 1, False), ("put", "write", 1, True)],
+            [("names", "read", 1, False), ("put", "write", 1, False), ("put", "write", 1, True)],
         )
 
     async def test_closing_waits_for_running_transactions(self) -> None:

@@ -26,7 +26,7 @@ from twisted.trial.unittest import TestCase
 
 from storage import migrate
 from storage.bus import Bus
-from storage.database import Database, backend_for, open_database
+from storage.database import Database, backend_for, open_database, sleep
 from tests.support.services import POSTGRES_URL, REDIS_URL, PostgresCluster, RedisServer
 
 reactor: Any = installed_reactor
@@ -191,6 +191,12 @@ class DatabaseTestCase(TestCase):
     ) -> Database:
         """An open database of the kind of the test: a new one, or the one at `url`."""
         return await open_test_database(self, self.kind, url=url, bus=bus, **options)
+
+    async def settled(self, db: Database) -> None:
+        """Returns when no transaction is under way and none was begun by the end of another."""
+        await sleep(reactor, 0)
+        while db._running:
+            await sleep(reactor, 0.001)
 
 
 C = TypeVar("C", bound=type[DatabaseTestCase])
