@@ -16,6 +16,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from scripts import js_client
 from tests.support import services
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -23,6 +24,7 @@ TESTS = ROOT / "tests"
 ON_A_DATABASE = {"tests.support.databases", "tests.support.server"}
 """Test modules that import these, directly or not, run on each kind of database."""
 DATABASE = "HEARTH_TEST_DATABASE"
+JS_CLIENT = "HEARTH_TEST_JS_CLIENT"
 
 _SUMMARY = re.compile(r"^(?:PASSED|FAILED)(?: \((.*)\))?$")
 _JOBS = max(1, min(4, os.cpu_count() or 1))
@@ -173,6 +175,14 @@ def run_trial(database: str, names: list[str], environment: dict[str, str]) -> C
     return count
 
 
+def js_client_environment() -> dict[str, str]:
+    """What the tests of real clients find matrix-js-sdk by; nothing where it cannot be had."""
+    directory, message = js_client.install(TESTS / "clients", ROOT / ".venv" / "js-client")
+    if message:
+        print(message, flush=True)
+    return {} if directory is None else {JS_CLIENT: str(directory)}
+
+
 def run_all(names: list[str]) -> Count:
     """Run the named tests, or all."""
     problem = None
@@ -184,7 +194,7 @@ def run_all(names: list[str]) -> Count:
     count = Count()
     directory = Path(tempfile.mkdtemp(prefix="hearth-services-"))
     try:
-        environment = start_services(directory)
+        environment = start_services(directory) | js_client_environment()
         count.add(run_trial("sqlite", names or ["tests"], environment))
         again = [] if names else modules_on_a_database()
         if names or again:
