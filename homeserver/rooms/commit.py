@@ -277,9 +277,28 @@ def _add(
         chosen = None
         if draft.version.event_format == 1:
             chosen = f"${job.chosen_event_id}{number}:{signer.server_name}"
-        event = draft.add(template, signer, job.now_ms, request.transaction, chosen)
+        if draft.is_new and not draft.added and draft.version.room_id_is_create_hash:
+            event = _create(group, draft, template, job.now_ms)
+        else:
+            event = draft.add(template, signer, job.now_ms, request.transaction, chosen)
         made.append(event.event_id)
     return tuple(made)
+
+
+def _create(group: _Group, draft: RoomDraft, template: EventTemplate, now_ms: int) -> Event:
+    """Begin a room whose ID is the hash of this event.
+
+    Somebody may create several rooms alike in one millisecond: they differ by their times then,
+    or all of them would be one room.
+    """
+    while True:
+        mark = draft.mark()
+        event = draft.add(template, group.context.signer, now_ms)
+        taken = event.room_id in group.drafts or rooms.nid(group.txn, event.room_id) is not None
+        if not taken:
+            return event
+        draft.back(mark)
+        now_ms += 1
 
 
 def _is_same(one: JsonObject, other: JsonObject) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial.unittest import TestCase
 
 from homeserver.core.room_versions import ROOM_VERSIONS
@@ -303,6 +304,17 @@ class Version12Test(CreationCase):
         )
         self.assertEqual((answer.status, answer.body["errcode"]), (403, "M_FORBIDDEN"))
         await self.alice.ok("POST", f"/rooms/{room_id}/kick", {"user_id": self.bob.user_id})
+
+    async def test_rooms_alike_made_at_once_are_different_rooms(self) -> None:
+        """The ID of a room is the hash of its first event, and so many are made in a millisecond
+        that their first events would be the same."""
+        await self.set_up()
+        made = [Deferred.fromCoroutine(self.alice.create_room(name=str(n))) for n in range(12)]
+        room_ids = await gatherResults(made)
+        self.assertEqual(len(set(room_ids)), 12)
+        for number, room_id in enumerate(room_ids):
+            name = await content_of(self.server, room_id, "m.room.name")
+            self.assertEqual(name, {"name": str(number)})
 
     async def test_room_ids_need_no_domain(self) -> None:
         """Shows ID-8."""
