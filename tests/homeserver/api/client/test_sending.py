@@ -316,6 +316,12 @@ class RightsTest(RoomTestCase):
                 answer = await self.put(self.bob, path, body)
                 self.assertEqual(answer.status, 403, (room_id, path, answer.body))
 
+    async def test_mentions_of_nobody(self) -> None:
+        """Users that cannot be, by the thousand or with U+0000 in their names."""
+        await self.start()
+        for names in (["@a\0b:hearth.test"], [f"@{n}:hearth.test" for n in range(2000)]):
+            await self.alice.send(self.room_id, {**TEXT, "m.mentions": {"user_ids": names}})
+
     async def test_not_a_room(self) -> None:
         """Shows SND-12."""
         await self.start()
