@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from twisted.internet.interfaces import IReactorTime
 
 from homeserver.core.filters import RoomEventFilter
@@ -18,6 +20,7 @@ from homeserver.rooms.view import Seen
 from homeserver.web.request import Requester
 from storage import account_data, timeline
 from storage.database import Database
+from storage.events import EventRow
 from storage.state import StateStore
 from storage.timeline import Place, Span
 from storage.transaction import Transaction
@@ -110,5 +113,17 @@ def _state(
         needless = lazy and key[0] == "m.room.member" and key[1] not in senders
         return not needless and wanted.matches_type(key[0])
 
-    rows = room.view.state_at(root, choose=choose).values()
+    rows: Iterable[EventRow] = room.view.state_at(root, choose=choose).values()
+    if not _state_is_open(room, last):
+        rows = [item.row for item in room.visible(list(rows))]
     return room.view.render_state([r for r in rows if wanted.matches_sender(r.sender)], now_ms)
+
+
+def _state_is_open(room: RoomAccess, last: Seen) -> bool:
+    """Whether the reader, who may see an event, may see the whole state there.
+
+    They see the end of an invitation or a knock though they are shown nothing else of the room.
+    """
+    view = room.view
+    own = last.row.type == "m.room.member" and last.row.state_key == view.reader_id
+    return room.may_see_state and (view.was_joined(last.row) or not own)

@@ -108,6 +108,10 @@ class RoomView:
         """Whether the reader may see one event."""
         return bool(self.visible([row]))
 
+    def was_joined(self, row: EventRow) -> bool:
+        """Whether the event is within the reader's latest stay in the room."""
+        return self._within_stay(row, *self.stay)
+
     def _within_stay(self, row: EventRow, since: int | None, until: int | None) -> bool:
         # Whoever is joined at an event may see it, whatever the visibility: the common case, for
         # which no state is looked up.

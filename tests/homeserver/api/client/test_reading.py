@@ -216,6 +216,18 @@ class MessagesTest(RoomTestCase):
         # State is shown all the same.
         self.assertIn(self.bob.user_id, [event.get("state_key") for event in found])
 
+    async def test_names_that_nobody_can_have_do_no_harm(self) -> None:
+        """U+0000 in lists of users and types: no database could find such a thing."""
+        await self.start()
+        sent = await self.alice.send(self.room_id)
+        path = f"/user/{q(self.alice.user_id)}/account_data/m.ignored_user_list"
+        await self.alice.ok("PUT", path, {"ignored_users": {"@a\0b:hearth.test": {}}})
+        self.assertIn(sent, await self.ids(self.alice, dir="b"))
+        await self.get(self.alice, f"context/{q(sent)}")
+        for wanted in ({"types": ["m\0"]}, {"senders": ["@a\0b:hearth.test"]}):
+            found = await self.get(self.alice, "messages", dir="b", filter=json.dumps(wanted))
+            self.assertEqual(found["chunk"], [])
+
     async def insert(self, like: str, depth: int, pos: int, name: str) -> None:
         """Put an event into the room's history, as fetching it from elsewhere would."""
 
@@ -578,3 +590,28 @@ class ContextTest(RoomTestCase):
         members = [e["state_key"] for e in lazy["state"] if e["type"] == "m.room.member"]
         self.assertEqual(members, [self.alice.user_id])
         self.assertIn("m.room.create", [event["type"] for event in lazy["state"]])
+
+    async def test_the_end_of_an_invitation_opens_no_state(self) -> None:
+        """Whoever was invited, or knocked, sees how that ended, and nothing of the room by it."""
+        await self.start(preset="private_chat", name="Secret", invite=[])
+        await self.alice.set_state(self.room_id, "m.room.join_rules", {"join_rule": "knock"})
+        knock = f"/knock/{q(self.room_id)}"
+        for visibility in ("shared", "invited", "joined"):
+            content = {"history_visibility": visibility}
+            await self.alice.set_state(self.room_id, "m.room.history_visibility", content)
+            for invited in (True, False):
+                if invited:
+                    await self.alice.invite(self.room_id, self.bob.user_id)
+                else:
+                    await self.bob.ok("POST", knock, {})
+                since = (await self.bob.sync())["next_batch"]
+                await self.bob.leave(self.room_id)
+                section = (await self.bob.sync(since))["rooms"]["leave"][self.room_id]
+                end = section["timeline"]["events"][-1]
+                self.assertEqual(end["content"]["membership"], "leave")
+                found = await self.get(self.bob, f"context/{q(end['event_id'])}")
+                types = {event["type"] for event in found["state"]}
+                self.assertNotIn("m.room.name", types)
+                self.assertNotIn("m.room.power_levels", types)
+                keys = {e["state_key"] for e in found["state"] if e["type"] == "m.room.member"}
+                self.assertNotIn(self.alice.user_id, keys)
