@@ -224,6 +224,7 @@ _UNDERRIDE = (
     _default("underride", "encrypted", [_match("type", "m.room.encrypted")], "notify"),
 )
 _FOR_EVERYBODY = _BEFORE_INVITE + _BEFORE_MENTION + _AFTER_MENTION + _UNDERRIDE
+_SHARED = frozenset(map(id, (_MASTER, *_FOR_EVERYBODY)))
 
 
 @lru_cache(maxsize=1024)
@@ -340,16 +341,29 @@ class Ruleset:
         }
         return cls(user_id, own, changes)
 
-    def evaluate(self, event: PushEvent, display_name: str | None = None) -> Actions:
+    def evaluate(
+        self,
+        event: PushEvent,
+        display_name: str | None = None,
+        shared: dict[int, bool] | None = None,
+    ) -> Actions:
         """The actions for an event: those of the first rule that matches, none for own events.
 
-        Parameters: `display_name` of the user in the room, for a deprecated condition.
+        Parameters: `display_name` of the user in the room, for a deprecated condition; `shared`,
+        a dictionary for all evaluations of this event, so that the default rules that users have
+        in common are asked once.
         """
         if event.sender == self.user_id:
             return ()
         for kind in KINDS:
             for rule in self._candidates(kind, event):
-                if rule.matches(event, display_name):
+                if shared is None or id(rule) not in _SHARED:
+                    matches = rule.matches(event, display_name)
+                elif (known := shared.get(id(rule))) is not None:
+                    matches = known
+                else:
+                    matches = shared[id(rule)] = rule.matches(event, display_name)
+                if matches:
                     return rule.actions
         return ()
 

@@ -23,7 +23,8 @@ from homeserver.core.push_rules import (
 
 _GROUP_MESSAGES = (".m.rule.message", ".m.rule.encrypted")
 _MESSAGES = (*_GROUP_MESSAGES, ".m.rule.room_one_to_one", ".m.rule.encrypted_room_one_to_one")
-_CALL = "m.call.invite"
+CALL = "m.call.invite"
+"""The one type of event on which `must_judge` may depend."""
 
 
 class Volume(IntEnum):
@@ -70,7 +71,7 @@ def must_judge(ruleset: Ruleset, room_id: str, event_type: str) -> bool:
     if not changed or _room_rule(ruleset, room_id) is not None:
         return False
     # With all four of them silent only calls are told that are not highlights.
-    return event_type == _CALL or not all(_is_silent(ruleset, rule_id) for rule_id in _MESSAGES)
+    return event_type == CALL or not all(_is_silent(ruleset, rule_id) for rule_id in _MESSAGES)
 
 
 def is_exceptional(ruleset: Ruleset) -> bool:

@@ -25,7 +25,7 @@ from homeserver.core.event import Event
 from homeserver.core.power_levels import NOTIFICATION_DEFAULT, PowerLevels
 from homeserver.core.push_conditions import PushEvent
 from homeserver.core.push_rules import EventClass, Ruleset, class_of
-from homeserver.core.push_volume import heard, must_judge, volume
+from homeserver.core.push_volume import CALL, Volume, heard, must_judge, volume
 from homeserver.rooms.draft import CREATE, RoomDraft
 from storage import memberships, unread
 from storage import push_rules as stored_rules
@@ -40,10 +40,23 @@ _MEMBER = "m.room.member"
 
 
 class Listener(NamedTuple):
-    """A joined user of this server whose ruleset is evaluated for each event."""
+    """A joined user of this server whose ruleset is evaluated for events of a room."""
 
     ruleset: Ruleset
     displayname: str | None
+    volume: Volume
+    judges_all: bool
+    judges_calls: bool
+
+    @classmethod
+    def of(cls, ruleset: Ruleset, displayname: str | None, room_id: str) -> Listener:
+        return cls(
+            ruleset,
+            displayname,
+            volume(ruleset, room_id),
+            must_judge(ruleset, room_id, ""),
+            must_judge(ruleset, room_id, CALL),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +66,8 @@ class Crowd:
     state_version: int
     member_count: int
     listeners: Mapping[str, Listener]
+    users: frozenset[str]
+    """All exceptional users: also those whose rules are about other rooms."""
 
 
 NOBODY: Mapping[str, Listener] = {}
@@ -95,7 +110,7 @@ class Crowds:
         """The rules of a user who was exceptional before, and still is, have changed."""
         with self._lock:
             self._generation += 1
-            stale = [nid for nid, crowd in self._crowds.items() if user_id in crowd.listeners]
+            stale = [nid for nid, crowd in self._crowds.items() if user_id in crowd.users]
             for room_nid in stale:
                 del self._crowds[room_nid]
 
@@ -108,13 +123,18 @@ class Crowds:
 
 def _load(txn: Transaction, drafts: Mapping[int, RoomDraft]) -> dict[int, Crowd]:
     listeners: dict[int, dict[str, Listener]] = {}
+    users: dict[int, set[str]] = {}
     for room_nid, ruleset, displayname in stored_rules.exceptional_members(txn, drafts):
-        listeners.setdefault(room_nid, {})[ruleset.user_id] = Listener(ruleset, displayname)
+        users.setdefault(room_nid, set()).add(ruleset.user_id)
+        listener = Listener.of(ruleset, displayname, drafts[room_nid].row.room_id)
+        if listener.judges_calls:
+            listeners.setdefault(room_nid, {})[ruleset.user_id] = listener
     return {
         room_nid: Crowd(
             draft.row.state_version,
             memberships.counts(txn, room_nid).get("join", 0) if room_nid in listeners else 0,
             listeners.get(room_nid, NOBODY),
+            frozenset(users.get(room_nid, ())),
         )
         for room_nid, draft in drafts.items()
     }
@@ -186,8 +206,10 @@ class _Room:
             elif user_id in rules:
                 event = self._draft.known[(_MEMBER, user_id)]
                 name = event.content.get("displayname") if event is not None else None
-                self._listeners[user_id] = Listener(
-                    rules[user_id], name if isinstance(name, str) else None
+                self._listeners[user_id] = Listener.of(
+                    rules[user_id],
+                    name if isinstance(name, str) else None,
+                    self._draft.row.room_id,
                 )
         if self._listeners:
             self._member_count = self._count_members()
@@ -265,12 +287,13 @@ class _Room:
             judgement.told[user_id] = told
 
     def _listen(self, event: Event, question: PushEvent, judgement: Judgement) -> None:
+        shared: dict[int, bool] = {}
+        is_call = event.type == CALL
         for user_id, listener in self._listeners.items():
-            ruleset = listener.ruleset
-            if user_id == event.sender or not must_judge(ruleset, event.room_id, event.type):
+            if user_id == event.sender or not (is_call or listener.judges_all):
                 continue
-            told = class_of(ruleset.evaluate(question, listener.displayname))
-            if told != heard(volume(ruleset, event.room_id), judgement.event_class):
+            told = class_of(listener.ruleset.evaluate(question, listener.displayname, shared))
+            if told != heard(listener.volume, judgement.event_class):
                 judgement.told[user_id] = told
             else:
                 judgement.told.pop(user_id, None)

@@ -291,6 +291,14 @@ class OwnRulesTest(UnreadTestCase):
             await self.alice.send(self.room_id, "tea")
             self.assertEqual((await self._counts())[1], number)
 
+    async def test_a_rule_about_another_room_comes_first(self) -> None:
+        await self._meet()
+        await put_rule(self.bob, "room", "!other:hearth.test", {"actions": ["notify"]})
+        await self.alice.send(self.room_id, "tea")
+        await put_rule(self.bob, "content", "tea", KEYWORD)
+        await self.alice.send(self.room_id, "tea")
+        self.assertEqual(await self._counts(), (2, 1))
+
     async def test_muted_rooms_are_zero(self) -> None:
         """Shows PSH-8."""
         await self._meet()
