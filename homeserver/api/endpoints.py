@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+from federation.server import openid as federation_openid
 from homeserver.api.client import (
     account,
     account_data,
@@ -46,6 +47,7 @@ _MODULES = (
     capabilities,
     context,
     devices,
+    federation_openid,
     filters,
     login,
     membership,

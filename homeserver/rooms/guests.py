@@ -63,7 +63,9 @@ class GuestAccess:
                 Requester(UserID(guest), is_guest=True), room_id, "Guests may not be here any more"
             )
         except MatrixError as problem:
-            _log.warning("A guest was not removed", room_id=room_id, user_id=guest, error=problem.error)
+            _log.warning(
+                "A guest was not removed", room_id=room_id, user_id=guest, error=problem.error
+            )
 
 
 def _unwanted_guests(txn: Transaction, room_id: str) -> list[str]:

@@ -37,7 +37,7 @@ class StoredFilterTest(SyncTestCase):
     async def test_malformed_filters(self) -> None:
         """Shows FIL-5, FIL-6."""
         mine = f"/user/{self.alice.user_id}/filter"
-        for source in (
+        sources: tuple[dict[str, object], ...] = (
             {"room": []},
             {"room": {"state": {"lazy_load_members": "true"}}},
             {"room": {"state": {"lazy_load_members": 1}}},
@@ -46,7 +46,8 @@ class StoredFilterTest(SyncTestCase):
             {"room": {"timeline": {"types": "m.room.message"}}},
             {"event_format": "xml"},
             {"event_fields": [1]},
-        ):
+        )
+        for source in sources:
             self.assertEqual((await self.alice.call("POST", mine, source)).status, 400, source)
 
 

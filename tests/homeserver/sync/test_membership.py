@@ -88,8 +88,8 @@ class LeaveTest(SyncTestCase):
         await self.bob.leave(room_id)
         await self.alice.send(room_id, "after")
         await self.alice.set_state(room_id, "m.room.name", {"name": "Secret"})
-        for query in ({}, {"full_state": True}):
-            answer = await self.bob.sync(filter=filtered(include_leave=True), **query)
+        for full in (False, True):
+            answer = await self.bob.sync(filter=filtered(include_leave=True), full_state=full)
             section = answer["rooms"]["leave"][room_id]
             self.assertEqual(bodies(section), ["before"])
             self.assertEqual(whole_state(section)[NAME], {"name": "Tea"})
