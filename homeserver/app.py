@@ -41,9 +41,11 @@ from homeserver.rooms.typing import Typing
 from homeserver.rooms.unread import Crowds
 from homeserver.rooms.upgrade import RoomUpgrades
 from homeserver.sync.engine import SyncEngine
+from homeserver.sync.event_stream import EventStream
 from homeserver.sync.filters import Filters
 from homeserver.sync.long_poll import Sync
 from homeserver.sync.notifier import Notifier
+from homeserver.sync.old_sync import OldSync
 from homeserver.telemetry.metrics import Metrics
 from homeserver.users import account_data
 from homeserver.users.account_data import AccountData
@@ -385,5 +387,8 @@ def _build_sync(parts: _Parts) -> None:
     engine = add(SyncEngine(services[StateStore]))
     ephemeral: EphemeralStore = services.following(EphemeralStore)
     add(Filters(parts.db))
-    add(Sync(parts.db, engine, notifier, ephemeral, services[PresenceTracker], parts.reactor))
+    presence, states = services[PresenceTracker], services[StateStore]
+    add(Sync(parts.db, engine, notifier, ephemeral, presence, parts.reactor))
+    add(OldSync(parts.db, states, ephemeral, presence, services[Reading], parts.reactor))
+    add(EventStream(parts.db, states, notifier, ephemeral, presence, parts.reactor))
     parts.stops.append(notifier.stop)

@@ -206,6 +206,19 @@ def last_known(txn: Transaction, room_nid: int, pos: int) -> EventRow | None:
     return EventRow(*raw) if raw else None
 
 
+def news(
+    txn: Transaction, room_nids: Collection[int], after: int, upto: int, limit: int
+) -> list[EventRow]:
+    """Accepted events of these rooms in `after < pos <= upto`, by position, oldest first."""
+    where, args = txn.any_of("room_nid", room_nids)
+    rows = txn.all(
+        f"SELECT {COLUMNS} FROM events WHERE {where} AND pos > ? AND pos <= ?"
+        f" AND status = {ACCEPTED} ORDER BY pos LIMIT ?",
+        [*args, after, upto, limit],
+    )
+    return [EventRow(*raw) for raw in rows]
+
+
 def relation_pairs(
     txn: Transaction, event_ids: Collection[str]
 ) -> dict[str, list[tuple[str, str]]]:
