@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
@@ -92,6 +92,8 @@ class PresenceTracker:
         enabled: bool = True,
     ) -> None:
         self.enabled = enabled
+        self.few = DeferredSemaphore(4)
+        """Held by those who find out what presence to show to a user."""
         self._db = db
         self._store = store
         self._feed = feed

@@ -29,6 +29,21 @@ async def changes(
     """
     if not presence.enabled:
         return []
+    # Few at a time: when everybody comes online at once, the sets of who changed are large.
+    await presence.few.acquire()
+    try:
+        return await _changes(presence, user_id, shared_users, since, new_users)
+    finally:
+        presence.few.release()
+
+
+async def _changes(
+    presence: PresenceTracker,
+    user_id: str,
+    shared_users: Collection[str] | None,
+    since: int | None,
+    new_users: Collection[str],
+) -> list[JsonObject]:
     changed = None if since is None else presence.changed_since(since)
     if shared_users is not None:
         wanted = set(shared_users) | {user_id}
