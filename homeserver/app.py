@@ -74,6 +74,7 @@ from storage.bus import Bus, MemoryBus
 from storage.database import Database, Timing, open_database
 from storage.ephemeral import EphemeralStore, MemoryEphemeral
 from storage.feed import Feed
+from storage.processes import Heartbeat
 from storage.state import StateStore
 
 T = TypeVar("T")
@@ -193,6 +194,9 @@ async def build(config: Config, reactor: Any, log: Any) -> Homeserver:
         config, reactor, db, bus, feed, metrics, parts.services, router, parts.stops
     )
     await feed.start()
+    heartbeat = Heartbeat(db, reactor, db.process_token, lambda process_id: feed.missed())
+    await heartbeat.start()
+    homeserver.on_stop(heartbeat.stop)
     return homeserver
 
 
