@@ -80,6 +80,15 @@ def changed_rooms(
     return {row[0] for row in rows}
 
 
+def rooms_of_user(txn: Transaction, user_id: str, after: int, upto: int) -> set[int]:
+    """Rooms in which the user set receipts in `after < pos <= upto`."""
+    rows = txn.all(
+        "SELECT DISTINCT room_nid FROM receipts WHERE user_id = ? AND pos > ? AND pos <= ?",
+        (user_id, after, upto),
+    )
+    return {row[0] for row in rows}
+
+
 def read_positions(
     txn: Transaction, user_id: str, room_nids: Collection[int]
 ) -> dict[int, dict[str, int]]:

@@ -196,6 +196,44 @@ def by_time(
     return [EventRow(*raw) for raw in rows]
 
 
+def newest(
+    txn: Transaction,
+    room_nid: int,
+    after: int | None,
+    upto: int,
+    limit: int,
+    wanted: Wanted = EVERYTHING,
+) -> list[EventRow]:
+    """Accepted events of `after < pos <= upto`, the last known first; None is no bound."""
+    only, more = wanted.condition(txn)
+    bound = "" if after is None else " AND pos > ?"
+    args = [] if after is None else [after]
+    rows = txn.all(
+        f"SELECT {COLUMNS} FROM events WHERE room_nid = ? AND pos <= ?{bound}{only}"
+        f" AND status = {ACCEPTED} ORDER BY pos DESC LIMIT ?",
+        [room_nid, upto, *args, *more, limit],
+    )
+    return [EventRow(*raw) for raw in rows]
+
+
+def nth_newest(txn: Transaction, room_nid: int, upto: int, n: int) -> int | None:
+    """The position of the n-th last event up to a position; None if there are fewer."""
+    found: int | None = txn.value(
+        "SELECT pos FROM events WHERE room_nid = ? AND pos <= ? ORDER BY pos DESC LIMIT 1 OFFSET ?",
+        (room_nid, upto, n - 1),
+    )
+    return found
+
+
+def has_deeper(txn: Transaction, room_nid: int, depth: int, before: int) -> bool:
+    """Whether an event was known before a position that is at this depth or deeper."""
+    found = txn.one(
+        "SELECT 1 FROM events WHERE room_nid = ? AND depth >= ? AND pos < ? LIMIT 1",
+        (room_nid, depth, before),
+    )
+    return found is not None
+
+
 def last_known(txn: Transaction, room_nid: int, pos: int) -> EventRow | None:
     """The newest accepted event up to a position."""
     raw = txn.one(

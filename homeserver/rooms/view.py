@@ -174,6 +174,29 @@ class RoomView:
             if row.state_before is not None
         }
 
+    def numbers(self, root: bytes, keys: Collection[StateKey]) -> dict[StateKey, int]:
+        """Numbers of the events of these keys in the state with this root."""
+        nids = self._states.lookup(self.txn, keys)
+        load = self._states.loader(self.txn, self.room.room_nid)
+        entries = state_tree.get(root, nids.values(), load)
+        return {key: entries[nid] for key, nid in nids.items() if nid in entries}
+
+    def numbers_at(
+        self, root: bytes, choose: Callable[[StateKey], bool] | None = None
+    ) -> dict[StateKey, int]:
+        """Numbers of the events of the whole state with this root, or of the keys chosen."""
+        load = self._states.loader(self.txn, self.room.room_nid)
+        entries = dict(state_tree.items(root, load))
+        keys = self._states.keys(self.txn, entries.keys())
+        return {key: entries[nid] for nid, key in keys.items() if choose is None or choose(key)}
+
+    def numbers_changed(self, old: bytes, new: bytes) -> dict[StateKey, int | None]:
+        """Numbers of the events by which the state `new` differs from `old`; None: key removed."""
+        load = self._states.loader(self.txn, self.room.room_nid)
+        changes = state_tree.diff(old, new, load)
+        keys = self._states.keys(self.txn, changes.keys())
+        return {key: changes[nid][1] for nid, key in keys.items()}
+
     def state_at(
         self,
         root: bytes,

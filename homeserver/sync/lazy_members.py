@@ -1,49 +1,76 @@
-"""Which member events each device was sent, so that lazy loading need not repeat them.
+"""Which member events each device has, so that lazy loading need not repeat them.
 
-Client-server API, "Lazy-loading room members". A member event counts as sent only for requests
-whose `since` is not before the answer that it was in: an answer that was lost on the way is no
-answer. It is a cache: what it forgets is sent again, which clients take without harm.
+Client-server API, "Lazy-loading room members". Never is a member withheld that the device needs:
+
+1. What a device has is known for one token at a time: what it was sent up to that token.
+2. An answer adds to it only when the device comes back with that answer's token. Answers that were
+   lost on the way, or that a parallel sync got, count for nothing.
+3. Of a token that is not known here (another process gave it out, or it was forgotten), the device
+   is thought to have nothing: members are sent again, which clients take without harm.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from dataclasses import dataclass, field
 from threading import Lock
-from typing import NamedTuple
 
 from cachetools import LRUCache
 
-MAX_MEMBERS = 500
-"""Members remembered for one device and room."""
+MAX_MEMBERS = 10_000
+"""Member events remembered for one device; when there are more, all are forgotten."""
+_MAX_PENDING = 4
+"""Answers to one token that wait for the device to come back with theirs."""
+
+NOTHING: frozenset[int] = frozenset()
 
 
-class Reading(NamedTuple):
-    """Who reads which room."""
-
-    user_id: str
-    device_id: str
-    room_nid: int
+@dataclass(slots=True)
+class _Device:
+    base: int | None
+    """Durable position of the token that `known` is for; None: before the first sync."""
+    known: frozenset[int] = NOTHING
+    pending: dict[int, frozenset[int]] = field(default_factory=dict)
+    """Numbers of the member events in answers to `base`, by the position of their tokens."""
 
 
 class SentMembers:
-    """Safe to use from many threads."""
+    """Safe to use from many threads. Events go by their numbers."""
 
-    def __init__(self, devices_and_rooms: int = 20_000) -> None:
-        self._sent: LRUCache[Reading, dict[str, tuple[str, int]]] = LRUCache(devices_and_rooms)
+    def __init__(self, devices: int = 10_000) -> None:
+        self._devices: LRUCache[tuple[str, str], _Device] = LRUCache(devices)
         self._lock = Lock()
 
-    def was_sent(self, reading: Reading, since: int, member: str, event_id: str) -> bool:
-        """Whether a client that has the answer of `since` has this member event."""
+    def known(self, user_id: str, device_id: str, since: int | None) -> frozenset[int]:
+        """Numbers of member events that a device has which comes with the token of `since`."""
         with self._lock:
-            known = self._sent.get(reading, {}).get(member)
-        return known is not None and known[0] == event_id and known[1] <= since
+            device = self._devices.get((user_id, device_id))
+            if device is None or since is None:
+                return NOTHING
+            if since != device.base:
+                if since not in device.pending:
+                    return NOTHING
+                added = device.pending[since]
+                device.known = device.known | added if added else device.known
+                device.base = since
+                device.pending = {}
+                if len(device.known) > MAX_MEMBERS:
+                    device.known = NOTHING
+            return device.known
 
-    def add(self, reading: Reading, now: int, sent: Iterable[tuple[str, str]]) -> None:
-        """The answer of position `now` has these (user ID, event ID)."""
+    def sent(
+        self, user_id: str, device_id: str, since: int | None, now: int, members: frozenset[int]
+    ) -> None:
+        """The answer to `since` whose token is of `now` has these member events."""
+        if since is not None and now <= since:
+            return  # Coming back with the same token would not show that the answer arrived.
         with self._lock:
-            known = self._sent.setdefault(reading, {})
-            for member, event_id in sent:
-                if known.get(member, ("", 0))[0] != event_id:
-                    known[member] = (event_id, now)
-            while len(known) > MAX_MEMBERS:
-                del known[next(iter(known))]
+            device = self._devices.get((user_id, device_id))
+            if device is None or device.base != since:
+                device = self._devices[user_id, device_id] = _Device(since)
+            if now in device.pending:
+                # Two answers have this token: what only one of them has may not be there.
+                device.pending[now] &= members
+                return
+            while len(device.pending) >= _MAX_PENDING:
+                del device.pending[next(iter(device.pending))]
+            device.pending[now] = members

@@ -10,14 +10,9 @@ from twisted.internet.interfaces import IReactorTime
 
 from homeserver.core.tokens import SyncToken
 from homeserver.core.types import JsonObject
-from homeserver.sync.engine import (
-    Durable,
-    SyncEngine,
-    acknowledge,
-    nothing,
-)
+from homeserver.sync.engine import Durable, SyncEngine, acknowledge
 from homeserver.sync.notifier import Notifier
-from homeserver.sync.request import SyncRequest
+from homeserver.sync.request import SyncRequest, nothing
 from homeserver.sync.streams import presence as presence_stream
 from homeserver.sync.streams import typing as typing_stream
 from homeserver.users.presence import PresenceTracker
@@ -123,23 +118,21 @@ class Sync:
         return bool(events)
 
     async def _add_typing(self, request: SyncRequest, durable: Durable, now: int) -> bool:
+        since = request.ephemeral_since
         wanted = request.filter.room.ephemeral
+        if (since == now and not durable.newly_joined) or not wanted.matches("m.typing"):
+            return False
         rooms = {
-            room_id: nid
-            for room_id, nid in durable.joined.items()
-            if wanted.matches_event("m.typing", None, room_id)
+            room_id: nid for nid, room_id in durable.joined.items() if wanted.matches_room(room_id)
         }
-        typing = await typing_stream.room_changes(
-            self._ephemeral, rooms, request.ephemeral_since, now
-        )
-        new = {room_id: nid for room_id, nid in rooms.items() if nid in durable.newly_joined}
-        if new and request.ephemeral_since is not None:
+        typing = await typing_stream.room_changes(self._ephemeral, rooms, since, now)
+        if durable.newly_joined and since is not None:
+            new = {room_id: nid for room_id, nid in rooms.items() if nid in durable.newly_joined}
             typing |= await typing_stream.room_changes(self._ephemeral, new, None, now)
         if not typing:
             return False
         sections = durable.answer.setdefault("rooms", {}).setdefault("join", {})
-        names = {nid: room_id for room_id, nid in rooms.items()}
         for nid, event in typing.items():
-            section = sections.setdefault(names[nid], nothing(request))
-            section.setdefault("ephemeral", {}).setdefault("events", []).append(event)
+            section = sections.setdefault(durable.joined[nid], nothing(request))
+            section.setdefault("ephemeral", {"events": []})["events"].append(event)
         return True

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from homeserver.core.filters import Filter
-from homeserver.sync.lazy_members import SentMembers
+from homeserver.core.types import JsonObject
 from storage.state import StateStore
 from storage.transaction import Transaction
 
@@ -20,10 +20,15 @@ class SyncRequest:
     """Durable position of the token; None: initial sync."""
     ephemeral_since: int | None
     to_device_since: int | None
-    """Up to where the device has got its messages."""
+    """Position up to which the device got its messages."""
     filter: Filter
     full_state: bool = False
     use_state_after: bool = False
+
+    @property
+    def lists_everything(self) -> bool:
+        """Whether rooms are sent in which nothing happened."""
+        return self.since is None or self.full_state
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,4 +41,15 @@ class Snapshot:
     now: int
     now_ms: int
     ignored: frozenset[str]
-    sent_members: SentMembers
+    known_members: frozenset[int]
+    """Numbers of the member events that the device has (with lazy loading)."""
+    sent_members: set[int] = field(default_factory=set)
+    """Numbers of the member events that this answer has (with lazy loading)."""
+
+
+def nothing(request: SyncRequest) -> JsonObject:
+    """The section of a joined room in whose timeline and state nothing happened."""
+    return {
+        "timeline": {"events": [], "limited": False},
+        "state_after" if request.use_state_after else "state": {"events": []},
+    }

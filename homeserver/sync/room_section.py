@@ -1,20 +1,17 @@
-"""One room in the answer of `/sync`: joined, left, invited or knocked."""
+"""One room in the answer of `/sync`: joined or left."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from typing import Any
 
-from homeserver.core import state_tree
 from homeserver.core.types import JsonObject
 from homeserver.rooms import aggregations
 from homeserver.rooms.view import RoomView
-from homeserver.sync import summary
+from homeserver.sync import room_state, summary
 from homeserver.sync.request import Snapshot
-from homeserver.sync.room_state import Between, has_member_change, read_state
+from homeserver.sync.room_state import Between
 from homeserver.sync.room_timeline import RoomTimeline, read_timeline
-from storage import events, state
+from storage import state
 from storage.events import EventRow
 from storage.memberships import MembershipRow
 from storage.rooms import RoomRow
@@ -27,93 +24,84 @@ def view_of(snapshot: Snapshot, room: RoomRow) -> RoomView:
     return RoomView(snapshot.txn, snapshot.states, room, request.user_id, request.device_id)
 
 
-def joined(snapshot: Snapshot, room: RoomRow, *, newly: bool) -> JsonObject | None:
+def joined(
+    snapshot: Snapshot, room: RoomRow, since: int | None, *, state_changed: bool
+) -> JsonObject | None:
     """A room that the user is in: its timeline, state and summary.
 
-    Parameters: `newly`, the user was not in it at the token. None if nothing is new in it.
+    Parameters: `since`, from where on, None for "from the beginning"; `state_changed`, whether
+    the state has changed since then. None if nothing is new in the room.
     """
     request = snapshot.request
     view = view_of(snapshot, room)
-    after = None if newly else request.since
-    timeline = read_timeline(snapshot, view, after, snapshot.now)
-    old = state_tree.EMPTY
-    if after is not None and not request.full_state:
-        old = state.root_at(snapshot.txn, room.room_nid, after) or old
-    between = Between(old, room.state_root or state_tree.EMPTY)
+    timeline = read_timeline(snapshot, view, since, snapshot.now)
+    old = None
+    if since is not None and not request.full_state:
+        if not state_changed:
+            old = room.state_root
+        else:
+            old = state.root_at(snapshot.txn, room.room_nid, since)
+    between = Between(old, room.state_root, is_current=True)
+    change = room_state.find_change(snapshot, view, timeline, between)
     heroes: list[str] = []
-    if between.is_everything:
+    if change.touches_summary:
         heroes = summary.heroes(snapshot.txn, room.room_nid, request.user_id)
-    rows = read_state(snapshot, view, timeline, between, heroes)
-    quiet = not timeline.seen and not timeline.limited and not rows
-    if quiet and after is not None and not request.full_state:
+    rows = room_state.read_state(snapshot, view, timeline, between, change, heroes)
+    is_news = bool(timeline.seen or timeline.limited or rows or change.touches_summary)
+    if not is_news and since is not None and not request.full_state:
         return None
     section = _section(snapshot, view, timeline, rows)
-    shown = [item.row for item in timeline.seen]
-    changed = has_member_change(rows) or has_member_change(shown)
-    if changed and not between.is_everything:
-        heroes = summary.heroes(snapshot.txn, room.room_nid, request.user_id)
-    if changed or between.is_everything:
+    if change.touches_summary:
         section["summary"] = summary.summary(snapshot.txn, room.room_nid, heroes)
     return section
 
 
-def left(
-    snapshot: Snapshot, room: RoomRow, member: MembershipRow, *, was_joined: bool
-) -> JsonObject:
-    """A room that the user left, up to the leave.
+def left(snapshot: Snapshot, room: RoomRow, member: MembershipRow, since: int | None) -> JsonObject:
+    """A room that the user is not in any more, up to their leave.
 
-    Parameters: `was_joined`, the user was in it at the token.
+    Parameters: `since`, from where on; None if the user was not in the room at the token.
     """
-    request = snapshot.request
     view = view_of(snapshot, room)
-    since = request.since if was_joined else None
-    if view.stay.joined_until != member.pos:
+    until, token = view.stay.joined_until, snapshot.request.since
+    if until is None or (token is not None and until <= token < member.pos):
         # An invite or a knock came to its end: there is nothing to see but that.
-        return _ended(snapshot, view, member)
-    timeline = read_timeline(snapshot, view, since, member.pos)
-    leave = events.get(snapshot.txn, member.event_id)
-    new = leave.state_after if leave is not None and leave.state_after else state_tree.EMPTY
-    old = state_tree.EMPTY
-    if since is not None and not request.full_state:
-        old = state.root_at(snapshot.txn, room.room_nid, since) or old
-    rows = read_state(snapshot, view, timeline, Between(old, new), ())
+        timeline = read_timeline(snapshot, view, member.pos - 1, member.pos)
+        return _section(snapshot, view, timeline, [])
+    timeline = read_timeline(snapshot, view, since, until)
+    old = None
+    if since is not None and not snapshot.request.full_state:
+        old = state.root_at(snapshot.txn, room.room_nid, since)
+    between = Between(old, state.root_at(snapshot.txn, room.room_nid, until), is_current=False)
+    change = room_state.find_change(snapshot, view, timeline, between)
+    rows = room_state.read_state(snapshot, view, timeline, between, change, ())
     return _section(snapshot, view, timeline, rows)
-
-
-def _ended(snapshot: Snapshot, view: RoomView, member: MembershipRow) -> JsonObject:
-    timeline = read_timeline(snapshot, view, member.pos - 1, member.pos)
-    return _section(snapshot, view, timeline, [])
 
 
 def _section(
     snapshot: Snapshot, view: RoomView, timeline: RoomTimeline, rows: Sequence[EventRow]
 ) -> JsonObject:
-    wanted = snapshot.request.filter
+    wanted, now_ms = snapshot.request.filter, snapshot.now_ms
     federation = wanted.event_format == "federation"
-    relations = aggregations.bundle(view, timeline.seen, snapshot.now_ms, room_id=False)
-    shown = view.render(
-        timeline.seen,
-        snapshot.now_ms,
-        room_id=False,
-        federation_format=federation,
-        relations=relations,
+    relations = aggregations.bundle(
+        view, timeline.seen, now_ms, ignored=snapshot.ignored, room_id=False
     )
-    states = view.render_state(rows, snapshot.now_ms, room_id=False, federation_format=federation)
-    after = snapshot.request.use_state_after
+    shown = view.render(
+        timeline.seen, now_ms, room_id=False, federation_format=federation, relations=relations
+    )
+    states = (
+        view.render_state(rows, now_ms, room_id=False, federation_format=federation) if rows else []
+    )
+    if wanted.event_fields is not None:
+        shown = [wanted.trim(event) for event in shown]
+        states = [wanted.trim(event) for event in states]
     return {
         "timeline": {
-            "events": [wanted.trim(event) for event in shown],
+            "events": shown,
             "limited": timeline.limited,
             "prev_batch": timeline.prev_batch,
         },
-        "state_after" if after else "state": {"events": [wanted.trim(event) for event in states]},
+        "state_after" if snapshot.request.use_state_after else "state": {"events": states},
     }
-
-
-def stripped(member: MembershipRow) -> dict[str, Any]:
-    """The stripped state of an invite or a knock."""
-    events_: list[JsonObject] = json.loads(member.stripped_state or "[]")
-    return {"events": events_}
 
 
 def unread(section: JsonObject, counts: Counts, *, by_thread: bool) -> None:

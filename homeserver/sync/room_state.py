@@ -1,43 +1,73 @@
 """The state of a room in `/sync`.
 
-1. `state` holds what changed between the client's token and the start of the timeline; together
-   with the timeline's events it gives the state at the timeline's end. A state event that the
-   timeline's filter hides is in `state`.
+1. `state` holds what changed between the client's token and the start of the timeline; applied
+   after it, the timeline's events give the state at its end. So a key that the timeline shows has
+   its value from before the timeline, and every other its value at the end: also one that state
+   resolution changed without an event, or whose event the timeline's filter hides.
 2. With `use_state_after`, `state_after` holds what changed up to the end of the timeline.
 3. Without a token, or with `full_state`, "what changed" is everything.
-4. With lazy loading, member events are those of the timeline's senders and, in a gap, those that
-   changed; see "Lazy-loading room members".
+4. With lazy loading, member events are those of the timeline's senders that the device does not
+   have and those that changed since the token; of a room that is new to the client, the senders',
+   the heroes' and the own. See "Lazy-loading room members".
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from homeserver.core import state_tree
 from homeserver.core.types import StateKey
 from homeserver.rooms.view import RoomView
-from homeserver.sync.lazy_members import Reading
 from homeserver.sync.request import Snapshot
 from homeserver.sync.room_timeline import RoomTimeline
+from storage import events, state
 from storage.events import EventRow
 
 MEMBER = "m.room.member"
-Choose = Callable[[StateKey], bool]
+_NAMES = (("m.room.name", ""), ("m.room.canonical_alias", ""))
 
 
 @dataclass(frozen=True, slots=True)
 class Between:
-    """Roots of the state at the client's token (the empty state if it knows nothing), and at the
-    end of the timeline."""
+    """Roots of the state that the client knows (None: it knows nothing), and at the end.
 
-    old: bytes
-    new: bytes
+    `is_current`: the end is the room's current state.
+    """
 
-    @property
-    def is_everything(self) -> bool:
-        """Whether the client knows nothing of the room."""
-        return self.old == state_tree.EMPTY
+    old: bytes | None
+    new: bytes | None
+    is_current: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What changed: numbers of events by state key. With lazy loading, of a room that is new to
+    the client, without members."""
+
+    entries: dict[StateKey, int]
+    touches_summary: bool
+    """Counts or heroes may have changed."""
+
+
+def find_change(
+    snapshot: Snapshot, view: RoomView, timeline: RoomTimeline, between: Between
+) -> Change:
+    """What changed between the token and the end of the timeline."""
+    new = between.new or state_tree.EMPTY
+    if between.old is None:
+        if not snapshot.request.filter.room.lazy_load_members:
+            return Change(view.numbers_at(new), True)
+        if between.is_current:
+            others = state.current_numbers(snapshot.txn, view.room.room_nid, without=MEMBER)
+            return Change(others, True)
+        return Change(view.numbers_at(new, lambda key: key[0] != MEMBER), True)
+    if between.old == new:
+        return Change({}, False)
+    entries = view.numbers_changed(between.old, new)
+    touches = any(key[0] == MEMBER or key in _NAMES for key in entries)
+    found = {key: number for key, number in entries.items() if number is not None}
+    return Change(found, touches)
 
 
 def read_state(
@@ -45,104 +75,108 @@ def read_state(
     view: RoomView,
     timeline: RoomTimeline,
     between: Between,
+    change: Change,
     heroes: Collection[str],
 ) -> list[EventRow]:
     """The state events to send."""
-    request = snapshot.request
-    lazy = request.filter.room.lazy_load_members
-    needed = _needed_members(snapshot, timeline, between, heroes) if lazy else frozenset()
-
-    def choose(key: StateKey) -> bool:
-        if not lazy or key[0] != MEMBER or not between.is_everything:
-            return True
-        return key[1] in needed
-
-    start = timeline.start_root if timeline.start_root is not None else between.new
-    if request.use_state_after:
-        found = _changed(view, between.old, between.new, choose)
-    else:
-        found = _changed(view, between.old, start, choose)
-        if start != between.new:
-            _add_hidden(view, timeline, start, between.new, choose, found)
+    wanted = snapshot.request.filter.room.state
+    if wanted.matches_nothing:
+        return []
+    entries = dict(change.entries)
+    lazy = wanted.lazy_load_members
     if lazy:
-        root = between.new if request.use_state_after else start
-        _lazy_load(snapshot, view, root, between, needed, timeline, found)
-    wanted = request.filter.room.state
-    return [
-        row
-        for row in found.values()
-        if wanted.matches_event(
-            row.type, row.sender, view.room.room_id, contains_url=bool(row.contains_url)
+        entries |= _lazy_members(snapshot, view, timeline, between, entries, heroes)
+    shown = any(item.row.state_key is not None for item in timeline.seen)
+    if shown and not snapshot.request.use_state_after:
+        _go_back(snapshot, view, timeline, between, entries)
+    rows = _rows(snapshot, view, entries)
+    if lazy:
+        snapshot.sent_members.update(row.event_nid for row in rows if row.type == MEMBER)
+        snapshot.sent_members.update(
+            item.row.event_nid for item in timeline.seen if item.row.type == MEMBER
         )
-    ]
+    return rows
 
 
-def _changed(view: RoomView, old: bytes, new: bytes, choose: Choose) -> dict[StateKey, EventRow]:
-    if old == new:
-        return {}
-    if old == state_tree.EMPTY:
-        return view.state_at(new, choose=choose)
-    return view.state_change(old, new, choose=choose)
-
-
-def _add_hidden(
-    view: RoomView,
-    timeline: RoomTimeline,
-    start: bytes,
-    end: bytes,
-    choose: Choose,
-    found: dict[StateKey, EventRow],
-) -> None:
-    """Changes within the timeline's span whose events the timeline does not show."""
-    shown = {item.row.event_id for item in timeline.seen}
-    changes = view.state_change(start, end, choose=choose)
-    found |= {key: row for key, row in changes.items() if row.event_id not in shown}
-
-
-def _needed_members(
-    snapshot: Snapshot, timeline: RoomTimeline, between: Between, heroes: Collection[str]
-) -> frozenset[str]:
-    senders = {item.row.sender for item in timeline.seen}
-    if between.is_everything:
-        senders |= {snapshot.request.user_id, *heroes}
-    return frozenset(senders)
-
-
-def _lazy_load(
+def _go_back(
     snapshot: Snapshot,
     view: RoomView,
-    root: bytes,
-    between: Between,
-    needed: Collection[str],
     timeline: RoomTimeline,
-    found: dict[StateKey, EventRow],
+    between: Between,
+    entries: dict[StateKey, int],
 ) -> None:
-    """Add the members of the timeline's senders that the device does not have."""
-    request = snapshot.request
-    reading = Reading(request.user_id, request.device_id, view.room.room_nid)
-    shown = {
-        (item.row.state_key, item.row.event_id)
-        for item in timeline.seen
-        if item.row.type == MEMBER and item.row.state_key is not None
-    }
-    missing = [(MEMBER, name) for name in needed if (MEMBER, name) not in found]
-    members = view.state_at(root, missing) if missing and not between.is_everything else {}
-    redundant = request.filter.room.state.include_redundant_members
-    for key, row in members.items():
-        if (key[1], row.event_id) in shown and not request.use_state_after:
+    """Give the keys that the timeline shows their values from before it."""
+    rows = [item.row for item in timeline.seen]
+    shown = {(row.type, row.state_key) for row in rows if row.state_key is not None}
+    numbers = {row.event_nid for row in rows}
+    before = view.numbers(timeline.start_root, shown) if timeline.start_root else {}
+    known = view.numbers(between.old, shown) if between.old else {}
+    if snapshot.request.filter.room.lazy_load_members:
+        # The device may never have had them.
+        names = {row.sender for row in rows}
+        known = {
+            key: number
+            for key, number in known.items()
+            if key[0] != MEMBER or key[1] not in names or number in snapshot.known_members
+        }
+    for key in shown:
+        if key in entries and entries[key] not in numbers:
+            # The timeline does not show the last change of this key, or resolution undid it.
             continue
-        known = request.since is not None and snapshot.sent_members.was_sent(
-            reading, request.since, key[1], row.event_id
-        )
-        if redundant or not known:
-            found[key] = row
-    sent = [(key[1], row.event_id) for key, row in found.items() if key[0] == MEMBER]
-    snapshot.sent_members.add(
-        reading, snapshot.now, [*sent, *((name or "", event) for name, event in shown)]
-    )
+        number = before.get(key)
+        if number is None or number == known.get(key) or number in numbers:
+            entries.pop(key, None)
+        else:
+            entries[key] = number
 
 
-def has_member_change(rows: Mapping[str, EventRow] | Collection[EventRow]) -> bool:
-    """Whether member events are among these."""
-    values = rows.values() if isinstance(rows, Mapping) else rows
-    return any(row.type == MEMBER for row in values)
+def _lazy_members(
+    snapshot: Snapshot,
+    view: RoomView,
+    timeline: RoomTimeline,
+    between: Between,
+    entries: dict[StateKey, int],
+    heroes: Collection[str],
+) -> dict[StateKey, int]:
+    """Members to send besides those that changed."""
+    request = snapshot.request
+    names = {item.row.sender for item in timeline.seen} | set(heroes)
+    if between.old is None:
+        names.add(request.user_id)
+    keys = [(MEMBER, name) for name in names if (MEMBER, name) not in entries]
+    if not keys or between.new is None:
+        return {}
+    found = view.numbers(between.new, keys)
+    if request.filter.room.state.include_redundant_members:
+        return found
+    known = snapshot.known_members
+    if between.old is None:
+        # The client starts anew with this room. Its own member event it must get.
+        known = known if not request.lists_everything else frozenset()
+    own = (MEMBER, request.user_id)
+    return {
+        key: number
+        for key, number in found.items()
+        if number not in known or (key == own and between.old is None)
+    }
+
+
+def _rows(snapshot: Snapshot, view: RoomView, entries: dict[StateKey, int]) -> list[EventRow]:
+    wanted = snapshot.request.filter.room.state
+    if not entries:
+        return []
+    if wanted.types is not None or wanted.not_types:
+        entries = {key: number for key, number in entries.items() if wanted.matches_type(key[0])}
+    numbers = list(entries.values())
+    rows: dict[int, EventRow] = {}
+    for start in range(0, len(numbers), 500):
+        rows |= events.get_by_nids(snapshot.txn, numbers[start : start + 500])
+    found = [rows[number] for number in numbers if number in rows]
+    if wanted.matches_everything:
+        return found
+    room_id = view.room.room_id
+    return [
+        row
+        for row in found
+        if wanted.matches_event(row.type, row.sender, room_id, contains_url=bool(row.contains_url))
+    ]

@@ -1,4 +1,8 @@
-"""The timeline of a room in `/sync`: the newest events that the reader may see and wants."""
+"""The timeline of a room in `/sync`: the newest events that the reader may see and wants.
+
+Events come in the order in which this server got them. `prev_batch` is where `/messages` goes on
+backwards, without leaving anything out.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +14,16 @@ from homeserver.core.tokens import PaginationToken, SyncToken
 from homeserver.rooms.view import RoomView, Seen
 from homeserver.sync.request import Snapshot
 from storage import timeline
-from storage.events import ACCEPTED, COLUMNS, EventRow
-from storage.timeline import Place
-from storage.transaction import Transaction
+from storage.events import EventRow
+from storage.timeline import EVERYTHING, Wanted
 
 DEFAULT_LIMIT = 10
 MAX_LIMIT = 1000
 _CHUNK = 200
 _MAX_CHUNKS = 10
-"""How far a filter that lets little through is followed: 2,000 events."""
+"""How far a filter that lets little through is followed: 2,000 events that the database gives."""
+_WINDOW = 10_000
+"""Among how many events the database looks for those that a filter wants."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,76 +33,88 @@ class RoomTimeline:
     seen: Sequence[Seen]
     limited: bool
     prev_batch: str
-    start: Place | None
-    """Right before the first event; None if there are none."""
     start_root: bytes | None
-    """The state there."""
+    """The state before the first event; None if there are no events."""
 
 
 def read_timeline(snapshot: Snapshot, view: RoomView, after: int | None, upto: int) -> RoomTimeline:
     """The timeline of a room in `after < pos <= upto`; None: from the room's beginning."""
     wanted = snapshot.request.filter.room.timeline
     limit = wanted.limit_within(DEFAULT_LIMIT, MAX_LIMIT)
-    found: list[Seen] = []
+    shown: list[Seen] = []
     limited = False
-    until = upto
+    if not wanted.matches_nothing:
+        shown, limited = _collect(snapshot, view, after, upto, limit)
+    if not shown:
+        return RoomTimeline([], limited, str(SyncToken(max(upto, 0), 0)), None)
+    first = shown[0].row
+    return RoomTimeline(shown, limited, _token_before(snapshot, first), first.state_before)
+
+
+def _collect(
+    snapshot: Snapshot, view: RoomView, after: int | None, upto: int, limit: int
+) -> tuple[list[Seen], bool]:
+    """The newest events, at most `limit`, oldest first, and whether there are more."""
+    txn, room_nid = snapshot.txn, view.room.room_nid
+    wanted = snapshot.request.filter.room.timeline
+    only = _in_sql(wanted)
+    cut = None
+    if only is not EVERYTHING and after is None:
+        cut = after = timeline.nth_newest(txn, room_nid, upto, _WINDOW)
+    size = limit + 1 if wanted.matches_everything else max(limit + 1, _CHUNK)
+    found: list[Seen] = []
     for _ in range(_MAX_CHUNKS):
-        size = limit + 1 if wanted.matches_everything else max(limit + 1, _CHUNK)
-        rows = _newest(snapshot.txn, view.room.room_nid, after, until, size)
+        rows = timeline.newest(txn, room_nid, after, upto, size, only)
         found += _wanted(snapshot, view, wanted, rows)
         if len(found) > limit:
-            limited = True
-            break
+            return found[:limit][::-1], True
         if len(rows) < size:
-            break
-        until = (rows[-1].pos or 0) - 1
-    else:
-        limited = True
-    shown = found[:limit][::-1]
-    if not shown:
-        return RoomTimeline([], limited, _token_at(snapshot, view, upto), None, None)
-    first = shown[0].row
-    start = timeline.before(first)
-    token = str(PaginationToken(start.depth, start.pos))
-    return RoomTimeline(shown, limited, token, start, first.state_before)
+            return found[::-1], cut is not None
+        upto = (rows[-1].pos or 0) - 1
+    return found[::-1], True
 
 
-def _token_at(snapshot: Snapshot, view: RoomView, upto: int) -> str:
-    last = timeline.last_known(snapshot.txn, view.room.room_nid, upto)
-    if last is None:
-        return str(SyncToken(upto, 0))
-    return str(PaginationToken(*timeline.behind(last)))
+def _in_sql(wanted: RoomEventFilter) -> Wanted:
+    """What the database can decide of a filter."""
+    types = wanted.types
+    exact = types.exact if types is not None and not types.wildcards else None
+    if exact is None and wanted.senders is None and wanted.contains_url is None:
+        return EVERYTHING
+    return Wanted(exact, wanted.senders, wanted.contains_url)
 
 
-def _newest(
-    txn: Transaction, room_nid: int, after: int | None, upto: int, limit: int
-) -> list[EventRow]:
-    bound, args = ("", []) if after is None else (" AND pos > ?", [after])
-    rows = txn.all(
-        f"SELECT {COLUMNS} FROM events WHERE room_nid = ? AND pos <= ?{bound}"
-        f" AND status = {ACCEPTED} ORDER BY pos DESC LIMIT ?",
-        [room_nid, upto, *args, limit],
-    )
-    return [EventRow(*raw) for raw in rows]
+def _token_before(snapshot: Snapshot, first: EventRow) -> str:
+    """The token of what this server knew before an event.
+
+    In the order of the graph that is everything before the event, unless branches of the graph
+    came late: then the position has to say it.
+    """
+    pos = first.pos or 0
+    if pos > 0 and timeline.has_deeper(snapshot.txn, first.room_nid, first.depth, pos):
+        return str(SyncToken(pos - 1, 0))
+    return str(PaginationToken(*timeline.before(first)))
 
 
 def _wanted(
     snapshot: Snapshot, view: RoomView, wanted: RoomEventFilter, rows: Sequence[EventRow]
 ) -> list[Seen]:
     ignored = snapshot.ignored
-    chosen = [
-        row
-        for row in rows
-        if (row.state_key is not None or row.sender not in ignored)
-        and wanted.matches_event(
-            row.type,
-            row.sender,
-            view.room.room_id,
-            contains_url=bool(row.contains_url),
-            rel_type=row.rel_type,
-        )
-    ]
-    if wanted.needs_relations and chosen:
-        pairs = timeline.relation_pairs(snapshot.txn, [row.event_id for row in chosen])
-        chosen = [r for r in chosen if wanted.matches_relations(pairs.get(r.event_id, ()))]
-    return view.visible(chosen)
+    if ignored:
+        rows = [row for row in rows if row.state_key is not None or row.sender not in ignored]
+    if not wanted.matches_everything:
+        room_id = view.room.room_id
+        rows = [
+            row
+            for row in rows
+            if wanted.matches_event(
+                row.type,
+                row.sender,
+                room_id,
+                contains_url=bool(row.contains_url),
+                rel_type=row.rel_type,
+            )
+        ]
+        if wanted.needs_relations and rows:
+            pairs = timeline.relation_pairs(snapshot.txn, [row.event_id for row in rows])
+            rows = [row for row in rows if wanted.matches_relations(pairs.get(row.event_id, ()))]
+    return view.visible(rows)

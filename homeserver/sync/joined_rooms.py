@@ -1,0 +1,140 @@
+"""The rooms that the user is in, in the answer of `/sync`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from homeserver.core.types import JsonObject
+from homeserver.sync import room_section
+from homeserver.sync.request import Snapshot, nothing
+from homeserver.sync.streams import account_data as account_data_stream
+from homeserver.sync.streams import receipts as receipts_stream
+from homeserver.sync.streams import unread as unread_stream
+from storage import receipts, rooms, state
+from storage.rooms import RoomRow
+
+_RECEIPT = "m.receipt"
+
+
+def read_joined(
+    snapshot: Snapshot, here: Mapping[int, tuple[str, int]], newly: Collection[int]
+) -> JsonObject:
+    """The sections of the rooms that have news, by room ID.
+
+    Parameters: `here`, all rooms that the user is in, with their IDs and the positions of their
+    last events; `newly`, those that the user was not in all the time since the token.
+    """
+    return _Joined(snapshot, here, newly).read()
+
+
+class _Joined:
+    """One computation."""
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        here: Mapping[int, tuple[str, int]],
+        newly: Collection[int],
+    ) -> None:
+        self._snapshot = snapshot
+        self._request = snapshot.request
+        self._here = here
+        self._newly = newly
+        self._sections: dict[int, JsonObject] = {}
+        self._rooms: dict[int, RoomRow] = {}
+        # Of everything in these rooms the client knows nothing yet.
+        self._fresh = set(here if snapshot.request.since is None else newly)
+
+    def read(self) -> JsonObject:
+        request = self._request
+        busy = self._busy()
+        ephemeral = self._receipts()
+        data = self._account_data()
+        own = self._read_by_user()
+        self._rooms = rooms.get_many(
+            self._snapshot.txn, busy | ephemeral.keys() | data.keys() | own
+        )
+        changed = self._changed(busy)
+        for nid in busy:
+            room = self._rooms[nid]
+            since = None if nid in self._fresh else request.since
+            section = room_section.joined(self._snapshot, room, since, state_changed=nid in changed)
+            if section is not None:
+                self._sections[nid] = section
+        self._add(ephemeral, data)
+        self._add_counts(own)
+        return {self._rooms[nid].room_id: section for nid, section in self._sections.items()}
+
+    def _busy(self) -> set[int]:
+        since = self._request.since
+        if since is None or self._request.full_state:
+            return set(self._here)
+        return {nid for nid, (_, pos) in self._here.items() if pos > since} | set(self._newly)
+
+    def _changed(self, busy: Collection[int]) -> Collection[int]:
+        """Rooms whose state changed since the token."""
+        since = self._request.since
+        if since is None:
+            return busy
+        return state.changed_rooms(self._snapshot.txn, busy, since, self._snapshot.now)
+
+    # What is not in the log of events
+
+    def _receipts(self) -> dict[int, JsonObject]:
+        request, txn, now = self._request, self._snapshot.txn, self._snapshot.now
+        if not request.filter.room.ephemeral.matches(_RECEIPT):
+            return {}
+        known = self._here.keys() - self._fresh
+        found = receipts_stream.room_changes(txn, request.user_id, request.since, now, known)
+        if self._fresh:
+            found |= receipts_stream.room_changes(txn, request.user_id, None, now, self._fresh)
+        return found
+
+    def _account_data(self) -> dict[int, list[JsonObject]]:
+        request, txn, now = self._request, self._snapshot.txn, self._snapshot.now
+        wanted = request.filter.room.account_data
+        if wanted.matches_nothing:
+            return {}
+        # One user's: what is left out is not worth a list of all rooms in the query.
+        all_ = account_data_stream.room_changes(txn, request.user_id, request.since, now)
+        if self._newly and request.since is not None:
+            all_ |= account_data_stream.room_changes(txn, request.user_id, None, now, self._newly)
+        chosen = {
+            nid: [event for event in events if wanted.matches(event["type"])]
+            for nid, events in all_.items()
+            if nid in self._here
+        }
+        return {nid: events for nid, events in chosen.items() if events}
+
+    def _read_by_user(self) -> set[int]:
+        """Rooms whose unread counts the user changed with a receipt."""
+        request = self._request
+        if request.since is None:
+            return set()
+        found = receipts.rooms_of_user(
+            self._snapshot.txn, request.user_id, request.since, self._snapshot.now
+        )
+        return found & self._here.keys()
+
+    def _add(
+        self, ephemeral: Mapping[int, JsonObject], data: Mapping[int, list[JsonObject]]
+    ) -> None:
+        wanted = self._request.filter.room
+        for nid, event in ephemeral.items():
+            if wanted.ephemeral.matches_room(self._rooms[nid].room_id):
+                self._section(nid)["ephemeral"] = {"events": [event]}
+        for nid, events in data.items():
+            if wanted.account_data.matches_room(self._rooms[nid].room_id):
+                self._section(nid)["account_data"] = {"events": events}
+
+    def _section(self, nid: int) -> JsonObject:
+        return self._sections.setdefault(nid, nothing(self._request))
+
+    def _add_counts(self, own: Collection[int]) -> None:
+        by_thread = self._request.filter.room.unread_thread_notifications
+        for nid in own:
+            self._section(nid)
+        concerned = [self._rooms[nid] for nid in self._sections]
+        counts = unread_stream.counts(self._snapshot.txn, self._request.user_id, concerned)
+        for nid, section in self._sections.items():
+            room_section.unread(section, counts[nid], by_thread=by_thread)

@@ -1,0 +1,88 @@
+"""Rooms that the user left, is invited to or knocks on, in the answer of `/sync`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+
+from homeserver.core.client_format import strip_pdu
+from homeserver.core.types import JsonObject
+from homeserver.sync import room_section
+from homeserver.sync.request import Snapshot
+from storage import account_data, memberships, rooms
+from storage.memberships import MembershipChange, MembershipRow
+from storage.rooms import RoomRow
+
+GONE = ("leave", "ban")
+
+
+def read_others(
+    snapshot: Snapshot, joined: Collection[int], changes: Sequence[MembershipChange]
+) -> dict[str, JsonObject]:
+    """The sections `leave`, `invite` and `knock`.
+
+    Parameters: `joined`, the rooms that the user is in; `changes`, the user's changes of
+    membership since the token, the oldest first.
+    """
+    members = _members(snapshot, joined, changes)
+    if not members:
+        return {}
+    wanted = snapshot.request.filter.room
+    found = rooms.get_many(snapshot.txn, members.keys())
+    here = {nid: row for nid, row in found.items() if wanted.matches_room(row.room_id)}
+    is_blocking = account_data.blocks_invites(snapshot.txn, snapshot.request.user_id)
+    sections: dict[str, JsonObject] = {"leave": {}, "invite": {}, "knock": {}}
+    for nid, room in here.items():
+        member = members[nid]
+        if member.membership in GONE:
+            section = _left(snapshot, room, member, [c for c in changes if c.room_nid == nid])
+            if section is not None:
+                sections["leave"][room.room_id] = section
+        elif member.membership == "knock":
+            sections["knock"][room.room_id] = {"knock_state": _stripped(member)}
+        elif not is_blocking and member.sender not in snapshot.ignored:
+            sections["invite"][room.room_id] = {"invite_state": _stripped(member)}
+    return sections
+
+
+def _members(
+    snapshot: Snapshot, joined: Collection[int], changes: Sequence[MembershipChange]
+) -> dict[int, MembershipRow]:
+    """The user's memberships of rooms that may have to be shown."""
+    request, txn = snapshot.request, snapshot.txn
+    changed = {change.room_nid for change in changes} - set(joined)
+    if request.lists_everything:
+        kinds = ["invite", "knock"]
+        if request.filter.room.include_leave or changed:
+            kinds += GONE
+        rows = memberships.of_user(txn, request.user_id, kinds)
+    elif changed:
+        rows = memberships.of_user_in(txn, request.user_id, changed)
+    else:
+        rows = []
+    shows_old = request.lists_everything and request.filter.room.include_leave
+    return {
+        row.room_nid: row
+        for row in rows
+        if row.membership not in GONE
+        or (not row.forgotten and (shows_old or row.room_nid in changed))
+    }
+
+
+def _left(
+    snapshot: Snapshot, room: RoomRow, member: MembershipRow, changes: Sequence[MembershipChange]
+) -> JsonObject | None:
+    """A room that the user is not in any more; None if they were gone before the token."""
+    is_old = all(change.previous in GONE for change in changes)
+    if is_old and not snapshot.request.lists_everything:
+        return None
+    since = snapshot.request.since
+    if changes and changes[0].previous != "join":
+        since = None
+    return room_section.left(snapshot, room, member, since)
+
+
+def _stripped(member: MembershipRow) -> JsonObject:
+    """The stripped state of an invite or a knock."""
+    found: list[JsonObject] = json.loads(member.stripped_state or "[]")
+    return {"events": [strip_pdu(event) for event in found]}
