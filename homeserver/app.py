@@ -16,6 +16,7 @@ from homeserver.api.client.capabilities import CapabilitySettings
 from homeserver.api.client.login import LoginSettings
 from homeserver.api.client.well_known import WellKnown
 from homeserver.api.endpoints import ENDPOINTS
+from homeserver.core.errors import MatrixError, resource_limit_exceeded
 from homeserver.core.signing import SigningKey
 from homeserver.encryption.device_lists import device_changed
 from homeserver.encryption.to_device import ToDevice
@@ -189,6 +190,7 @@ async def build(config: Config, reactor: Any, log: Any) -> Homeserver:
         log=log,
         rate_limiter=limiter,
         observer=metrics,
+        refuse_writing=_refusal(config),
     )
     homeserver = Homeserver(
         config, reactor, db, bus, feed, metrics, parts.services, router, parts.stops
@@ -198,6 +200,14 @@ async def build(config: Config, reactor: Any, log: Any) -> Homeserver:
     await heartbeat.start()
     homeserver.on_stop(heartbeat.stop)
     return homeserver
+
+
+def _refusal(config: Config) -> Callable[[], MatrixError] | None:
+    """The answer to writing requests while the server takes nothing new."""
+    if not config.read_only.enabled:
+        return None
+    contact = config.read_only.admin_contact
+    return lambda: resource_limit_exceeded(contact, "This server takes nothing new at present.")
 
 
 def _ms(duration: int | None) -> int | None:

@@ -13,7 +13,7 @@ from config.model.listeners import DEFAULT_LISTENERS, LISTENERS_EXAMPLE, Listene
 from config.model.log import Log
 from config.model.media import Media
 from config.model.network import PRIVATE_RANGES, Federation, OutgoingHttp, UrlPreviews
-from config.model.rates import Rate, RateLimits
+from config.model.rates import Rate, RateLimits, ReadOnly
 from config.model.rooms import Experimental, PublicRooms, RoomAliases
 from config.model.storage import Database, Redis
 from config.model.users import (
@@ -46,6 +46,7 @@ __all__ = [
     "PublicRooms",
     "Rate",
     "RateLimits",
+    "ReadOnly",
     "Recaptcha",
     "Redis",
     "Registration",
@@ -116,6 +117,9 @@ class Config:
     sessions: Sessions = option(Sessions, "Login sessions.")
     rate_limits: RateLimits = option(
         RateLimits, "Limits for each user, or for each address where no user is known yet."
+    )
+    read_only: ReadOnly = option(
+        ReadOnly, "A pause for writing, say while a disk is full or the server moves."
     )
     default_room_version: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12"] = (
         option("12", "The version of new rooms.")

@@ -28,3 +28,13 @@ class RateLimits:
     create_room: Rate = option(Rate(per_second=0.1, burst=10), "Creating rooms.")
     login: Rate = option(Rate(per_second=0.2, burst=10), "Logging in and proving who one is.")
     registration: Rate = option(Rate(per_second=0.1, burst=5), "Registering accounts.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadOnly:
+    """A pause for writing: people read on, but send, join, create and register nothing."""
+
+    enabled: bool = option(False, "Whether the server takes nothing new.")
+    admin_contact: str = option(
+        "", "Whom people are told to contact: an address such as mailto:admin@example.org."
+    )

@@ -6,7 +6,7 @@ The one place where errors become responses (client-server API, "Standard error 
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from itertools import count
 from typing import Any, Protocol
 
@@ -53,6 +53,9 @@ DEFAULT_MAX_BODY = 4 * 1024 * 1024
 _CLOSED_REQUEST = 499
 _SERVERS_ONLY = ("/_matrix/federation/", "/_matrix/key/")
 
+WRITING = frozenset({"message", "join", "invite", "create_room", "registration"})
+"""Classes of requests that put something new into rooms or onto the server."""
+
 
 class RequestObserver(Protocol):
     """Told of each answer; `endpoint` is the declared path, or "unknown". Times in seconds.
@@ -93,6 +96,7 @@ class Router:
         federation_authenticator: FederationAuthenticator | None = None,
         rate_limiter: RateLimiter | None = None,
         observer: RequestObserver | None = None,
+        refuse_writing: Callable[[], MatrixError] | None = None,
         allow_query_token: bool = False,
         max_body: int = DEFAULT_MAX_BODY,
     ) -> None:
@@ -102,6 +106,7 @@ class Router:
         self._clock = clock
         self._log = log
         self._observer = observer
+        self._refuse_writing = refuse_writing
         self._allow_query_token = allow_query_token
         self._max_body = max_body
         self._ids = count(1)
@@ -192,6 +197,8 @@ class Router:
             origin = await self._federation_authenticator.authenticate(request)
         elif declaration.auth is not Auth.NONE:
             requester = await self._authenticate(declaration, request)
+        if self._refuse_writing is not None and declaration.rate in WRITING:
+            raise self._refuse_writing()
         if declaration.rate is not None and self._rate_limiter is not None:
             await self._rate_limiter.check(requester, request, declaration.rate)
         arguments = endpoint.caller.arguments(request, route.parameters, requester, origin)

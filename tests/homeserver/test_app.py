@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from twisted.trial.unittest import TestCase
 
-from tests.support.server import make_server
+from tests.support.databases import migrated_database
+from tests.support.server import User, make_server
 
 
 class WholeServerTest(TestCase):
@@ -25,3 +26,28 @@ class WholeServerTest(TestCase):
         await bob.join(room_id)
         await bob.send(room_id, "hello")
         self.assertEqual(await bob.ok("GET", "/joined_rooms"), {"joined_rooms": [room_id]})
+
+    async def test_a_server_that_takes_nothing_new(self) -> None:
+        """Shows HTTP-13."""
+        url = migrated_database(self)
+        first = await make_server(self, database_url=url)
+        alice = await first.register("alice")
+        room_id = await alice.create_room()
+        since = (await alice.sync())["next_batch"]
+        contact = "mailto:admin@hearth.test"
+        paused = await make_server(
+            self, database_url=url, read_only={"enabled": True, "admin_contact": contact}
+        )
+        reader = User(paused, alice.user_id, alice.token, alice.device_id)
+        for method, path, body in (
+            ("PUT", f"/rooms/{room_id}/send/m.room.message/1", {"body": "x"}),
+            ("POST", "/createRoom", {}),
+            ("POST", f"/join/{room_id}", {}),
+        ):
+            status, answer = await reader.call(method, path, body)
+            self.assertEqual(status, 403)
+            self.assertEqual(answer["errcode"], "M_RESOURCE_LIMIT_EXCEEDED")
+            self.assertEqual(answer["admin_contact"], contact)
+        await reader.sync(since)
+        await reader.ok("GET", f"/rooms/{room_id}/state")
+        await reader.ok("POST", "/logout", {})
