@@ -1,0 +1,163 @@
+"""Clients that go away while their `/sync` waits, and servers that stop meanwhile."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any, cast
+
+from twisted.internet import reactor
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import TestCase
+
+from homeserver.sync.notifier import Notifier, Watch
+from homeserver.users.presence import PresenceTracker
+from homeserver.web.request import Request
+from homeserver.web.responses import Response
+from tests.homeserver.sync.scene import SyncTestCase
+from tests.support.process import ServerProcess
+
+LONG = 50_000
+
+
+class DisconnectTest(SyncTestCase):
+    async def waiting(self, **query: Any) -> tuple[Request, Deferred[Response], Watch]:
+        """Bob's sync, which waits."""
+        options = {"since": await self.token(self.bob), "timeout": LONG, **query}
+        request = self.bob.client.build("GET", "/_matrix/client/v3/sync", query=options)
+        answer = Deferred.fromCoroutine(self.server.homeserver.router.handle(request))
+        watches = self.server.homeserver.services[Notifier]._watches
+        while not (watch := watches[self.bob.user_id]).waiters:
+            await deferLater(reactor, 0.01, lambda: None)
+        return request, answer, watch
+
+    def syncing(self) -> int:
+        """How many of Bob's syncs presence counts."""
+        return self.server.homeserver.services[PresenceTracker]._local[self.bob.user_id].running
+
+    async def test_nothing_is_left_of_a_waiting_client(self) -> None:
+        """The waiter, its timer, and the mark that a client is syncing."""
+        before = set(reactor.getDelayedCalls())
+        request, answer, watch = await self.waiting()
+        self.assertEqual(self.syncing(), 1)
+        timers = [
+            call
+            for call in set(reactor.getDelayedCalls()) - before
+            if watch in cast(Any, call).args
+        ]
+        self.assertEqual(len(timers), 1)
+        # What the transport does.
+        self.assertTrue(request.is_cancellable)
+        request.is_cancelled = True
+        answer.cancel()
+        with self.assertRaises(CancelledError):
+            await answer
+        self.assertEqual(watch.waiters, set())
+        self.assertEqual([call for call in timers if call.active()], [])
+        self.assertEqual(self.syncing(), 0)
+        # The user's other clients go on.
+        room_id = await self.shared_room()
+        self.assertIn(room_id, (await self.bob.sync())["rooms"]["join"])
+
+    async def test_one_of_two_clients_goes(self) -> None:
+        room_id = await self.shared_room()
+        request, gone, watch = await self.waiting()
+        _, stays, _ = await self.waiting()
+        while len(watch.waiters) < 2:
+            await deferLater(reactor, 0.01, lambda: None)
+        request.is_cancelled = True
+        gone.cancel()
+        with self.assertRaises(CancelledError):
+            await gone
+        self.assertEqual((len(watch.waiters), self.syncing()), (1, 1))
+        await self.alice.send(room_id, "hello")
+        response = await stays
+        assert isinstance(response.body, bytes)
+        self.assertIn("hello", response.body.decode())
+        self.assertEqual(self.syncing(), 0)
+
+    async def test_goes_while_the_answer_is_computed(self) -> None:
+        notifier = self.server.homeserver.services[Notifier]
+        request = self.bob.client.build("GET", "/_matrix/client/v3/sync")
+        answer = Deferred.fromCoroutine(self.server.homeserver.router.handle(request))
+        while not notifier._watches:
+            await deferLater(reactor, 0, lambda: None)
+        request.is_cancelled = True
+        answer.cancel()
+        with self.assertRaises(CancelledError):
+            await answer
+        self.assertEqual(self.syncing(), 0)
+        room_id = await self.shared_room()
+        self.assertIn(room_id, (await self.bob.sync())["rooms"]["join"])
+
+    async def test_server_stops(self) -> None:
+        """Who waits is answered with what there is."""
+        request, answer, watch = await self.waiting()
+        self.assertTrue(request.shutting_down())
+        response = await answer
+        assert isinstance(response.body, bytes)
+        self.assertEqual(response.status, 200)
+        self.assertIn("next_batch", json.loads(response.body))
+        self.assertEqual((watch.waiters, self.syncing()), (set(), 0))
+
+    async def test_notifier_stops(self) -> None:
+        _, answer, _ = await self.waiting()
+        self.server.homeserver.services[Notifier].stop()
+        self.assertEqual((await answer).status, 200)
+
+
+class StopTest(TestCase):
+    def test_waiting_client_is_answered(self) -> None:
+        """At SIGTERM a client that waits gets its answer, and the server ends cleanly."""
+        server = ServerProcess(Path(self.mktemp()))
+        self.addCleanup(server.kill)
+        server.start()
+        status, body = server.request(
+            "POST",
+            "/_matrix/client/v3/register",
+            {"username": "alice", "password": "wonderland", "auth": {"type": "m.login.dummy"}},
+        )
+        self.assertEqual(status, 200, body)
+        token = json.loads(body)["access_token"]
+        # Of the first answers some may be about the user's own presence.
+        path = "/_matrix/client/v3/sync?filter=" + '{"presence":{"types":[]}}'.replace('"', "%22")
+        since = json.loads(server.request("GET", path, token=token)[1])["next_batch"]
+        answers: list[tuple[int, str]] = []
+
+        def poll() -> None:
+            url = f"{path}&since={since}&timeout=300000"
+            answers.append(server.request("GET", url, token=token, timeout=120))
+
+        client = threading.Thread(target=poll)
+        client.start()
+        # The first sync was one; the second waits once it has looked.
+        self.until_looked(server, 2)
+        self.assertEqual(answers, [])
+        server.signal(signal.SIGTERM)
+        # Longer than the server gives its clients, far shorter than what the client asked for.
+        client.join(60)
+        self.assertEqual(server.wait(), 0, server.log())
+        self.assertFalse(client.is_alive())
+        ((status, body),) = answers
+        self.assertEqual(status, 200, body)
+        answer = json.loads(body)
+        self.assertIn("next_batch", answer)
+        self.assertNotIn("rooms", answer)
+        self.assertNotIn("Traceback", server.log())
+
+    def until_looked(self, server: ServerProcess, times: int) -> None:
+        """Wait until the server has looked so often for what is new."""
+        deadline = time.monotonic() + 60
+        pattern = re.compile(r'transaction_seconds_count\{.*name="SyncEngine.read".*\} (\d+)')
+        while time.monotonic() < deadline:
+            metrics = server.get(f"http://127.0.0.1:{server.own_port}/metrics")[1]
+            found = pattern.search(metrics)
+            if found is not None and int(found[1]) >= times:
+                return
+            time.sleep(0.02)
+        self.fail("the client does not wait")
