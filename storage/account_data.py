@@ -127,6 +127,12 @@ def room_items(
     return [RoomItem(nid, data_type, _object(text)) for nid, data_type, text in rows]
 
 
+def any_change(txn: Transaction, user_id: str, after: int) -> bool:
+    """Whether account data of the user changed after a position."""
+    sql = "SELECT 1 FROM account_data WHERE user_id = ? AND pos > ? LIMIT 1"
+    return txn.one(sql, (user_id, after)) is not None
+
+
 def changed_rooms(txn: Transaction, user_id: str, after: int, upto: int) -> set[int]:
     """Rooms of which an item changed in `after < pos <= upto`."""
     rows = txn.all(

@@ -24,6 +24,15 @@ class Move(NamedTuple):
     joined_now: bool
 
 
+def any_move(txn: Transaction, after: int, upto: int) -> bool:
+    """Whether anybody joined or left anything in `after < pos <= upto`."""
+    found = txn.one(
+        f"SELECT 1 FROM membership_log l WHERE {_MOVES} LIMIT 1",
+        (after, upto),
+    )
+    return found is not None
+
+
 def own_moves(txn: Transaction, user_id: str, after: int, upto: int) -> dict[int, Move]:
     """Rooms that the user joined or left in `after < pos <= upto`."""
     moves: dict[int, Move] = {}

@@ -19,7 +19,7 @@ from homeserver.sync.request import Snapshot, SyncRequest
 from homeserver.sync.streams import account_data as account_data_stream
 from homeserver.sync.streams import device_lists as device_lists_stream
 from homeserver.sync.streams import to_device as to_device_stream
-from storage import account_data, clock, memberships
+from storage import account_data, clock, memberships, to_device
 from storage.memberships import MembershipChange
 from storage.state import StateStore
 from storage.transaction import Transaction
@@ -34,8 +34,8 @@ class Durable:
 
     now: int
     answer: JsonObject
-    joined: Mapping[int, str]
-    """The rooms that the user is in and the filter wants: their IDs, by number."""
+    joined: Mapping[int, tuple[str, int]]
+    """The rooms that the user is in and the filter wants, as `memberships.joined_rooms`."""
     newly_joined: Collection[int]
     """Those of them in which the user was not all the time since the token."""
     new_people: frozenset[str]
@@ -91,7 +91,9 @@ def _read(snapshot: Snapshot) -> Durable:
     txn, request, now = snapshot.txn, snapshot.request, snapshot.now
     joined = memberships.joined_rooms(txn, request.user_id)
     wanted_room = request.filter.room
-    here = {n: room for n, room in joined.items() if wanted_room.matches_room(room[0])}
+    here = joined
+    if wanted_room.rooms is not None or wanted_room.not_rooms:
+        here = {n: room for n, room in joined.items() if wanted_room.matches_room(room[0])}
     changes = _own_changes(snapshot)
     newly = {
         change.room_nid
@@ -104,12 +106,13 @@ def _read(snapshot: Snapshot) -> Durable:
     }
     rooms = {name: section for name, section in sections.items() if section}
     answer: JsonObject = {"rooms": rooms} if rooms else {}
-    data = account_data_stream.global_changes(txn, request.user_id, request.since, now)
     wanted = request.filter.account_data
-    data = [event for event in data if wanted.matches(event["type"])]
-    if data:
-        answer["account_data"] = {"events": data}
-    reached = _add_to_device(snapshot, answer)
+    if not wanted.matches_nothing:
+        data = account_data_stream.global_changes(txn, request.user_id, request.since, now)
+        data = [event for event in data if wanted.matches(event["type"])]
+        if data:
+            answer["account_data"] = {"events": data}
+    reached, has_acknowledged = _add_to_device(snapshot, answer)
     _add_device_lists(snapshot, answer)
     is_empty = not answer
     # No keys can be uploaded yet: there are none to count.
@@ -118,12 +121,12 @@ def _read(snapshot: Snapshot) -> Durable:
     return Durable(
         now=now,
         answer=answer,
-        joined={nid: room_id for nid, (room_id, _) in here.items()},
+        joined=here,
         newly_joined=newly,
         new_people=_people(snapshot, newly),
         is_empty=is_empty,
         to_device_reached=reached,
-        has_acknowledged=_has_acknowledged(snapshot),
+        has_acknowledged=has_acknowledged,
     )
 
 
@@ -145,25 +148,17 @@ def _people(snapshot: Snapshot, room_nids: Iterable[int]) -> frozenset[str]:
     return frozenset(found)
 
 
-def _has_acknowledged(snapshot: Snapshot) -> bool:
-    request = snapshot.request
-    since = request.to_device_since
-    return since is not None and to_device_stream.has_acknowledged(
-        snapshot.txn, request.user_id, request.device_id, since
-    )
-
-
-def _add_to_device(snapshot: Snapshot, answer: JsonObject) -> int | None:
-    """Messages to the device; the position of the last if more are waiting."""
-    request = snapshot.request
-    if not request.device_id:
-        return None
-    messages, reached = to_device_stream.messages(
-        snapshot.txn, request.user_id, request.device_id, request.to_device_since, snapshot.now
-    )
+def _add_to_device(snapshot: Snapshot, answer: JsonObject) -> tuple[int | None, bool]:
+    """Messages to the device: see `Durable.to_device_reached` and `has_acknowledged`."""
+    txn, request = snapshot.txn, snapshot.request
+    user_id, device_id, since = request.user_id, request.device_id, request.to_device_since
+    first = to_device.first(txn, user_id, device_id) if device_id else None
+    if first is None:
+        return None, False
+    messages, reached = to_device_stream.messages(txn, user_id, device_id, since, snapshot.now)
     if messages:
         answer["to_device"] = {"events": messages}
-    return reached
+    return reached, since is not None and first <= since
 
 
 def _add_device_lists(snapshot: Snapshot, answer: JsonObject) -> None:

@@ -13,6 +13,8 @@ from storage import filters
 from storage.database import Database
 
 MAX_BYTES = 64 * 1024
+MAX_CACHED = 4096
+"""Characters of a filter in a request that is not parsed again the next time."""
 
 
 class Filters:
@@ -52,16 +54,25 @@ class Filters:
         """
         if not parameter:
             return NO_FILTER
-        if parameter.lstrip().startswith("{"):
-            try:
-                return parse_filter(canonical.parse(parameter))
-            except canonical.NotJSON:
-                raise errors.invalid_param("`filter` is neither a filter ID nor JSON.")
-        known = self._cache.get((user_id, parameter))
+        is_json = parameter.lstrip().startswith("{")
+        # JSON means the same whoever sends it.
+        key = ("" if is_json else user_id, parameter)
+        known = self._cache.get(key)
         if known is None:
-            try:
-                known = parse_filter(await self.get(user_id, parameter))
-            except errors.MatrixError as problem:
-                raise errors.invalid_param(f"`filter`: {problem.error}")
-            self._cache[user_id, parameter] = known
+            known = _parsed(parameter) if is_json else await self._stored(user_id, parameter)
+            if len(parameter) <= MAX_CACHED:
+                self._cache[key] = known
         return known
+
+    async def _stored(self, user_id: str, filter_id: str) -> Filter:
+        try:
+            return parse_filter(await self.get(user_id, filter_id))
+        except errors.MatrixError as problem:
+            raise errors.invalid_param(f"`filter`: {problem.error}")
+
+
+def _parsed(text: str) -> Filter:
+    try:
+        return parse_filter(canonical.parse(text))
+    except canonical.NotJSON:
+        raise errors.invalid_param("`filter` is neither a filter ID nor JSON.")

@@ -10,7 +10,7 @@ from homeserver.sync.request import Snapshot, nothing
 from homeserver.sync.streams import account_data as account_data_stream
 from homeserver.sync.streams import receipts as receipts_stream
 from homeserver.sync.streams import unread as unread_stream
-from storage import receipts, rooms, state
+from storage import account_data, receipts, rooms, state
 from storage.rooms import RoomRow
 
 _RECEIPT = "m.receipt"
@@ -93,7 +93,10 @@ class _Joined:
     def _account_data(self) -> dict[int, list[JsonObject]]:
         request, txn, now = self._request, self._snapshot.txn, self._snapshot.now
         wanted = request.filter.room.account_data
-        if wanted.matches_nothing:
+        is_old = request.since is not None and not self._newly
+        if wanted.matches_nothing or (
+            is_old and not account_data.any_change(txn, request.user_id, request.since or 0)
+        ):
             return {}
         # One user's: what is left out is not worth a list of all rooms in the query.
         all_ = account_data_stream.room_changes(txn, request.user_id, request.since, now)

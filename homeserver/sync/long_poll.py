@@ -123,7 +123,9 @@ class Sync:
         if (since == now and not durable.newly_joined) or not wanted.matches("m.typing"):
             return False
         rooms = {
-            room_id: nid for nid, room_id in durable.joined.items() if wanted.matches_room(room_id)
+            room_id: nid
+            for nid, (room_id, _) in durable.joined.items()
+            if wanted.matches_room(room_id)
         }
         typing = await typing_stream.room_changes(self._ephemeral, rooms, since, now)
         if durable.newly_joined and since is not None:
@@ -133,6 +135,6 @@ class Sync:
             return False
         sections = durable.answer.setdefault("rooms", {}).setdefault("join", {})
         for nid, event in typing.items():
-            section = sections.setdefault(durable.joined[nid], nothing(request))
+            section = sections.setdefault(durable.joined[nid][0], nothing(request))
             section.setdefault("ephemeral", {"events": []})["events"].append(event)
         return True

@@ -15,13 +15,14 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import orjson
 import structlog
 from twisted.internet import reactor as installed
 from twisted.internet import task
 from twisted.internet.defer import Deferred
 
 from homeserver.app import build
-from homeserver.telemetry import logs
+from homeserver.sync.engine import SyncEngine
 from tests.support.client import Client
 from tests.support.server import TestServer, User, test_config
 
@@ -73,23 +74,35 @@ class Measurement:
 
         await empty(0)
         print(f"nothing new: {await spent(200, empty):.2f} ms")
-        profile = cProfile.Profile() if self.options.profile else None
+        profile = self.profile_reading() if self.options.profile else None
         total = 0.0
         count = 200
         for number in range(count):
             await self.alice.send(self.rooms[number % len(self.rooms)], f"again {number}")
             began = time.process_time()
-            if profile:
-                profile.enable()
             answer = await self.sync(self.bob, token)
-            if profile:
-                profile.disable()
             total += time.process_time() - began
             token = answer["next_batch"]
             assert len(answer["rooms"]["join"]) == 1
         print(f"one message: {total * 1000 / count:.2f} ms")
         if profile:
             pstats.Stats(profile).sort_stats("cumulative").print_stats(45)
+
+    def profile_reading(self) -> cProfile.Profile:
+        """A profile of what happens in database threads."""
+        profile = cProfile.Profile()
+        engine = self.server.homeserver.services[SyncEngine]
+        read = engine.read
+
+        def profiled(*args: Any) -> Any:
+            profile.enable()
+            try:
+                return read(*args)
+            finally:
+                profile.disable()
+
+        engine.read = profiled  # type: ignore[method-assign]
+        return profile
 
     async def sync(self, user: User, since: str | None = None) -> Any:
         query = {"timeout": "0", "filter": LAZY, "set_presence": "offline"}
@@ -98,13 +111,10 @@ class Measurement:
         request = user.client.build("GET", "/_matrix/client/v3/sync", query=query)
         response = await self.server.homeserver.router.handle(request)
         assert isinstance(response.body, bytes)
-        import orjson
-
         return orjson.loads(response.body)
 
 
 async def main(options: argparse.Namespace) -> None:
-    logs.set_up("error", "stderr", "human") if hasattr(logs, "set_up") else None
     with tempfile.TemporaryDirectory() as directory:
         config = test_config(Path(directory), f"sqlite:///{directory}/hearth.db")
         homeserver = await build(config, reactor, structlog.get_logger())

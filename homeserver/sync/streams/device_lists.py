@@ -23,6 +23,8 @@ def changes(txn: Transaction, user_id: str, since: int, now: int) -> tuple[list[
     """`changed` and `left` of a sync that had `since` before, sorted (client-server API,
     "End-to-End Encryption", "Extensions to /sync")."""
     changed = device_lists.changed_around(txn, user_id, since, now)
+    if not shared_rooms.any_move(txn, since, now):
+        return sorted(changed), []
     came, went = _new_and_lost(txn, user_id, since, now)
     return sorted(changed | came), sorted(went)
 
