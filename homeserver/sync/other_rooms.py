@@ -61,11 +61,13 @@ def _members(
     else:
         rows = []
     shows_old = request.lists_everything and request.filter.room.include_leave
+    # A room that was forgotten is shown once more to devices that do not know that it was left.
     return {
         row.room_nid: row
         for row in rows
         if row.membership not in GONE
-        or (not row.forgotten and (shows_old or row.room_nid in changed))
+        or row.room_nid in changed
+        or (shows_old and not row.forgotten)
     }
 
 
@@ -74,7 +76,7 @@ def _left(
 ) -> JsonObject | None:
     """A room that the user is not in any more; None if they were gone before the token."""
     is_old = all(change.previous in GONE for change in changes)
-    if is_old and not snapshot.request.lists_everything:
+    if is_old and (member.forgotten or not snapshot.request.lists_everything):
         return None
     since = snapshot.request.since
     if changes and changes[0].previous != "join":

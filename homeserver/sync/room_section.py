@@ -10,7 +10,7 @@ from homeserver.rooms.view import RoomView
 from homeserver.sync import room_state, summary
 from homeserver.sync.request import Snapshot
 from homeserver.sync.room_state import Between
-from homeserver.sync.room_timeline import RoomTimeline, read_timeline
+from homeserver.sync.room_timeline import RoomTimeline, read_timeline, without_overtaken
 from storage import state
 from storage.events import EventRow
 from storage.memberships import MembershipRow
@@ -42,6 +42,8 @@ def joined(
         else:
             old = state.root_at(snapshot.txn, room.room_nid, since)
     between = Between(old, room.state_root, is_current=True)
+    if not request.use_state_after:
+        timeline = without_overtaken(snapshot, view, timeline, between.new)
     change = room_state.find_change(snapshot, view, timeline, between)
     heroes: list[str] = []
     if change.touches_summary:
@@ -72,6 +74,8 @@ def left(snapshot: Snapshot, room: RoomRow, member: MembershipRow, since: int | 
     if since is not None and not snapshot.request.full_state:
         old = state.root_at(snapshot.txn, room.room_nid, since)
     between = Between(old, state.root_at(snapshot.txn, room.room_nid, until), is_current=False)
+    if not snapshot.request.use_state_after:
+        timeline = without_overtaken(snapshot, view, timeline, between.new)
     change = room_state.find_change(snapshot, view, timeline, between)
     rows = room_state.read_state(snapshot, view, timeline, between, change, ())
     return _section(snapshot, view, timeline, rows)

@@ -51,6 +51,36 @@ def read_timeline(snapshot: Snapshot, view: RoomView, after: int | None, upto: i
     return RoomTimeline(shown, limited, _token_before(snapshot, first), first.state_before)
 
 
+def without_overtaken(
+    snapshot: Snapshot, view: RoomView, found: RoomTimeline, end: bytes | None
+) -> RoomTimeline:
+    """The timeline from where on it shows the last change of each state key that it shows.
+
+    Clients apply the timeline after `state`. Where it showed an older change of a key and not the
+    newest, because that is filtered out or not visible, they would be left with the older one.
+
+    Parameters: `end`, the root of the state at the timeline's end.
+    """
+    last = {
+        (item.row.type, item.row.state_key): number
+        for number, item in enumerate(found.seen)
+        if item.row.state_key is not None
+    }
+    keys = [(event_type, key) for event_type, key in last if key is not None]
+    now = view.numbers(end, keys) if keys and end is not None else {}
+    overtaken = [
+        last[key] for key, number in now.items() if found.seen[last[key]].row.event_nid != number
+    ]
+    if not overtaken:
+        return found
+    cut = max(overtaken)
+    rest = found.seen[cut + 1 :]
+    if not rest:
+        return RoomTimeline([], True, str(SyncToken(found.seen[cut].row.pos or 0, 0)), None)
+    first = rest[0].row
+    return RoomTimeline(rest, True, _token_before(snapshot, first), first.state_before)
+
+
 def _collect(
     snapshot: Snapshot, view: RoomView, after: int | None, upto: int, limit: int
 ) -> tuple[list[Seen], bool]:

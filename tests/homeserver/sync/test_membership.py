@@ -122,8 +122,8 @@ class LeaveTest(SyncTestCase):
     async def test_forgotten_rooms_never_show_up(self) -> None:
         """Shows SYN-13."""
         room_id = await self.shared_room()
-        since = await self.token(self.bob)
         await self.bob.leave(room_id)
+        since = await self.token(self.bob)
         await self.bob.ok("POST", f"/rooms/{room_id}/forget", {})
         self.assertNotIn(room_id, (await self.bob.sync(since)).get("rooms", {}).get("leave", {}))
         everything = await self.bob.sync(filter=filtered(include_leave=True))

@@ -1,0 +1,85 @@
+"""A client that follows a room by `/sync` has its state, whatever it missed in between."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.homeserver.sync.scene import (
+    SyncTestCase,
+    filtered,
+    ids,
+    joined,
+    whole_state,
+)
+
+TOPIC = ("m.room.topic", "")
+
+
+class HiddenChangeTest(SyncTestCase):
+    async def assert_followed(self, answer: Any, room_id: str) -> None:
+        """The state after the answer is the room's."""
+        current = await self.bob.ok("GET", f"/rooms/{room_id}/state")
+        expected = {(event["type"], event["state_key"]): event["content"] for event in current}
+        self.assertEqual(whole_state(joined(answer, room_id)), expected)
+
+    async def test_changes_while_away_that_are_not_visible(self) -> None:
+        """The timeline is not shown from before them: clients apply it after `state`.
+        Shows SYN-5, SYN-7."""
+        room_id = await self.shared_room(
+            initial_state=[
+                {"type": "m.room.history_visibility", "content": {"history_visibility": "joined"}}
+            ]
+        )
+        await self.alice.set_state(room_id, "m.room.topic", {"topic": "before"})
+        since = await self.token(self.bob)
+        await self.bob.leave(room_id)
+        await self.alice.set_state(room_id, "m.room.topic", {"topic": "hidden"})
+        await self.bob.join(room_id)
+        sent = await self.alice.send(room_id, "welcome back")
+        answer = await self.bob.sync(since, filter=filtered(timeline={"limit": 50}))
+        await self.assert_followed(answer, room_id)
+        timeline = joined(answer, room_id)["timeline"]
+        self.assertTrue(timeline["limited"])
+        self.assertEqual(timeline["events"][-1]["event_id"], sent)
+        older = await self.bob.ok(
+            "GET", f"/rooms/{room_id}/messages", query={"dir": "b", "from": timeline["prev_batch"]}
+        )
+        shown = [event["content"] for event in older["chunk"] if event["type"] == TOPIC[0]]
+        self.assertEqual(shown, [{"topic": "before"}])
+
+    async def test_changes_that_the_filter_hides(self) -> None:
+        """As before. Shows SYN-5."""
+        room_id = await self.shared_room()
+        levels = await self.alice.ok("GET", f"/rooms/{room_id}/state/m.room.power_levels/")
+        levels["events"][TOPIC[0]] = 0
+        await self.alice.set_state(room_id, "m.room.power_levels", levels)
+        for since in (None, await self.token(self.bob)):
+            await self.alice.set_state(room_id, TOPIC[0], {"topic": f"hers {since}"})
+            await self.bob.set_state(room_id, TOPIC[0], {"topic": f"his {since}"})
+            sent = await self.alice.send(room_id, "what do you think?")
+            only = filtered(timeline={"senders": [self.alice.user_id]})
+            section = joined(await self.bob.sync(since, filter=only), room_id)
+            self.assertEqual(whole_state(section)[TOPIC], {"topic": f"his {since}"})
+            self.assertEqual(ids(section["timeline"]["events"]), [sent])
+            self.assertTrue(section["timeline"]["limited"])
+
+
+class ForgottenTest(SyncTestCase):
+    async def test_a_room_that_was_left_and_forgotten_is_seen_to_be_left(self) -> None:
+        """The user's other devices would go on showing it: this is what servers do, though the
+        specification has forgotten rooms never appear. Shows SYN-10."""
+        room_id = await self.shared_room()
+        first = await self.bob.sync()
+        self.assertIn(room_id, first["rooms"]["join"])
+        await self.bob.leave(room_id)
+        await self.bob.ok("POST", f"/rooms/{room_id}/forget", {})
+        answer = await self.bob.sync(first["next_batch"])
+        section = answer["rooms"]["leave"][room_id]
+        self.assertEqual(
+            whole_state(section)["m.room.member", self.bob.user_id]["membership"], "leave"
+        )
+        self.assertNotIn("rooms", await self.bob.sync(answer["next_batch"]))
+        everything = filtered(include_leave=True)
+        self.assertNotIn("leave", (await self.bob.sync(filter=everything)).get("rooms", {}))
+        again = await self.bob.sync(answer["next_batch"], filter=everything, full_state="true")
+        self.assertNotIn("leave", again.get("rooms", {}))
