@@ -315,8 +315,14 @@ class RoomView:
         return {item.row.event_id: item for item in self.visible(list(old.values()))}
 
     def _redactions(self, rows: Sequence[EventRow], now_ms: int) -> dict[str, JsonObject]:
+        """Client form of the redactions of events. Of those that the reader may not see, say
+        because they came after their leave, only that they are there."""
         names = {row.redacted_by for row in rows if row.redacted_by is not None}
+        if not names:
+            return {}
+        found = events.get_many(self.txn, names)
+        shown = {row.event_id: self.event(row).redacted() for row in found.values()}
+        shown |= {item.row.event_id: item.event for item in self.visible(list(found.values()))}
         return {
-            name: client_format.to_client(self.event(row), now_ms=now_ms)
-            for name, row in (events.get_many(self.txn, names) if names else {}).items()
+            name: client_format.to_client(event, now_ms=now_ms) for name, event in shown.items()
         }

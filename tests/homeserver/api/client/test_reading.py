@@ -347,6 +347,19 @@ class AccessTest(RoomTestCase):
         self.assertEqual(len(after), 1)
         await self.assert_refused(self.bob, "joined_members")
 
+    async def test_the_reason_of_a_redaction_after_leaving(self) -> None:
+        """That an event was redacted is shown, but nothing that was written later."""
+        await self.start()
+        await self.bob.join(self.room_id)
+        event_id = await self.alice.send(self.room_id, "hello")
+        await self.bob.leave(self.room_id)
+        await self.put_ok(self.alice, f"redact/{q(event_id)}/1", {"reason": "a secret"})
+        found = await self.event(self.alice, event_id)
+        self.assertEqual(found["unsigned"]["redacted_because"]["content"]["reason"], "a secret")
+        found = await self.event(self.bob, event_id)
+        self.assertEqual(found["content"], {})
+        self.assertNotIn("reason", found["unsigned"]["redacted_because"]["content"])
+
     async def test_after_being_banned(self) -> None:
         """Shows RD-3."""
         await self.start()
