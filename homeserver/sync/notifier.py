@@ -5,7 +5,8 @@
 2. A client computes its answer, and waits only if the version is still what it was before: no hint
    is lost between looking and waiting.
 3. Hints come from the feed. A room's channel is subscribed to once, however many users watch it.
-   When the bus may have lost hints, everybody on the channels concerned looks again.
+   When hints on some channels may have been lost, everybody on them looks again; when any may
+   have been, the database is asked once for all whom news concern.
 4. Rooms are read again after a hint about the user, by every client that looks before that is
    done: none goes on with rooms that are not up to date.
 """
@@ -15,17 +16,23 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
+import structlog
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
 
-from storage import memberships
+from storage import clock, memberships, news
 from storage.bus import Bus
 from storage.database import Database
 from storage.feed import Feed
+from storage.news import News
 from storage.transaction import Transaction
 
 LINGER = 60.0
 """Seconds that a watch is kept after the last client of its user stopped waiting."""
+
+
+_log = structlog.get_logger(__name__)
 
 
 class Watch:
@@ -79,6 +86,9 @@ class Notifier:
         self._next_sweep = 0.0
         self.is_stopped = False
         """Whether those who wait are to answer with what they have."""
+        self._looked = db.positions.applied
+        self._must_look = False
+        self._is_looking = False
         bus.on_gap(self._gap)
         feed.on_missed(self._missed)
 
@@ -217,10 +227,38 @@ class Notifier:
                 self._watches[name].wake()
 
     def _missed(self) -> None:
-        """Anything may have happened."""
-        for watch in self._all():
-            watch.heard += 1
-            watch.wake()
+        """Anything may have happened: ask the database whom it concerns."""
+        self._must_look = True
+        if not self._is_looking:
+            self._is_looking = True
+            Deferred.fromCoroutine(self._look()).addErrback(self._cannot_look)
+
+    async def _look(self) -> None:
+        try:
+            while self._must_look and not self.is_stopped:
+                self._must_look = False
+                pos, found = await self._db.read(
+                    _news, self._looked, list(self._rooms), list(self._watches)
+                )
+                self._looked = pos
+                for room_nid in found.rooms:
+                    for watch in tuple(self._rooms.get(room_nid, ())):
+                        watch.wake()
+                for user_id in found.users & self._watches.keys():
+                    self._watches[user_id].heard += 1
+                    self._watches[user_id].wake()
+        finally:
+            self._is_looking = False
+
+    @staticmethod
+    def _cannot_look(failure: Failure) -> None:
+        _log.warning("Cannot look for what waiting clients missed", reason=str(failure.value))
+
+
+def _news(
+    txn: Transaction, after: int, room_nids: list[int], user_ids: list[str]
+) -> tuple[int, News]:
+    return clock.position(txn), news.since(txn, after, room_nids, user_ids)
 
 
 def _joined(txn: Transaction, user_id: str) -> list[int]:

@@ -101,7 +101,7 @@ class Measurement:
             finally:
                 profile.disable()
 
-        engine.read = profiled  # type: ignore[method-assign]
+        engine.read = profiled  # type: ignore
         return profile
 
     async def sync(self, user: User, since: str | None = None) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import Clock
@@ -13,6 +13,7 @@ from homeserver.sync.notifier import LINGER, Notifier, Watch
 from storage.bus import MemoryBus
 from storage.database import Database
 from storage.feed import Feed
+from storage.news import News
 
 
 class _Positions:
@@ -28,6 +29,10 @@ class Rooms:
     def __init__(self) -> None:
         self.rooms: dict[str, list[int]] = {}
         self.reads = 0
+        self.news = News(set(), set())
+        """What happened that nobody was told of."""
+        self.looks: list[tuple[int, list[int], list[str]]] = []
+        """From where on, in which rooms and for whom it was asked."""
         self.held: list[Callable[[], None]] | None = None
         """While it is a list, answers wait there."""
         self._on_commit: Callable[[tuple[str, ...], int], None] | None = None
@@ -43,7 +48,13 @@ class Rooms:
         assert self._on_commit is not None
         self._on_commit(channels, 1)
 
-    def read(self, fn: object, user_id: str) -> Deferred[list[int]]:
+    def read(self, fn: object, *args: Any) -> Deferred[Any]:
+        if len(args) == 3:
+            self.looks.append(args)
+            return succeed((args[0] + 10, self.news))
+        return self.read_rooms(*args)
+
+    def read_rooms(self, user_id: str) -> Deferred[list[int]]:
         self.reads += 1
         rooms = list(self.rooms.get(user_id, ()))
         if self.held is None:
@@ -290,15 +301,24 @@ class NotifierTest(TestCase):
         self.assertEqual(self.look("@alice:x").rooms, {1, 2})
 
     def test_anything_may_have_been_missed(self) -> None:
-        """Shows SYN-31."""
-        waiting = [self.wait(self.watch(f"@u{number}:x", number)) for number in range(3)]
+        """The database is asked whom it concerns, and only they look. Shows SYN-31."""
+        waiting = [self.wait(self.watch(f"@u{number}:x", number)) for number in range(4)]
         self.db.rooms["@u0:x"] = [0, 9]
+        self.db.news = News({1, 5, 77}, {"@u0:x", "@gone:x"})
         with self.notifier.peek("@bob:x", 5) as peek:
             waiting.append(self.wait(peek))
             self.feed.missed()
-            for one in waiting:
-                self.successResultOf(one)
+            for number in (0, 1, 4):
+                self.successResultOf(waiting[number])
+        for number in (2, 3):
+            self.assertNoResult(waiting[number])
         self.assertEqual(self.look("@u0:x").rooms, {0, 9})
+        self.feed.missed()
+        (first, rooms, users), (then, _, _) = self.db.looks
+        self.assertEqual((first, then), (0, 10))
+        self.assertEqual(
+            (set(rooms), set(users)), ({0, 1, 2, 3, 5}, {f"@u{n}:x" for n in range(4)})
+        )
 
     def test_many_waiting_clients_hold_one_watch_each(self) -> None:
         watches = [self.watch(f"@u{number}:x", number % 10) for number in range(1000)]
