@@ -88,8 +88,9 @@ class PresenceTest(TestCase):
     def test_stored_and_read(self) -> None:
         presence = set_by_user(OFFLINE, "unavailable", "away", NOW)
         self.assertEqual(Presence.load(json.loads(json.dumps(presence.dump()))), presence)
-        for nonsense in ([], {"colour": "red"}, None):
-            self.assertEqual(Presence.load(nonsense), OFFLINE)
+        nonsense: tuple[object, ...] = ([], {"colour": "red"}, None)
+        for value in nonsense:
+            self.assertEqual(Presence.load(value), OFFLINE)
 
     def test_what_is_shown_of_somebody_never_seen(self) -> None:
         self.assertEqual(OFFLINE.content(NOW), {"presence": "offline"})
