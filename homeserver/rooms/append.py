@@ -28,12 +28,15 @@ from homeserver.rooms.unread import Crowds
 from homeserver.rooms.write import WrittenRoom
 from storage import events
 from storage.database import Database
-from storage.errors import CommitUnknown, DatabaseUnavailable
+from storage.errors import CommitUnknown, DatabaseUnavailable, IntegrityViolation
 from storage.state import NumberBlocks, StateStore
 from storage.transaction import Transaction
 
 MAX_GROUP = 256
 """Requests in one transaction."""
+
+MAX_TRIES = 5
+"""Of a transaction that makes rooms."""
 
 MAX_CACHED_STATE = 2000
 """State events kept with one cached head."""
@@ -164,9 +167,17 @@ class Appender:
             last[:] = [commit_group(txn, self._context, jobs)]
             return last[0]
 
+        tries = 0
         while True:
             try:
                 return await self._db.write(work)
+            except IntegrityViolation:
+                # Another process made a room of the same ID, the hash of its first event, in the
+                # same millisecond. Now it can be seen, and the next try makes another.
+                tries += 1
+                if tries == MAX_TRIES or all(job.request.create is None for job in jobs):
+                    raise
+                self._forget(jobs)
             except CommitUnknown:
                 # The connection was lost while committing: the events tell whether it happened.
                 if last and await self._happened(last[0]):

@@ -314,6 +314,15 @@ class AppendTest(DatabaseTestCase):
         self.assertEqual(head.extremities, (log[-1].event_id,))
         self.assertEqual(head.depth, log[-1].depth)
 
+    async def test_two_processes_make_the_same_room_at_once(self) -> None:
+        """The ID of a room is the hash of its first event, which may be the same in both."""
+        services = (self.rooms, await self.other_process())
+        made = await together(*(services[n % 2].create() for n in range(40)))
+        self.assertEqual([room for room in made if isinstance(room, Exception)], [])
+        self.assertEqual(len(set(made)), 40)
+        for room_id in made:
+            self.assert_linear(await self.rooms.log(room_id))
+
     async def test_a_cached_head_yields_to_what_another_process_wrote(self) -> None:
         """Shows AUTH-2."""
         room_id = await self.rooms.create(joined=[BOB])
