@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from homeserver.core.client_format import strip_pdu
 from homeserver.core.types import JsonObject
 from homeserver.sync import room_section
 from homeserver.sync.request import Snapshot
+from homeserver.sync.streams import account_data as account_data_stream
 from storage import account_data, memberships, rooms
 from storage.memberships import MembershipChange, MembershipRow
 from storage.rooms import RoomRow
@@ -42,7 +43,28 @@ def read_others(
             sections["knock"][room.room_id] = {"knock_state": _stripped(member)}
         elif not is_blocking and member.sender not in snapshot.ignored:
             sections["invite"][room.room_id] = {"invite_state": _stripped(member)}
+    _add_account_data(snapshot, here, sections["leave"])
     return sections
+
+
+def _add_account_data(
+    snapshot: Snapshot, here: Mapping[int, RoomRow], leave: dict[str, JsonObject]
+) -> None:
+    request, wanted = snapshot.request, snapshot.request.filter.room.account_data
+    nids = [
+        nid
+        for nid, room in here.items()
+        if room.room_id in leave and wanted.matches_room(room.room_id)
+    ]
+    if not nids or wanted.matches_nothing:
+        return
+    found = account_data_stream.room_changes(
+        snapshot.txn, request.user_id, request.since, snapshot.now, nids
+    )
+    for nid, data in found.items():
+        chosen = [event for event in data if wanted.matches(event["type"])]
+        if chosen:
+            leave[here[nid].room_id]["account_data"] = {"events": chosen}
 
 
 def _members(
@@ -84,7 +106,11 @@ def _left(
     return room_section.left(snapshot, room, member, since)
 
 
+_STRIPPED = {"type", "state_key", "sender", "content"}
+
+
 def _stripped(member: MembershipRow) -> JsonObject:
     """The stripped state of an invite or a knock."""
     found: list[JsonObject] = json.loads(member.stripped_state or "[]")
-    return {"events": [strip_pdu(event) for event in found]}
+    # Other servers may send anything.
+    return {"events": [strip_pdu(event) for event in found if event.keys() >= _STRIPPED]}

@@ -27,6 +27,7 @@ from tests.support.client import Client
 from tests.support.server import TestServer, User, test_config
 
 reactor: Any = installed
+PRESENCE = "online"
 LAZY = '{"room":{"state":{"lazy_load_members":true},"timeline":{"limit":20}}}'
 
 
@@ -105,7 +106,7 @@ class Measurement:
         return profile
 
     async def sync(self, user: User, since: str | None = None) -> Any:
-        query = {"timeout": "0", "filter": LAZY, "set_presence": "offline"}
+        query = {"timeout": "0", "filter": LAZY, "set_presence": PRESENCE}
         if since:
             query["since"] = since
         request = user.client.build("GET", "/_matrix/client/v3/sync", query=query)

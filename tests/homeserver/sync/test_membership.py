@@ -106,6 +106,21 @@ class LeaveTest(SyncTestCase):
         self.assertTrue(section["timeline"]["limited"])
         self.assertEqual(state(section), {NAME: {"name": "Coffee"}})
 
+    async def test_account_data_of_a_room_that_was_left(self) -> None:
+        """Shows SYN-10, SYN-20."""
+        room_id = await self.shared_room()
+        path = f"/user/{self.bob.user_id}/rooms/{room_id}/account_data/org.test"
+        await self.bob.ok("PUT", path, {"a": 1})
+        since = await self.token(self.bob)
+        await self.bob.ok("PUT", path + ".new", {"b": 2})
+        await self.bob.leave(room_id)
+        expected = [{"type": "org.test.new", "content": {"b": 2}}]
+        left = (await self.bob.sync(since))["rooms"]["leave"][room_id]
+        self.assertEqual(left["account_data"]["events"], expected)
+        archived = await self.bob.sync(filter=filtered(include_leave=True))
+        found = archived["rooms"]["leave"][room_id]["account_data"]["events"]
+        self.assertEqual({event["type"] for event in found}, {"org.test", "org.test.new"})
+
     async def test_rejected_invite_shows_the_own_leave(self) -> None:
         """Shows SYN-12."""
         room_id = await self.alice.create_room(invite=[self.bob.user_id], name="Tea")
