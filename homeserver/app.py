@@ -72,7 +72,7 @@ from homeserver.web.limits import MemoryRateLimiter
 from homeserver.web.router import Router
 from storage import erasures, push_rules, to_device
 from storage.bus import Bus, MemoryBus
-from storage.database import Database, Timing, open_database
+from storage.database import Database, DatabaseUnavailable, Timing, open_database
 from storage.ephemeral import EphemeralStore, MemoryEphemeral
 from storage.feed import Feed
 from storage.processes import Heartbeat
@@ -191,6 +191,7 @@ async def build(config: Config, reactor: Any, log: Any) -> Homeserver:
         rate_limiter=limiter,
         observer=metrics,
         refuse_writing=_refusal(config),
+        unavailable=(DatabaseUnavailable,),
     )
     homeserver = Homeserver(
         config, reactor, db, bus, feed, metrics, parts.services, router, parts.stops

@@ -119,6 +119,7 @@ class Database:
         self._looking = False
         self._running = 0
         self._closing = False
+        self._is_away = False
         self._quiet: list[Deferred[None]] = []
 
     # Transactions
@@ -152,7 +153,11 @@ class Database:
         while True:
             attempt += 1
             try:
-                return await self._submit(kind, fn, args, kwargs)
+                result = await self._submit(kind, fn, args, kwargs)
+                if self._is_away:
+                    self._is_away = False
+                    _log.info("The database is back")
+                return result
             except Conflict:
                 if attempt >= CONFLICT_ATTEMPTS:
                     raise
@@ -164,6 +169,9 @@ class Database:
                         f"The database was away for {waited:.0f} seconds: {error}"
                     ) from error
                 # The first failure is often a connection that an earlier restart had closed.
+                if attempt > 1 and not self._is_away:
+                    self._is_away = True
+                    _log.warning("The database is away; requests wait for it", reason=str(error))
                 delay = 0.0 if attempt == 1 else backoff(attempt - 1, 0.05, 2.0)
             except CommitUnknown as error:
                 if await self._was_committed(error, started) is not False:

@@ -118,6 +118,11 @@ def internal() -> MatrixError:
     return MatrixError(500, "M_UNKNOWN", "Internal server error.")
 
 
+def unavailable() -> MatrixError:
+    """What the server needs for an answer is away; clients try again later."""
+    return MatrixError(503, "M_UNKNOWN", "This server is not available now. Try again later.")
+
+
 def user_locked() -> MatrixError:
     """Client-server API, "Account locking"."""
     return MatrixError(401, "M_USER_LOCKED", "This account is locked.", soft_logout=True)

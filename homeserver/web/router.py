@@ -20,6 +20,7 @@ from homeserver.core.errors import (
     internal,
     method_not_allowed,
     missing_token,
+    unavailable,
     unrecognized,
     user_locked,
     user_suspended,
@@ -81,7 +82,8 @@ class Router:
 
     `endpoints`: functions declared with `@endpoint`; `services`: type to instance, for their
     parameters. `observer` is told of each answer (`homeserver.telemetry.metrics.Metrics` is
-    one). `allow_query_token` accepts `?access_token=` as specification versions before 1.19 did.
+    one). `unavailable` are errors that mean that something the server needs is away (503).
+    `allow_query_token` accepts `?access_token=` as specification versions before 1.19 did.
     Raises TypeError, LookupError or ValueError for endpoints that do not fit.
     """
 
@@ -97,6 +99,7 @@ class Router:
         rate_limiter: RateLimiter | None = None,
         observer: RequestObserver | None = None,
         refuse_writing: Callable[[], MatrixError] | None = None,
+        unavailable: tuple[type[Exception], ...] = (),
         allow_query_token: bool = False,
         max_body: int = DEFAULT_MAX_BODY,
     ) -> None:
@@ -107,6 +110,7 @@ class Router:
         self._log = log
         self._observer = observer
         self._refuse_writing = refuse_writing
+        self._unavailable = unavailable
         self._allow_query_token = allow_query_token
         self._max_body = max_body
         self._ids = count(1)
@@ -159,12 +163,14 @@ class Router:
             return response
         finally:
             self.running -= 1
+            seconds = self._clock.seconds() - started
             if self._observer is not None:
                 route = request.route
                 name = "unknown" if route is None else route.target.declaration.path
-                self._observer.request(
-                    name, request.method, status, self._clock.seconds() - started
-                )
+                self._observer.request(name, request.method, status, seconds)
+            self._log.debug(
+                "request", method=request.method, path=request.path, status=status, seconds=seconds
+            )
             # Not reset by token: an abandoned coroutine ends in another context.
             REQUEST_ID.set(None)
 
@@ -176,13 +182,21 @@ class Router:
         except Exception as error:
             if isinstance(error, CancelledError) and request.is_cancelled:
                 raise
-            self._log.error(
-                "request failed", method=request.method, path=request.path, exc_info=error
-            )
-            response = error_response(internal())
+            response = error_response(self._failed(request, error))
         if not request.path.startswith(_SERVERS_ONLY):
             response.headers.update(CORS_HEADERS)
         return response
+
+    def _failed(self, request: Request, error: Exception) -> MatrixError:
+        """Log an error that is not an answer; returns the one to answer with."""
+        if isinstance(error, self._unavailable):
+            # While the database is away every request fails: a line for each says enough.
+            self._log.warning(
+                "request failed", method=request.method, path=request.path, reason=str(error)
+            )
+            return unavailable()
+        self._log.error("request failed", method=request.method, path=request.path, exc_info=error)
+        return internal()
 
     async def _answer(self, request: Request) -> Response:
         if request.method == "OPTIONS":

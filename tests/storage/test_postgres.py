@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from structlog.testing import capture_logs
 from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
@@ -300,11 +301,15 @@ class RestartTest(PostgresTestCase):
         self.patch(database, "GIVE_UP_AFTER", 0.2)
         db = await open_database(self.cluster.url, reactor=reactor)
         self.cluster.stop()
-        with self.assertRaises(DatabaseUnavailable):
-            await db.write(put, "a")
-        with self.assertRaises(DatabaseUnavailable):
-            await db.read(everything)
-        self.cluster.start()
-        await db.write(put, "b")
+        with capture_logs() as lines:
+            with self.assertRaises(DatabaseUnavailable):
+                await db.write(put, "a")
+            with self.assertRaises(DatabaseUnavailable):
+                await db.read(everything)
+            self.cluster.start()
+            await db.write(put, "b")
+        # The operator is told once that it is away, and once that it is back.
+        self.assertEqual([line["log_level"] for line in lines], ["warning", "info"])
+        self.assertIn("Connection refused", lines[0]["reason"])
         self.assertEqual(await db.read(everything), {"b": 1})
         await db.close()

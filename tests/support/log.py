@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import structlog
@@ -13,12 +14,12 @@ from homeserver.telemetry.logs import Logger
 class CapturedLog:
     """`logger` for the code under test; `lines` as dictionaries with `level` and `event`."""
 
-    def __init__(self) -> None:
+    def __init__(self, level: int = logging.INFO) -> None:
         self._output = CapturingLogger()
         logger: Logger = structlog.wrap_logger(
             self._output,
             processors=[],
-            wrapper_class=structlog.make_filtering_bound_logger(0),
+            wrapper_class=structlog.make_filtering_bound_logger(level),
         ).bind()
         self.logger = logger
 

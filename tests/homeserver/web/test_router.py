@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -50,6 +51,25 @@ class ErrorTests(TestCase):
         line = self.sample.log.lines[0]
         self.assertEqual((line["level"], line["path"]), ("error", f"{BASE}/fail/crash"))
         self.assertIsInstance(line["exc_info"], RuntimeError)
+
+    async def test_unavailable(self) -> None:
+        """While the database is away clients are told to come again, in a line of log each."""
+
+        @endpoint("GET", "/x", auth=Auth.NONE)
+        async def get_x() -> Empty:
+            raise ConnectionResetError("the database is away")
+
+        log = CapturedLog()
+        router = Router(
+            [get_x], {}, Tokens(), clock=Clock(), log=log.logger, unavailable=(OSError,)
+        )
+        status, body = await Client(router).get("/x")
+        self.assertEqual((status, body["errcode"]), (503, "M_UNKNOWN"))
+        self.assertNotIn("database", body["error"])
+        (line,) = log.lines
+        self.assertEqual((line["level"], line["path"]), ("warning", "/x"))
+        self.assertEqual(line["reason"], "the database is away")
+        self.assertNotIn("exc_info", line)
 
     async def test_unknown_paths(self) -> None:
         """Shows HTTP-2."""
@@ -418,6 +438,14 @@ class RunningTests(TestCase):
         self.assertEqual(self.ids[:2], self.ids[2:])
         self.assertNotEqual(self.ids[0], self.ids[1])
         self.assertIsNone(REQUEST_ID.get())
+
+    async def test_log(self) -> None:
+        """For debugging each request is logged, without the query: it may hold a token."""
+        log = CapturedLog(logging.DEBUG)
+        router = Router([], {}, Tokens(), clock=Clock(), log=log.logger)
+        await Client(router).get("/wait?access_token=alice")
+        expected = {"method": "GET", "path": "/wait", "status": 404, "seconds": 0.0}
+        self.assertEqual(log.lines, [{"level": "debug", "event": "request", **expected}])
 
     async def test_cancelled(self) -> None:
         request = self.client.build("GET", "/wait")
