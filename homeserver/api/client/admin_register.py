@@ -15,6 +15,10 @@ from homeserver.web.endpoint import Auth, Request, endpoint
 
 _PATH = "/_synapse/admin/v1/register"
 
+# A script makes many accounts from one address, and those there are do not wait and try again.
+# The secret is not one to be found by guessing at this rate.
+_RATE = "read"
+
 
 class NonceAnswer(msgspec.Struct):
     nonce: str
@@ -30,13 +34,13 @@ class SharedSecretBody(msgspec.Struct):
     displayname: str | None = None
 
 
-@endpoint("GET", _PATH, auth=Auth.NONE, rate="login")
+@endpoint("GET", _PATH, auth=Auth.NONE, rate=_RATE)
 async def get_register_nonce(registration: Registration) -> NonceAnswer:
     """A nonce for one registration."""
     return NonceAnswer(await registration.new_nonce())
 
 
-@endpoint("POST", _PATH, auth=Auth.NONE, rate="login")
+@endpoint("POST", _PATH, auth=Auth.NONE, rate=_RATE)
 async def register_with_shared_secret(
     body: SharedSecretBody, request: Request, registration: Registration, settings: LoginSettings
 ) -> RegisterAnswer:

@@ -8,6 +8,7 @@ from typing import Any
 
 from twisted.trial.unittest import TestCase
 
+from config.model import RateLimits
 from homeserver.users.registration import NONCE_LIFETIME_MS, RegistrationRules
 from tests.support.users import UserServer, make_user_server
 
@@ -138,6 +139,15 @@ class SharedSecretTest(TestCase):
         for changed in bodies:
             status, answer = await self.register(**changed)
             self.assertEqual((status, answer["errcode"]), (400, "M_BAD_JSON"), changed)
+
+    async def test_many_at_once(self) -> None:
+        """Scripts make accounts one after the other, and do not expect to be held up."""
+        self.server = await make_user_server(self, rules=RULES, limits=RateLimits())
+        for number in range(30):
+            nonce = await self.nonce()
+            mac = mac_of(nonce, f"user{number}", "wonderland", "notadmin")
+            status, answer = await self.register(nonce=nonce, username=f"user{number}", mac=mac)
+            self.assertEqual(status, 200, answer)
 
     async def test_without_secret(self) -> None:
         self.server = await make_user_server(self, rules=RegistrationRules(enabled=True))
