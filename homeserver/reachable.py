@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, connectProtocol
 from twisted.internet.error import ConnectError, DNSLookupError
 from twisted.internet.protocol import Protocol
@@ -64,5 +65,14 @@ async def _connect(address: RedisAddress, reactor: Any) -> None:
         endpoint = HostnameEndpoint(
             reactor, address.host.encode(), address.port, timeout=_CONNECT_SECONDS
         )
-    protocol = await connect(endpoint, Protocol())
+    connecting = connect(endpoint, Protocol())
+
+    def stop(waiting: Deferred[Any]) -> None:
+        # First, because endpoints fail with whatever error fits the step that was cut short.
+        waiting.errback(CancelledError())
+        connecting.cancel()
+
+    connected: Deferred[Any] = Deferred(stop)
+    connecting.addBoth(lambda result: None if connected.called else connected.callback(result))
+    protocol = await connected
     protocol.transport.loseConnection()

@@ -152,6 +152,7 @@ class Server:
 
     def _ready(self, started: float) -> None:
         if self._is_stopping:
+            self._wind_down()  # the start was too far gone to be cancelled
             return
         hs = self._homeserver
         assert hs is not None
