@@ -17,6 +17,7 @@ from homeserver.api.client.login import LoginSettings
 from homeserver.api.client.well_known import WellKnown
 from homeserver.api.endpoints import ENDPOINTS
 from homeserver.core.errors import MatrixError, resource_limit_exceeded
+from homeserver.core.ids import domain_of
 from homeserver.core.signing import SigningKey
 from homeserver.encryption.device_lists import device_changed
 from homeserver.encryption.to_device import ToDevice
@@ -77,6 +78,7 @@ from storage.ephemeral import EphemeralStore, MemoryEphemeral
 from storage.feed import Feed
 from storage.processes import Heartbeat
 from storage.state import StateStore
+from storage.users import list_users
 
 T = TypeVar("T")
 
@@ -155,7 +157,8 @@ async def build(config: Config, reactor: Any, log: Any) -> Homeserver:
     """Build a homeserver.
 
     Raises:
-        CannotStart: the data directory or the signing key cannot be used.
+        CannotStart: the data directory or the signing key cannot be used, or the database is
+            another server's.
         DatabaseUnavailable, UnusableDatabase: see `storage.database.open_database`.
     """
     startup.prepare_data_directory(config)
@@ -170,6 +173,12 @@ async def build(config: Config, reactor: Any, log: Any) -> Homeserver:
         wait_for=config.database.start_timeout / 1000,
         observe=lambda timing: _observe(metrics, timing),
     )
+    try:
+        await _check_name(config, db)
+    except startup.CannotStart:
+        await db.close()
+        await bus.close()
+        raise
     feed = Feed(db, bus, reactor)
     parts = _Parts(config, reactor, db, bus, feed, metrics, keys, Services(), [])
     parts.stops += [bus.close, db.close, feed.stop]
@@ -201,6 +210,18 @@ async def build(config: Config, reactor: Any, log: Any) -> Homeserver:
     await heartbeat.start()
     homeserver.on_stop(heartbeat.stop)
     return homeserver
+
+
+async def _check_name(config: Config, db: Database) -> None:
+    """Raise CannotStart if the accounts in the database are of another server name."""
+    for user in await db.read(list_users, "", 1):
+        name = domain_of(user.user_id)
+        if name != config.server_name:
+            raise startup.CannotStart(
+                f"The database holds the accounts of {name}, but server_name is "
+                f"{config.server_name}. A server cannot change its name: set server_name to "
+                f"{name}, or give this server a database of its own."
+            )
 
 
 def _refusal(config: Config) -> Callable[[], MatrixError] | None:

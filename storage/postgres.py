@@ -128,7 +128,7 @@ class PostgresSession:
             )
         except psycopg2.OperationalError as error:
             raise DatabaseUnavailable(
-                f"PostgreSQL does not let us in ({_describe(url)}): {str(error).strip()}"
+                f"Cannot connect to PostgreSQL ({_describe(url)}): {str(error).strip()}"
             ) from error
         except psycopg2.Error as error:
             raise UnusableDatabase(

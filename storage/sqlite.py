@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -86,6 +87,20 @@ class SqliteTransaction(Transaction):
             raise _translated(error) from error
 
 
+def _check_writable(path: Path) -> None:
+    """Raise UnusableDatabase if SQLite would open the file for reading only, and not say so."""
+    if str(path) == ":memory:":
+        return
+    # The directory too: beside the file SQLite makes its log.
+    for place in (path.parent, path):
+        if os.access(place, os.F_OK) and not _may_write(place):
+            raise UnusableDatabase(f"{place} is not writable for this user.")
+
+
+def _may_write(place: Path) -> bool:
+    return os.access(place, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
+
+
 class SqliteSession:
     """One connection. Not to be used by two threads at a time."""
 
@@ -93,6 +108,8 @@ class SqliteSession:
         self._begin = "BEGIN IMMEDIATE" if writable else "BEGIN DEFERRED"
         self._dialect = dialect
         self.broken = False
+        if writable:
+            _check_writable(path)
         try:
             self._connection = sqlite3.connect(
                 path, isolation_level=None, check_same_thread=False, cached_statements=512

@@ -150,6 +150,16 @@ class RunTests(CommandCase):
         said = self.fails("run")
         self.assertIn("was used by a newer version of Hearth", said)
 
+    def test_database_of_another_server_name(self) -> None:
+        self.write()
+        self.hearth("user", "add", "alice", "--password", "pw")
+        self.write(server_name="example.org")
+        for arguments in (("run",), ("user", "add", "bob", "--password", "pw")):
+            said = self.fails(*arguments)
+            self.assertIn("holds the accounts of localhost, but server_name is example.org", said)
+        self.write()
+        self.assertEqual(self.hearth("user", "list").stdout.count("\n"), 1)
+
     def test_database_that_is_none(self) -> None:
         self.write()
         (self.directory / "data").mkdir()
