@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from homeserver.core.push_volume import Volume, heard
@@ -71,6 +71,7 @@ def counts(
     since: int,
     read: Mapping[str | None, int],
     volume: Volume = Volume.EVERYTHING,
+    ignored: Collection[str] = (),
 ) -> Counts:
     """The unread counts of a user.
 
@@ -82,11 +83,12 @@ def counts(
         read: positions of the events that the user's receipts point at: of the unthreaded one
             under None, of the main timeline's under "main", of threads' under their root's ID.
         volume: the user's volume of the room.
+        ignored: users whose events do not count.
     """
     everything = max(since, read.get(None, 0))
     if volume is Volume.NOTHING or room.last_pos <= everything:
         return Counts(NOTHING, {})
-    counter = _Counter(txn, room, user_id, volume)
+    counter = _Counter(txn, room, user_id, volume, ignored)
     main = counter.last_own(max(everything, read.get("main", 0)))
     notify, highlight = counter.main(main)
     read_threads = {root: pos for root, pos in read.items() if root and root != "main"}
@@ -113,11 +115,21 @@ def _count(event_class: int) -> Count:
 class _Counter:
     """Counts the events of one room for one user, by their class."""
 
-    def __init__(self, txn: Transaction, room: RoomRow, user_id: str, volume: Volume) -> None:
+    def __init__(
+        self,
+        txn: Transaction,
+        room: RoomRow,
+        user_id: str,
+        volume: Volume,
+        ignored: Collection[str],
+    ) -> None:
         self._txn = txn
         self._room = room
         self._user_id = user_id
         self._volume = volume
+        # Which events count now, of those that were counted when they were written.
+        self._by_ignored, self._ignored = txn.any_of("sender", ignored)
+        self._counts = f"redacted_by IS NULL AND NOT ({self._by_ignored})"
 
     def last_own(self, after: int) -> int:
         """The position of the user's last event outside threads, or `after` if that is later."""
@@ -141,17 +153,27 @@ class _Counter:
         loud = room.highlight_total - start[1]
         quiet = room.notify_total - start[0] - loud
         if quiet or loud:
-            for event_class, gone in self._txn.all(
-                "SELECT notify, COUNT(*) FROM events WHERE room_nid = ? AND pos > ?"
-                " AND redacted_by IS NOT NULL AND notify > 0 AND thread_root IS NULL"
-                " GROUP BY notify",
-                (room.room_nid, after),
-            ):
+            for event_class, gone in self._gone(after):
                 if event_class > 1:
                     loud -= gone
                 else:
                     quiet -= gone
         return Count(loud if self._volume is Volume.HIGHLIGHTS else quiet + loud, loud)
+
+    def _gone(self, after: int) -> list[tuple[int, int]]:
+        """How many events outside threads after a position do not count any more, by class."""
+        # Two statements: each has its index.
+        ways: list[tuple[str, list[object]]] = [("redacted_by IS NOT NULL", [])]
+        if self._ignored:
+            ways.append((f"redacted_by IS NULL AND {self._by_ignored}", self._ignored))
+        found: list[tuple[int, int]] = []
+        for condition, args in ways:
+            found += self._txn.all(
+                "SELECT notify, COUNT(*) FROM events WHERE room_nid = ? AND pos > ?"
+                f" AND {condition} AND notify > 0 AND thread_root IS NULL GROUP BY notify",
+                (self._room.room_nid, after, *args),
+            )
+        return found
 
     def threads(self, after: int, read: dict[str, int]) -> dict[str, Count]:
         """Events in threads after a position; `read` is raised to the user's last in each."""
@@ -164,9 +186,9 @@ class _Counter:
         found: dict[str, Count] = {}
         for root, pos, event_class in self._txn.all(
             "SELECT thread_root, pos, notify FROM events WHERE room_nid = ? AND pos > ?"
-            " AND thread_root IS NOT NULL AND notify > 0 AND redacted_by IS NULL"
+            f" AND thread_root IS NOT NULL AND notify > 0 AND {self._counts}"
             " ORDER BY pos DESC LIMIT ?",
-            (self._room.room_nid, after, MAX_LOOKED_AT),
+            (self._room.room_nid, after, *self._ignored, MAX_LOOKED_AT),
         ):
             one = _count(heard(self._volume, event_class))
             if one.notify and pos > read.get(root, 0):
@@ -179,7 +201,7 @@ class _Counter:
         return self._txn.all(
             "SELECT m.pos, m.thread_root, e.notify, m.notify, m.highlight FROM notify_marks m"
             " JOIN events e ON e.room_nid = m.room_nid AND e.pos = m.pos"
-            " WHERE m.user_id = ? AND m.room_nid = ? AND m.pos > ? AND e.redacted_by IS NULL"
+            f" WHERE m.user_id = ? AND m.room_nid = ? AND m.pos > ? AND {self._counts}"
             " ORDER BY m.pos DESC LIMIT ?",
-            (self._user_id, self._room.room_nid, after, MAX_LOOKED_AT),
+            (self._user_id, self._room.room_nid, after, *self._ignored, MAX_LOOKED_AT),
         )

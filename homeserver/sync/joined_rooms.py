@@ -138,6 +138,8 @@ class _Joined:
         for nid in own:
             self._section(nid)
         concerned = [self._rooms[nid] for nid in self._sections]
-        counts = unread_stream.counts(self._snapshot.txn, self._request.user_id, concerned)
+        counts = unread_stream.counts(
+            self._snapshot.txn, self._request.user_id, concerned, self._snapshot.ignored
+        )
         for nid, section in self._sections.items():
             room_section.unread(section, counts[nid], by_thread=by_thread)

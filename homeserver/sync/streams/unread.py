@@ -11,8 +11,11 @@ from storage.transaction import Transaction
 from storage.unread import Counts
 
 
-def counts(txn: Transaction, user_id: str, rooms: Collection[RoomRow]) -> dict[int, Counts]:
-    """The user's unread counts of each of the rooms (all of which the user is in)."""
+def counts(
+    txn: Transaction, user_id: str, rooms: Collection[RoomRow], ignored: Collection[str] = ()
+) -> dict[int, Counts]:
+    """The user's unread counts of each of the rooms (all of which the user is in), without events
+    of users whom they ignore."""
     if not rooms:
         return {}
     room_nids = [room.room_nid for room in rooms]
@@ -31,5 +34,6 @@ def counts(txn: Transaction, user_id: str, rooms: Collection[RoomRow]) -> dict[i
             joined.get(room.room_nid, 0),
             positions,
             volume(ruleset, room.room_id),
+            ignored,
         )
     return found

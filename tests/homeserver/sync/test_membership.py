@@ -253,6 +253,32 @@ class ExtrasTest(SyncTestCase):
         counts = joined(await self.bob.sync(answer["next_batch"]), room_id)["unread_notifications"]
         self.assertEqual(counts, {"notification_count": 0, "highlight_count": 0})
 
+    async def test_ignored_users_are_not_counted(self) -> None:
+        """Nobody can read away what they are not shown. Shows SYN-15."""
+        room_id = await self.shared_room()
+        root = await self.alice.send(room_id, "root")
+        thread = {"m.relates_to": {"rel_type": "m.thread", "event_id": root}}
+        mention = {"m.mentions": {"user_ids": [self.bob.user_id]}}
+        for extra in ({}, mention, thread, {**mention, **thread}):
+            await self.alice.send(room_id, {"msgtype": "m.text", "body": "hi", **extra})
+        path = f"/user/{self.bob.user_id}/account_data/m.ignored_user_list"
+        wanted = filtered(timeline={"unread_thread_notifications": True})
+        section = joined(await self.bob.sync(filter=wanted), room_id)
+        self.assertEqual(section["unread_notifications"]["notification_count"], 3)
+        self.assertEqual(section["unread_notifications"]["highlight_count"], 1)
+        self.assertEqual(section["unread_thread_notifications"][root]["highlight_count"], 1)
+        await self.bob.ok("PUT", path, {"ignored_users": {self.alice.user_id: {}}})
+        section = joined(await self.bob.sync(filter=wanted), room_id)
+        nothing = {"notification_count": 0, "highlight_count": 0}
+        self.assertEqual(section["unread_notifications"], nothing)
+        self.assertEqual(section["unread_thread_notifications"], {})
+        carol = await self.server.register("carol")
+        await carol.join(room_id)
+        await carol.send(room_id, {"msgtype": "m.text", "body": "hi", **mention})
+        section = joined(await self.bob.sync(filter=wanted), room_id)
+        one = {"notification_count": 1, "highlight_count": 1}
+        self.assertEqual(section["unread_notifications"], one)
+
     async def test_unread_counts_of_threads(self) -> None:
         """Shows SYN-18."""
         room_id = await self.shared_room()
