@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from config.load import ConfigError, from_dict, load, not_yet_used
+from config.load import ConfigError, doubts, from_dict, load, not_yet_used
 from config.model import Config
 
-__all__ = ["Config", "ConfigError", "from_dict", "load", "not_yet_used"]
+__all__ = ["Config", "ConfigError", "doubts", "from_dict", "load", "not_yet_used"]

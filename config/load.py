@@ -149,6 +149,24 @@ def not_yet_used(config: Config) -> list[str]:
     return found
 
 
+def doubts(config: Config) -> list[str]:
+    """What is allowed but most likely not meant, a sentence each."""
+    registration = config.registration
+    found: list[str] = []
+    if registration.enabled and not (
+        registration.without_verification or registration.require_token
+    ):
+        found.append(
+            "registration.enabled: nobody can register all the same, unless "
+            "registration.without_verification is set too"
+        )
+    if registration.require_token:
+        found.append(
+            "registration.require_token: this version has no command that makes registration tokens"
+        )
+    return found
+
+
 def _collect_not_yet(section: Any, default: Any, prefix: str, found: list[str]) -> None:
     model: type = type(section)
     for option in options_of(model).values():

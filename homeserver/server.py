@@ -26,7 +26,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 import homeserver
-from config import Config, not_yet_used
+from config import Config, doubts, not_yet_used
 from config.model import Listener
 from homeserver.app import Homeserver, build
 from homeserver.door import Door, Health
@@ -109,6 +109,8 @@ class Server:
     async def _start(self) -> None:
         for key in not_yet_used(self._config):
             self._log.warning("This version of Hearth does not use this key yet", key=key)
+        for doubt in doubts(self._config):
+            self._log.warning("The configuration may not be as you mean it", reason=doubt)
         hs = await open_homeserver(self._config, self._reactor, self._log)
         self._homeserver = hs
         if self._is_stopping:

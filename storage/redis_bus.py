@@ -99,6 +99,8 @@ class RedisBus:
         first, self._first = self._first, None
         if first is not None:
             first.callback(None)
+        else:
+            _log.info("Connected to Redis again")
 
     def _lost(self, connection: _Subscriber) -> None:
         if self._connection is connection:

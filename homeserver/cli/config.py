@@ -47,6 +47,8 @@ def check(config_file: str) -> None:
     loaded = load_config(config_file)
     for key in config.not_yet_used(loaded):
         click.echo(f"{config_file}: {key}: not used yet by this version")
+    for doubt in config.doubts(loaded):
+        click.echo(f"{config_file}: {doubt}")
     click.echo(f"{config_file} is right: it is the configuration of {loaded.server_name}.")
 
 

@@ -136,8 +136,10 @@ class Accounts:
         self, txn: Transaction, user_id: str, hashed: str, logout: bool, keep: str | None
     ) -> None:
         user = users.get_user(txn, user_id)
-        if user is None or user.deactivated:
+        if user is None:
             raise not_found("There is no such account.")
+        if user.deactivated:
+            raise not_found("This account is closed for good.")
         users.set_password_hash(txn, user_id, hashed)
         if logout:
             one_time_tokens.delete_of_user(txn, user_id)

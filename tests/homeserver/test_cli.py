@@ -91,6 +91,15 @@ class ConfigTests(CommandCase):
         said = self.hearth("config", "check").stdout
         self.assertIn("url_previews.enabled: not used yet", said)
 
+    def test_check_names_what_is_hardly_meant(self) -> None:
+        nobody = "registration.enabled: nobody can register"
+        self.write(registration={"enabled": True})
+        self.assertIn(nobody, self.hearth("config", "check").stdout)
+        self.write(registration={"enabled": True, "without_verification": True})
+        self.assertNotIn(nobody, self.hearth("config", "check").stdout)
+        self.write(registration={"enabled": True, "require_token": True})
+        self.assertIn("no command that makes", self.hearth("config", "check").stdout)
+
 
 class RunTests(CommandCase):
     def test_missing_config(self) -> None:
@@ -227,3 +236,4 @@ class UserTests(CommandCase):
         said = self.hearth("user", "deactivate", "alice", "--yes").stdout
         self.assertEqual(said, "Closed @alice:localhost.\n")
         self.assertEqual(self.listed(), [["@alice:localhost", "deactivated"]])
+        self.assertIn("closed for good", self.fails("user", "passwd", "alice", "--password", "x"))

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+from pathlib import Path
+
+from structlog.testing import capture_logs
 from twisted.internet import reactor
+from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from storage.database import sleep
 from storage.redis import RedisAddress
 from storage.redis_bus import RedisBus
 from tests.support.databases import redis_url
+from tests.support.services import RedisServer
 
 
 class RedisBusTest(TestCase):
@@ -45,6 +52,23 @@ class RedisBusTest(TestCase):
         await self._settled(lambda: again)
         self.assertEqual(again, [b"later"])
         self.assertEqual(len(heard), 2)
+
+    async def test_the_log_tells_when_redis_is_away_and_back(self) -> None:
+        directory = Path(tempfile.mkdtemp(prefix="hearth-redis-"))
+        self.addCleanup(shutil.rmtree, directory, ignore_errors=True)
+        server = RedisServer(directory)
+        server.create()
+        self.addCleanup(server.stop)
+        with capture_logs() as lines:
+            bus = await RedisBus.connect(server.url, reactor)
+            self.addCleanup(bus.close)
+            self.assertEqual(lines, [])
+            await deferToThread(server.stop)
+            await self._settled(lambda: lines)
+            await deferToThread(server.start)
+            await self._settled(lambda: bus.reliable)
+        self.assertEqual([line["log_level"] for line in lines], ["warning", "info"])
+        self.assertIn("again", lines[1]["event"])
 
     def test_urls(self) -> None:
         self.assertEqual(
