@@ -149,16 +149,12 @@ def _lazy_members(
     found = view.numbers(between.new, keys)
     if request.filter.room.state.include_redundant_members:
         return found
-    known = snapshot.known_members
     if between.old is None:
-        # The client starts anew with this room. Its own member event it must get.
-        known = known if not request.lists_everything else frozenset()
-    own = (MEMBER, request.user_id)
-    return {
-        key: number
-        for key, number in found.items()
-        if number not in known or (key == own and between.old is None)
-    }
+        # The client starts anew with this room, and may have dropped what it knew of it when the
+        # user left.
+        return found
+    known = snapshot.known_members
+    return {key: number for key, number in found.items() if number not in known}
 
 
 def _rows(snapshot: Snapshot, view: RoomView, entries: dict[StateKey, int]) -> list[EventRow]:

@@ -9,6 +9,7 @@ from tests.homeserver.sync.scene import (
     filtered,
     ids,
     joined,
+    members,
     whole_state,
 )
 
@@ -62,6 +63,24 @@ class HiddenChangeTest(SyncTestCase):
             self.assertEqual(whole_state(section)[TOPIC], {"topic": f"his {since}"})
             self.assertEqual(ids(section["timeline"]["events"]), [sent])
             self.assertTrue(section["timeline"]["limited"])
+
+
+class RejoinTest(SyncTestCase):
+    async def test_lazily_loaded_members_come_again(self) -> None:
+        """A client may drop what it knew of a room that was left. Shows SYN-7."""
+        room_id = await self.shared_room(preset="public_chat")
+        lazy = filtered(timeline={"limit": 1}, state={"lazy_load_members": True})
+        await self.alice.send(room_id, "one")
+        first = await self.bob.sync(filter=lazy)
+        self.assertIn(self.alice.user_id, members(joined(first, room_id)))
+        await self.bob.leave(room_id)
+        second = await self.bob.sync(first["next_batch"], filter=lazy)
+        self.assertIn(room_id, second["rooms"]["leave"])
+        await self.bob.join(room_id)
+        await self.alice.send(room_id, "two")
+        third = await self.bob.sync(second["next_batch"], filter=lazy)
+        found = members(joined(third, room_id))
+        self.assertEqual(found, {self.alice.user_id, self.bob.user_id})
 
 
 class ForgottenTest(SyncTestCase):
