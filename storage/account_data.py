@@ -127,12 +127,6 @@ def room_items(
     return [RoomItem(nid, data_type, _object(text)) for nid, data_type, text in rows]
 
 
-def any_change(txn: Transaction, user_id: str, after: int) -> bool:
-    """Whether account data of the user changed after a position."""
-    sql = "SELECT 1 FROM account_data WHERE user_id = ? AND pos > ? LIMIT 1"
-    return txn.one(sql, (user_id, after)) is not None
-
-
 def changed_rooms(txn: Transaction, user_id: str, after: int, upto: int) -> set[int]:
     """Rooms of which an item changed in `after < pos <= upto`."""
     rows = txn.all(
@@ -145,7 +139,11 @@ def changed_rooms(txn: Transaction, user_id: str, after: int, upto: int) -> set[
 
 def ignored_users(txn: Transaction, user_id: str) -> frozenset[str]:
     """Whom the user ignores (`m.ignored_user_list`; never the user)."""
-    content = get(txn, user_id, GLOBAL, "m.ignored_user_list")
+    return ignored_by(user_id, get(txn, user_id, GLOBAL, "m.ignored_user_list"))
+
+
+def ignored_by(user_id: str, content: JsonObject | None) -> frozenset[str]:
+    """As `ignored_users`, from the content of the item."""
     ignored = content.get("ignored_users") if content else None
     if not isinstance(ignored, dict):
         return frozenset()

@@ -102,17 +102,6 @@ def of_user_in(txn: Transaction, user_id: str, room_nids: Collection[int]) -> li
     return [MembershipRow(*raw) for raw in rows]
 
 
-def joined_rooms(txn: Transaction, user_id: str) -> dict[int, tuple[str, int]]:
-    """The rooms that the user is joined to: their IDs and the positions of their last events."""
-    rows = txn.all(
-        "SELECT m.room_nid, r.room_id, r.last_pos FROM memberships m"
-        " JOIN rooms r ON r.room_nid = m.room_nid"
-        " WHERE m.user_id = ? AND m.membership = 'join'",
-        (user_id,),
-    )
-    return {nid: (room_id, last_pos) for nid, room_id, last_pos in rows}
-
-
 def of_room(
     txn: Transaction, room_nid: int, memberships: Collection[str] | None = None
 ) -> list[MembershipRow]:

@@ -26,13 +26,12 @@ class RoomRow(NamedTuple):
     created_ts: int
 
 
-_COLUMNS = (
-    "room_nid, room_id, version, head_version, depth, extremities, state_root, state_version,"
-    " notify_total, highlight_total, last_pos, created_ts"
-)
+COLUMNS = ", ".join(RoomRow._fields)
+"""All columns, in the order of `RoomRow`."""
 
 
-def _row(raw: tuple[object, ...]) -> RoomRow:
+def from_row(raw: tuple[object, ...]) -> RoomRow:
+    """The room of a row that has `COLUMNS`."""
     values = list(raw)
     values[5] = tuple(json.loads(values[5]))  # type: ignore[arg-type]
     return RoomRow(*values)  # type: ignore[arg-type]
@@ -40,8 +39,8 @@ def _row(raw: tuple[object, ...]) -> RoomRow:
 
 def get(txn: Transaction, room_id: str) -> RoomRow | None:
     """The room of this ID, if this server knows it."""
-    raw = txn.one(f"SELECT {_COLUMNS} FROM rooms WHERE room_id = ?", (room_id,))
-    return _row(raw) if raw else None
+    raw = txn.one(f"SELECT {COLUMNS} FROM rooms WHERE room_id = ?", (room_id,))
+    return from_row(raw) if raw else None
 
 
 def get_many(txn: Transaction, room_nids: Collection[int]) -> dict[int, RoomRow]:
@@ -49,8 +48,8 @@ def get_many(txn: Transaction, room_nids: Collection[int]) -> dict[int, RoomRow]
     if not room_nids:
         return {}
     where, args = txn.any_of("room_nid", room_nids)
-    rows = txn.all(f"SELECT {_COLUMNS} FROM rooms WHERE {where}", args)
-    return {row.room_nid: row for row in map(_row, rows)}
+    rows = txn.all(f"SELECT {COLUMNS} FROM rooms WHERE {where}", args)
+    return {row.room_nid: row for row in map(from_row, rows)}
 
 
 def nid(txn: Transaction, room_id: str) -> int | None:
@@ -67,14 +66,14 @@ def lock(txn: Transaction, room_ids: Collection[str]) -> dict[str, RoomRow]:
     """
     where, args = txn.any_of("room_id", room_ids)
     suffix = " FOR UPDATE" if txn.dialect.name == "postgres" else ""
-    rows = txn.all(f"SELECT {_COLUMNS} FROM rooms WHERE {where} ORDER BY room_nid{suffix}", args)
-    return {row.room_id: row for row in map(_row, rows)}
+    rows = txn.all(f"SELECT {COLUMNS} FROM rooms WHERE {where} ORDER BY room_nid{suffix}", args)
+    return {row.room_id: row for row in map(from_row, rows)}
 
 
 def put(txn: Transaction, rows: Iterable[RoomRow]) -> None:
     """Write new rooms and new heads of known ones."""
     txn.many(
-        f"INSERT INTO rooms ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        f"INSERT INTO rooms ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
         " ON CONFLICT (room_nid) DO UPDATE SET head_version = excluded.head_version,"
         " depth = excluded.depth, extremities = excluded.extremities,"
         " state_root = excluded.state_root, state_version = excluded.state_version,"

@@ -203,18 +203,6 @@ def root_at(txn: Transaction, room_nid: int, pos: int) -> bytes | None:
     return found
 
 
-def changed_rooms(txn: Transaction, room_nids: Collection[int], after: int, upto: int) -> set[int]:
-    """Those of the rooms whose state changed in `after < pos <= upto`."""
-    if not room_nids:
-        return set()
-    where, args = txn.any_of("room_nid", room_nids)
-    rows = txn.all(
-        f"SELECT DISTINCT room_nid FROM room_states WHERE {where} AND pos > ? AND pos <= ?",
-        [*args, after, upto],
-    )
-    return {row[0] for row in rows}
-
-
 def put_current(
     txn: Transaction, room_nid: int, changes: Iterable[tuple[StateKey, int | None]]
 ) -> None:

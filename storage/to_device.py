@@ -86,15 +86,6 @@ def waiting(
     return [(row[0], row[1]) for row in rows]
 
 
-def first(txn: Transaction, user_id: str, device_id: str) -> int | None:
-    """The position of the first message that waits for a device; None if there is none."""
-    found: int | None = txn.value(
-        "SELECT MIN(pos) FROM to_device_messages WHERE user_id = ? AND device_id = ?",
-        (user_id, device_id),
-    )
-    return found
-
-
 def has_any(txn: Transaction, user_id: str, device_id: str, upto: int) -> bool:
     """Whether a message waits whose position is at most `upto`."""
     found = txn.one(

@@ -3,11 +3,13 @@
 1. Everything durable is read in one transaction, whose snapshot is at one position of the clock:
    the answer has all up to it and nothing after it, and `next_batch` names it.
 2. What is not durable (typing, presence) is read next to it, by a position of its own.
-3. Only rooms in which something happened are looked at, unless everything is asked for.
+3. Only rooms in which something happened are looked at, unless everything is asked for, and only
+   tables that have news: one statement tells (`storage.user_news`).
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -19,10 +21,11 @@ from homeserver.sync.request import Snapshot, SyncRequest
 from homeserver.sync.streams import account_data as account_data_stream
 from homeserver.sync.streams import device_lists as device_lists_stream
 from homeserver.sync.streams import to_device as to_device_stream
-from storage import account_data, clock, memberships, to_device
+from storage import account_data, memberships, user_news
 from storage.memberships import MembershipChange
 from storage.state import StateStore
 from storage.transaction import Transaction
+from storage.user_news import JoinedRoom, is_after
 
 MAX_NEW_PEOPLE = 500
 """Members of one newly joined room whose presence is sent at once."""
@@ -34,8 +37,9 @@ class Durable:
 
     now: int
     answer: JsonObject
-    joined: Mapping[int, tuple[str, int]]
-    """The rooms that the user is in and the filter wants, as `memberships.joined_rooms`."""
+    joined: Mapping[int, JoinedRoom]
+    """The rooms that the user is in and the filter wants; only those with news if
+    `SyncEngine.read` was not asked for all."""
     newly_joined: Collection[int]
     """Those of them in which the user was not all the time since the token."""
     new_people: frozenset[str]
@@ -54,9 +58,15 @@ class SyncEngine:
         self._states = states
         self._sent_members = SentMembers()
 
-    def read(self, txn: Transaction, request: SyncRequest, now_ms: int) -> Durable:
-        """What happened since the token of the request. Runs in a database thread."""
-        now = clock.position(txn)
+    def read(
+        self, txn: Transaction, request: SyncRequest, now_ms: int, *, all_rooms: bool = True
+    ) -> Durable:
+        """What happened since the token of the request. Runs in a database thread.
+
+        Parameters: `all_rooms`, whether `Durable.joined` is to have rooms without news, too.
+        """
+        newest = user_news.newest(txn, request.user_id, request.device_id)
+        now = newest.now
         is_ahead = request.since is not None and request.since > now
         if is_ahead:
             # The token is from before a backup was restored: the client goes on with the present.
@@ -67,12 +77,12 @@ class SyncEngine:
             txn,
             self._states,
             request,
-            now,
+            newest,
             now_ms,
-            account_data.ignored_users(txn, user_id),
+            account_data.ignored_by(user_id, json.loads(newest.ignored or "{}")),
             self._sent_members.known(user_id, device_id, since) if lazy else NOTHING,
         )
-        durable = _read(snapshot)
+        durable = _read(snapshot, all_rooms)
         if lazy:
             sent = frozenset(snapshot.sent_members)
             self._sent_members.sent(user_id, device_id, since, now, sent)
@@ -87,13 +97,13 @@ def acknowledge(txn: Transaction, request: SyncRequest) -> None:
         )
 
 
-def _read(snapshot: Snapshot) -> Durable:
-    txn, request, now = snapshot.txn, snapshot.request, snapshot.now
-    joined = memberships.joined_rooms(txn, request.user_id)
+def _read(snapshot: Snapshot, all_rooms: bool) -> Durable:
+    txn, request = snapshot.txn, snapshot.request
+    joined = _joined(snapshot, all_rooms)
     wanted_room = request.filter.room
     here = joined
     if wanted_room.rooms is not None or wanted_room.not_rooms:
-        here = {n: room for n, room in joined.items() if wanted_room.matches_room(room[0])}
+        here = {n: room for n, room in joined.items() if wanted_room.matches_room(room.room_id)}
     changes = _own_changes(snapshot)
     newly = {
         change.room_nid
@@ -107,8 +117,8 @@ def _read(snapshot: Snapshot) -> Durable:
     rooms = {name: section for name, section in sections.items() if section}
     answer: JsonObject = {"rooms": rooms} if rooms else {}
     wanted = request.filter.account_data
-    if not wanted.matches_nothing:
-        data = account_data_stream.global_changes(txn, request.user_id, request.since, now)
+    if not wanted.matches_nothing and _has_account_data(snapshot):
+        data = account_data_stream.global_changes(txn, request.user_id, request.since, snapshot.now)
         data = [event for event in data if wanted.matches(event["type"])]
         if data:
             answer["account_data"] = {"events": data}
@@ -119,7 +129,7 @@ def _read(snapshot: Snapshot) -> Durable:
     answer["device_one_time_keys_count"] = {}
     answer["device_unused_fallback_key_types"] = []
     return Durable(
-        now=now,
+        now=snapshot.now,
         answer=answer,
         joined=here,
         newly_joined=newly,
@@ -130,11 +140,28 @@ def _read(snapshot: Snapshot) -> Durable:
     )
 
 
+def _joined(snapshot: Snapshot, all_rooms: bool) -> dict[int, JoinedRoom]:
+    """The rooms that the user is in; those with news if that is enough."""
+    request, newest = snapshot.request, snapshot.newest
+    since = None if all_rooms or request.full_state else request.since
+    # Rooms that were joined or left, and rooms of which account data changed, may have no event.
+    if is_after(newest.membership, since) or is_after(newest.account_data, since):
+        since = None
+    if since is not None and since >= newest.now:
+        return {}
+    return user_news.joined_rooms(snapshot.txn, request.user_id, since)
+
+
 def _own_changes(snapshot: Snapshot) -> list[MembershipChange]:
     since = snapshot.request.since
-    if since is None:
+    if since is None or not is_after(snapshot.newest.membership, since):
         return []
     return memberships.changes_of_user(snapshot.txn, snapshot.request.user_id, since, snapshot.now)
+
+
+def _has_account_data(snapshot: Snapshot) -> bool:
+    newest, since = snapshot.newest, snapshot.request.since
+    return is_after(newest.account_data, since) or is_after(newest.push_rules, since)
 
 
 def _people(snapshot: Snapshot, room_nids: Iterable[int]) -> frozenset[str]:
@@ -152,7 +179,7 @@ def _add_to_device(snapshot: Snapshot, answer: JsonObject) -> tuple[int | None, 
     """Messages to the device: see `Durable.to_device_reached` and `has_acknowledged`."""
     txn, request = snapshot.txn, snapshot.request
     user_id, device_id, since = request.user_id, request.device_id, request.to_device_since
-    first = to_device.first(txn, user_id, device_id) if device_id else None
+    first = snapshot.newest.first_message
     if first is None:
         return None, False
     messages, reached = to_device_stream.messages(txn, user_id, device_id, since, snapshot.now)
@@ -162,11 +189,13 @@ def _add_to_device(snapshot: Snapshot, answer: JsonObject) -> tuple[int | None, 
 
 
 def _add_device_lists(snapshot: Snapshot, answer: JsonObject) -> None:
-    request = snapshot.request
-    if request.since is None:
+    newest, since = snapshot.newest, snapshot.request.since
+    if since is None or not (
+        is_after(newest.anybodys_devices, since) or is_after(newest.anybodys_membership, since)
+    ):
         return
     changed, left = device_lists_stream.changes(
-        snapshot.txn, request.user_id, request.since, snapshot.now
+        snapshot.txn, snapshot.request.user_id, since, newest.now
     )
     if changed or left:
         answer["device_lists"] = {"changed": changed, "left": left}

@@ -10,19 +10,19 @@ from homeserver.sync.request import Snapshot, nothing
 from homeserver.sync.streams import account_data as account_data_stream
 from homeserver.sync.streams import receipts as receipts_stream
 from homeserver.sync.streams import unread as unread_stream
-from storage import account_data, receipts, rooms, state
-from storage.rooms import RoomRow
+from storage import receipts, user_news
+from storage.user_news import JoinedRoom, RoomThen, is_after
 
 _RECEIPT = "m.receipt"
 
 
 def read_joined(
-    snapshot: Snapshot, here: Mapping[int, tuple[str, int]], newly: Collection[int]
+    snapshot: Snapshot, here: Mapping[int, JoinedRoom], newly: Collection[int]
 ) -> JsonObject:
     """The sections of the rooms that have news, by room ID.
 
-    Parameters: `here`, all rooms that the user is in, with their IDs and the positions of their
-    last events; `newly`, those that the user was not in all the time since the token.
+    Parameters: `here`, the rooms that the user is in, at least those with news; `newly`, those of
+    them that the user was not in all the time since the token.
     """
     return _Joined(snapshot, here, newly).read()
 
@@ -33,7 +33,7 @@ class _Joined:
     def __init__(
         self,
         snapshot: Snapshot,
-        here: Mapping[int, tuple[str, int]],
+        here: Mapping[int, JoinedRoom],
         newly: Collection[int],
     ) -> None:
         self._snapshot = snapshot
@@ -41,7 +41,7 @@ class _Joined:
         self._here = here
         self._newly = newly
         self._sections: dict[int, JsonObject] = {}
-        self._rooms: dict[int, RoomRow] = {}
+        self._rooms: dict[int, RoomThen] = {}
         # Of everything in these rooms the client knows nothing yet.
         self._fresh = set(here if snapshot.request.since is None else newly)
 
@@ -51,32 +51,26 @@ class _Joined:
         ephemeral = self._receipts()
         data = self._account_data()
         own = self._read_by_user()
-        self._rooms = rooms.get_many(
-            self._snapshot.txn, busy | ephemeral.keys() | data.keys() | own
+        self._rooms = user_news.rooms_since(
+            self._snapshot.txn,
+            request.user_id,
+            busy | ephemeral.keys() | data.keys() | own,
+            request.since,
         )
-        changed = self._changed(busy)
         for nid in busy:
-            room = self._rooms[nid]
             since = None if nid in self._fresh else request.since
-            section = room_section.joined(self._snapshot, room, since, state_changed=nid in changed)
+            section = room_section.joined(self._snapshot, self._rooms[nid], since)
             if section is not None:
                 self._sections[nid] = section
         self._add(ephemeral, data)
         self._add_counts(own)
-        return {self._rooms[nid].room_id: section for nid, section in self._sections.items()}
+        return {self._here[nid].room_id: section for nid, section in self._sections.items()}
 
     def _busy(self) -> set[int]:
         since = self._request.since
         if since is None or self._request.full_state:
             return set(self._here)
-        return {nid for nid, (_, pos) in self._here.items() if pos > since} | set(self._newly)
-
-    def _changed(self, busy: Collection[int]) -> Collection[int]:
-        """Rooms whose state changed since the token."""
-        since = self._request.since
-        if since is None:
-            return busy
-        return state.changed_rooms(self._snapshot.txn, busy, since, self._snapshot.now)
+        return {nid for nid, room in self._here.items() if room.last_pos > since} | set(self._newly)
 
     # What is not in the log of events
 
@@ -84,7 +78,11 @@ class _Joined:
         request, txn, now = self._request, self._snapshot.txn, self._snapshot.now
         if not request.filter.room.ephemeral.matches(_RECEIPT):
             return {}
-        known = self._here.keys() - self._fresh
+        known = {
+            nid
+            for nid, room in self._here.items()
+            if nid not in self._fresh and is_after(room.last_receipt, request.since)
+        }
         found = receipts_stream.room_changes(txn, request.user_id, request.since, now, known)
         if self._fresh:
             found |= receipts_stream.room_changes(txn, request.user_id, None, now, self._fresh)
@@ -93,10 +91,8 @@ class _Joined:
     def _account_data(self) -> dict[int, list[JsonObject]]:
         request, txn, now = self._request, self._snapshot.txn, self._snapshot.now
         wanted = request.filter.room.account_data
-        is_old = request.since is not None and not self._newly
-        if wanted.matches_nothing or (
-            is_old and not account_data.any_change(txn, request.user_id, request.since or 0)
-        ):
+        has_changed = is_after(self._snapshot.newest.account_data, request.since)
+        if wanted.matches_nothing or not (has_changed or self._newly):
             return {}
         # One user's: what is left out is not worth a list of all rooms in the query.
         all_ = account_data_stream.room_changes(txn, request.user_id, request.since, now)
@@ -112,7 +108,7 @@ class _Joined:
     def _read_by_user(self) -> set[int]:
         """Rooms whose unread counts the user changed with a receipt."""
         request = self._request
-        if request.since is None:
+        if request.since is None or not is_after(self._snapshot.newest.own_receipt, request.since):
             return set()
         found = receipts.rooms_of_user(
             self._snapshot.txn, request.user_id, request.since, self._snapshot.now
@@ -124,10 +120,10 @@ class _Joined:
     ) -> None:
         wanted = self._request.filter.room
         for nid, event in ephemeral.items():
-            if wanted.ephemeral.matches_room(self._rooms[nid].room_id):
+            if wanted.ephemeral.matches_room(self._here[nid].room_id):
                 self._section(nid)["ephemeral"] = {"events": [event]}
         for nid, events in data.items():
-            if wanted.account_data.matches_room(self._rooms[nid].room_id):
+            if wanted.account_data.matches_room(self._here[nid].room_id):
                 self._section(nid)["account_data"] = {"events": events}
 
     def _section(self, nid: int) -> JsonObject:
@@ -137,7 +133,7 @@ class _Joined:
         by_thread = self._request.filter.room.unread_thread_notifications
         for nid in own:
             self._section(nid)
-        concerned = [self._rooms[nid] for nid in self._sections]
+        concerned = [self._rooms[nid].row for nid in self._sections]
         counts = unread_stream.counts(
             self._snapshot.txn, self._request.user_id, concerned, self._snapshot.ignored
         )

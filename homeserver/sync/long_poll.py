@@ -90,7 +90,9 @@ class Sync:
     async def _answer(self, request: SyncRequest) -> tuple[JsonObject, bool]:
         ephemeral = await self._ephemeral.position()
         now_ms = int(self._clock.seconds() * 1000)
-        durable = await self._db.read(self._engine.read, request, now_ms)
+        # Somebody may type in a room that has no other news.
+        all_rooms = request.ephemeral_since != ephemeral
+        durable = await self._db.read(self._engine.read, request, now_ms, all_rooms=all_rooms)
         typed = await self._add_typing(request, durable, ephemeral)
         present = await self._add_presence(request, durable, ephemeral)
         if durable.has_acknowledged:
@@ -123,9 +125,9 @@ class Sync:
         if (since == now and not durable.newly_joined) or not wanted.matches("m.typing"):
             return False
         rooms = {
-            room_id: nid
-            for nid, (room_id, _) in durable.joined.items()
-            if wanted.matches_room(room_id)
+            room.room_id: nid
+            for nid, room in durable.joined.items()
+            if wanted.matches_room(room.room_id)
         }
         typing = await typing_stream.room_changes(self._ephemeral, rooms, since, now)
         if durable.newly_joined and since is not None:
@@ -135,6 +137,6 @@ class Sync:
             return False
         sections = durable.answer.setdefault("rooms", {}).setdefault("join", {})
         for nid, event in typing.items():
-            section = sections.setdefault(durable.joined[nid][0], nothing(request))
+            section = sections.setdefault(durable.joined[nid].room_id, nothing(request))
             section.setdefault("ephemeral", {"events": []})["events"].append(event)
         return True

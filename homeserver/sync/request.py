@@ -8,6 +8,7 @@ from homeserver.core.filters import Filter
 from homeserver.core.types import JsonObject
 from storage.state import StateStore
 from storage.transaction import Transaction
+from storage.user_news import Newest
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +39,18 @@ class Snapshot:
     txn: Transaction
     states: StateStore
     request: SyncRequest
-    now: int
+    newest: Newest
     now_ms: int
     ignored: frozenset[str]
     known_members: frozenset[int]
     """Numbers of the member events that the device has (with lazy loading)."""
     sent_members: set[int] = field(default_factory=set)
     """Numbers of the member events that this answer has (with lazy loading)."""
+
+    @property
+    def now(self) -> int:
+        """The position of the clock."""
+        return self.newest.now
 
 
 def nothing(request: SyncRequest) -> JsonObject:

@@ -16,6 +16,7 @@ from storage.events import EventRow
 from storage.memberships import MembershipRow
 from storage.rooms import RoomRow
 from storage.unread import Counts
+from storage.user_news import RoomThen
 
 
 def view_of(snapshot: Snapshot, room: RoomRow) -> RoomView:
@@ -24,23 +25,17 @@ def view_of(snapshot: Snapshot, room: RoomRow) -> RoomView:
     return RoomView(snapshot.txn, snapshot.states, room, request.user_id, request.device_id)
 
 
-def joined(
-    snapshot: Snapshot, room: RoomRow, since: int | None, *, state_changed: bool
-) -> JsonObject | None:
-    """A room that the user is in: its timeline, state and summary.
+def joined(snapshot: Snapshot, then: RoomThen, since: int | None) -> JsonObject | None:
+    """A room that the user is in: its timeline, state and summary. None if nothing is new.
 
-    Parameters: `since`, from where on, None for "from the beginning"; `state_changed`, whether
-    the state has changed since then. None if nothing is new in the room.
+    Parameters: `since`, from where on, None for "from the beginning".
     """
-    request = snapshot.request
+    request, room = snapshot.request, then.row
     view = view_of(snapshot, room)
     timeline = read_timeline(snapshot, view, since, snapshot.now)
     old = None
     if since is not None and not request.full_state:
-        if not state_changed:
-            old = room.state_root
-        else:
-            old = state.root_at(snapshot.txn, room.room_nid, since)
+        old = then.old_root
     between = Between(old, room.state_root, is_current=True)
     if not request.use_state_after:
         timeline = without_overtaken(snapshot, view, timeline, between.new)

@@ -1,0 +1,113 @@
+"""What is new for one user, in as few statements as possible.
+
+`/sync` asks this first, and then only for what has news. It reads the tables of other modules,
+because with PostgreSQL the number of statements is what an answer costs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import NamedTuple
+
+from storage.rooms import COLUMNS, RoomRow, from_row
+from storage.transaction import Transaction
+
+
+class Newest(NamedTuple):
+    """Positions of the newest that concerns a user, of each kind; None: there is nothing."""
+
+    now: int
+    """The clock."""
+    membership: int | None
+    """Of the user's changes of membership."""
+    anybodys_membership: int | None
+    """Of all users' changes of membership, in any room."""
+    account_data: int | None
+    push_rules: int | None
+    own_receipt: int | None
+    anybodys_devices: int | None
+    first_message: int | None
+    """The oldest message that waits for the device."""
+    ignored: str | None
+    """No position: the content of `m.ignored_user_list`."""
+
+
+def newest(txn: Transaction, user_id: str, device_id: str) -> Newest:
+    """The newest of everything but rooms."""
+    raw = txn.one(
+        "SELECT pos,"
+        " (SELECT MAX(pos) FROM membership_log WHERE user_id = ?),"
+        " (SELECT MAX(pos) FROM membership_log),"
+        " (SELECT MAX(pos) FROM account_data WHERE user_id = ?),"
+        " (SELECT pos FROM push_rules WHERE user_id = ?),"
+        " (SELECT MAX(pos) FROM receipts WHERE user_id = ?),"
+        " (SELECT MAX(pos) FROM device_list_changes),"
+        " (SELECT MIN(pos) FROM to_device_messages WHERE user_id = ? AND device_id = ?),"
+        " (SELECT content FROM account_data WHERE user_id = ? AND room_id = ''"
+        " AND type = 'm.ignored_user_list')"
+        " FROM clock",
+        (user_id, user_id, user_id, user_id, user_id, device_id, user_id),
+    )
+    assert raw is not None, "the clock is one row"
+    return Newest(*raw)
+
+
+def is_after(pos: int | None, since: int | None) -> bool:
+    """Whether there is news: something newer than `since`, or anything if that is None."""
+    return since is None or (pos is not None and pos > since)
+
+
+class JoinedRoom(NamedTuple):
+    """A room that the user is in."""
+
+    room_id: str
+    last_pos: int
+    """The position of its newest event."""
+    last_receipt: int | None
+    """The position of its newest receipt."""
+
+
+def joined_rooms(txn: Transaction, user_id: str, since: int | None = None) -> dict[int, JoinedRoom]:
+    """The rooms that the user is joined to, by number: all, or those with something new."""
+    receipt = "(SELECT MAX(c.pos) FROM receipts c WHERE c.room_nid = m.room_nid)"
+    sql = (
+        f"SELECT m.room_nid, r.room_id, r.last_pos, {receipt} FROM memberships m"
+        " JOIN rooms r ON r.room_nid = m.room_nid WHERE m.user_id = ? AND m.membership = 'join'"
+    )
+    if since is None:
+        rows = txn.all(sql, (user_id,))
+    else:
+        rows = txn.all(f"{sql} AND (r.last_pos > ? OR {receipt} > ?)", (user_id, since, since))
+    return {raw[0]: JoinedRoom(*raw[1:]) for raw in rows}
+
+
+class RoomThen(NamedTuple):
+    """A room, and what of it a client knows that has a token."""
+
+    row: RoomRow
+    old_root: bytes | None
+    """The root of its state at the token."""
+    joined_at: int
+    """The position of the user's last join (not of a change of name); 0 if there is none."""
+
+
+_ROOM = ", ".join("r." + column for column in COLUMNS.split(", "))
+
+
+def rooms_since(
+    txn: Transaction, user_id: str, room_nids: Collection[int], since: int | None
+) -> dict[int, RoomThen]:
+    """Rooms of the user, by number, with what was there at `since`."""
+    if not room_nids:
+        return {}
+    where, args = txn.any_of("r.room_nid", room_nids)
+    rows = txn.all(
+        "SELECT (SELECT s.root FROM room_states s WHERE s.room_nid = r.room_nid AND s.pos <= ?"
+        " ORDER BY s.pos DESC LIMIT 1),"
+        " (SELECT MAX(l.pos) FROM membership_log l WHERE l.room_nid = r.room_nid"
+        " AND l.user_id = ? AND l.membership = 'join' AND l.previous <> 'join'),"
+        f" {_ROOM} FROM rooms r WHERE {where}",
+        [-1 if since is None else since, user_id, *args],
+    )
+    found = (RoomThen(from_row(raw[2:]), raw[0], raw[1] or 0) for raw in rows)
+    return {room.row.room_nid: room for room in found}
