@@ -32,7 +32,12 @@ from homeserver.app import Homeserver, build
 from homeserver.door import Door, Health
 from homeserver.listening import open_socket
 from homeserver.reachable import wait_for_redis
-from homeserver.startup import CannotStart, database_url
+from homeserver.startup import (
+    CannotStart,
+    database_url,
+    hold_database,
+    prepare_data_directory,
+)
 from homeserver.supervisor import PARENT_FD
 from homeserver.telemetry.logs import Logger, LogOutput, install, open_output
 from homeserver.tls import ServerTls
@@ -96,6 +101,7 @@ class Server:
         self._starting: Deferred[None] | None = None
         self._loops: list[LoopingCall] = []
         self._is_stopping = False
+        self._database_lock: int | None = None
 
     # Starting
 
@@ -111,6 +117,8 @@ class Server:
             self._log.warning("This version of Hearth does not use this key yet", key=key)
         for doubt in doubts(self._config):
             self._log.warning("The configuration may not be as you mean it", reason=doubt)
+        prepare_data_directory(self._config)
+        self._database_lock = hold_database(self._config)
         hs = await open_homeserver(self._config, self._reactor, self._log)
         self._homeserver = hs
         if self._is_stopping:

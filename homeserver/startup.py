@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
 import string
@@ -47,9 +48,35 @@ def database_url(config: Config) -> str:
     return config.database.url
 
 
+def hold_database(config: Config) -> int | None:
+    """Let no second server use an SQLite database while this process lives.
+
+    Two would not tell each other of typing, presence and news. Returns the descriptor to keep
+    open; None for PostgreSQL, which several processes share. Raises CannotStart.
+    """
+    url = database_url(config)
+    if not url.startswith("sqlite:///"):
+        return None
+    path = url.removeprefix("sqlite:///") + ".lock"
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise CannotStart(f"Cannot use the lock file {path}: {error.strerror}.") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise CannotStart(
+            f"Another server runs on this database: {path} is locked. Stop it first; several "
+            "processes on one database need PostgreSQL and Redis."
+        ) from None
+    return descriptor
+
+
 def load_signing_keys(config: Config) -> list[SigningKey]:
     """The server's signing keys, the one to sign with first; a new one is made if there is none.
 
+    Those with `expired_ts` are retired; others after the first are published for use later.
     Raises CannotStart. Several processes may call this at the same time.
     """
     path = config.data_directory / SIGNING_KEY_FILE
@@ -63,6 +90,11 @@ def load_signing_keys(config: Config) -> list[SigningKey]:
         raise CannotStart(f"The signing key file {path} is damaged: {error}") from None
     if not keys:
         raise CannotStart(f"The signing key file {path} is empty.")
+    if keys[0].expired_ts is not None:
+        raise CannotStart(
+            f"The first key of {path} is marked as retired, but it is the one to sign with. "
+            "Put the line of a new key before it."
+        )
     return keys
 
 

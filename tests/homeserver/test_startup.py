@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import threading
 from pathlib import Path
@@ -12,6 +13,7 @@ import config
 from homeserver.startup import (
     SIGNING_KEY_FILE,
     CannotStart,
+    hold_database,
     load_signing_keys,
     prepare_data_directory,
 )
@@ -34,6 +36,17 @@ class StartupTests(TestCase):
         self.directory.parent.write_text("a file in the way")
         error = self.assertRaises(CannotStart, prepare_data_directory, self.config)
         self.assertIn(str(self.directory), str(error))
+
+    def test_an_sqlite_database_has_one_server(self) -> None:
+        prepare_data_directory(self.config)
+        held = hold_database(self.config)
+        assert held is not None
+        error = self.assertRaises(CannotStart, hold_database, self.config)
+        self.assertIn("Another server runs on this database", str(error))
+        os.close(held)
+        again = hold_database(self.config)
+        assert again is not None
+        os.close(again)
 
     def test_a_key_is_made_once(self) -> None:
         prepare_data_directory(self.config)
