@@ -9,9 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-
-from homeserver.core import canonical
+from homeserver.core import canonical, state_tree
 from homeserver.core.event import Event
 from homeserver.core.power_levels import PowerLevels, can_redact
 from homeserver.core.redaction import redact
@@ -19,13 +17,12 @@ from homeserver.core.room_versions import RoomVersion
 from homeserver.core.types import StateKey
 from storage import events, memberships
 from storage.events import EventRow
+from storage.state import StateStore
 from storage.transaction import Transaction
 
-State = Callable[[Collection[StateKey]], Mapping[StateKey, Event]]
 
-
-def apply(txn: Transaction, room_nid: int, redaction: Event, state: State) -> None:
-    """Apply a redaction that has just been added to the room."""
+def apply(txn: Transaction, states: StateStore, redaction: Event, row: EventRow) -> None:
+    """Apply a redaction that has been added to its room."""
     redacts = redaction.redacts
     if redacts is None:
         return
@@ -33,22 +30,22 @@ def apply(txn: Transaction, room_nid: int, redaction: Event, state: State) -> No
     if target is None:
         events.hold_redaction(txn, redacts, redaction.event_id)
         return
-    _apply(txn, room_nid, redaction, target, state)
+    _apply(txn, states, redaction, row, target)
 
 
 def apply_held(
-    txn: Transaction, room_nid: int, redaction_id: str, version: RoomVersion, state: State
+    txn: Transaction, states: StateStore, room_nid: int, redaction_id: str, version: RoomVersion
 ) -> None:
     """Apply a redaction that was waiting for its event."""
     row = events.get(txn, redaction_id)
     if row is not None and row.room_nid == room_nid and row.status == events.ACCEPTED:
-        apply(txn, room_nid, Event.from_json(row.json, version, row.event_id), state)
+        apply(txn, states, Event.from_json(row.json, version, row.event_id), row)
 
 
 def _apply(
-    txn: Transaction, room_nid: int, redaction: Event, target: EventRow, state: State
+    txn: Transaction, states: StateStore, redaction: Event, row: EventRow, target: EventRow
 ) -> None:
-    if target.room_nid != room_nid or target.event_id == redaction.event_id:
+    if target.room_nid != row.room_nid or target.event_id == redaction.event_id:
         return
     if target.redacted_by is not None:
         return
@@ -56,13 +53,13 @@ def _apply(
     event = Event.from_json(target.json, version, target.event_id)
     if event.type == "m.room.redaction" and event.redacts == redaction.event_id:
         return
-    if not version.redaction_auth_rule and not _allowed(redaction, event, state):
+    if not version.redaction_auth_rule and not _allowed(txn, states, redaction, row, event):
         return
     encode = canonical.encode if version.strict_canonical_json else canonical.encode_lenient
     pruned = encode(redact(event.pdu, version)).decode()
     events.set_redacted(txn, target.event_nid, redaction.event_id, pruned)
     if event.type == "m.room.member":
-        memberships.clear_profile(txn, room_nid, target.event_nid)
+        memberships.clear_profile(txn, row.room_nid, target.event_nid)
     txn.invalidate("event", target.event_id)
 
 
@@ -70,8 +67,24 @@ _CREATE: StateKey = ("m.room.create", "")
 _POWER: StateKey = ("m.room.power_levels", "")
 
 
-def _allowed(redaction: Event, event: Event, state: State) -> bool:
-    found = state([_CREATE, _POWER])
+def _allowed(
+    txn: Transaction, states: StateStore, redaction: Event, row: EventRow, event: Event
+) -> bool:
+    """By the state before the redaction, whatever has happened since."""
+    keys = states.lookup(txn, [_CREATE, _POWER])
+    root = row.state_before
+    if root is None or _CREATE not in keys:
+        return False
+    load = states.loader(txn, row.room_nid)
+    numbers = state_tree.get(root, keys.values(), load)
+    rows = events.get_by_nids(txn, set(numbers.values()))
+    found = {
+        key: Event.from_json(
+            rows[numbers[nid]].json, redaction.version, rows[numbers[nid]].event_id
+        )
+        for key, nid in keys.items()
+        if nid in numbers
+    }
     if _CREATE not in found:
         return False
     power = PowerLevels.of(found.get(_POWER), found[_CREATE])

@@ -92,7 +92,7 @@ def write_drafts(
     events.insert(txn, rows)
     unread.add_marks(txn, rows, judged)
     for draft, room in zip(drafts, written, strict=True):
-        _project(txn, draft, room)
+        _project(txn, states, draft, room)
         draft.is_new = False
     rooms.put(txn, [draft.row for draft in drafts])
     txn.notify(*(f"room:{room.room_nid}" for room in written))
@@ -215,7 +215,7 @@ def federation_text(event: Event) -> str:
     return encode(event.pdu).decode()
 
 
-def _project(txn: Transaction, draft: RoomDraft, room: WrittenRoom) -> None:
+def _project(txn: Transaction, states: StateStore, draft: RoomDraft, room: WrittenRoom) -> None:
     """Keep the projections of current state and of memberships, and what else follows events."""
     last: dict[StateKey, WrittenEvent] = {}
     for entry in room.entries:
@@ -229,12 +229,12 @@ def _project(txn: Transaction, draft: RoomDraft, room: WrittenRoom) -> None:
         _project_members(txn, draft, room, last)
     for entry in room.entries:
         if entry.event.redacts is not None:
-            redact.apply(txn, room.room_nid, entry.event, draft.state)
+            redact.apply(txn, states, entry.event, entry.row)
             draft.known.clear()
     held = events.held_redactions(txn, [entry.event.event_id for entry in room.entries])
     for redactions in held.values():
         for redaction_id in redactions:
-            redact.apply_held(txn, room.room_nid, redaction_id, draft.version, draft.state)
+            redact.apply_held(txn, states, room.room_nid, redaction_id, draft.version)
             draft.known.clear()
 
 

@@ -19,6 +19,9 @@ from tests.support.databases import DatabaseTestCase, on_each_database
 from tests.support.rooms import ALICE, BOB, CAROL, SERVER_NAME, RoomServices
 
 
+_JOIN = {"membership": "join"}
+
+
 @on_each_database
 class RedactTest(DatabaseTestCase):
     async def prepare(self) -> None:
@@ -243,6 +246,23 @@ class RedactTest(DatabaseTestCase):
         self.choose_next_id("future")
         self.assertEqual(await self.rooms.say(room_id, body="text"), future)
         self.assertEqual((await self.content(future))["body"], "text")
+
+    async def test_the_level_counts_that_the_sender_had_then(self) -> None:
+        """Shows SND-7."""
+        room_id = await self.rooms.create(version="11")
+        await self.rooms.append(room_id, [EventTemplate("m.room.member", BOB, _JOIN, BOB)])
+        levels = {"users": {ALICE: 100, BOB: 50}}
+        await self.rooms.set_state(room_id, ALICE, "m.room.power_levels", levels)
+        event_id = await self.rooms.say(room_id, ALICE, body="text")
+        # A redaction, and in the same transaction the end of the right to redact.
+        await self.rooms.append(
+            room_id,
+            [
+                EventTemplate("m.room.redaction", BOB, {}, redacts=event_id),
+                EventTemplate("m.room.power_levels", BOB, {"users": {ALICE: 100}}, ""),
+            ],
+        )
+        self.assertEqual(await self.content(event_id), {})
 
     async def test_outside_the_room(self) -> None:
         """Shows SND-12."""
