@@ -268,6 +268,25 @@ CREATE TABLE rooms (
     created_ts BIGINT NOT NULL
 );
 
+CREATE TABLE server_key_answers (
+    server_name TEXT NOT NULL,
+    answer_hash BLOB NOT NULL,
+    valid_until_ts BIGINT NOT NULL,
+    fetched_ts BIGINT NOT NULL,
+    json TEXT NOT NULL,
+    PRIMARY KEY (server_name, answer_hash)
+);
+
+CREATE TABLE server_keys (
+    server_name TEXT NOT NULL,
+    key_id TEXT NOT NULL,
+    verify_key TEXT NOT NULL,
+    valid_until_ts BIGINT NOT NULL,
+    is_old BOOLEAN NOT NULL,
+    answer_hash BLOB NOT NULL,
+    PRIMARY KEY (server_name, key_id)
+);
+
 CREATE TABLE state_keys (
     state_key_nid BIGINT NOT NULL PRIMARY KEY,
     type TEXT NOT NULL,
