@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from homeserver.core.types import JsonObject
 from homeserver.rooms import aggregations
@@ -11,12 +12,14 @@ from homeserver.sync import room_state, summary
 from homeserver.sync.request import Snapshot
 from homeserver.sync.room_state import Between
 from homeserver.sync.room_timeline import RoomTimeline, read_timeline, without_overtaken
-from storage import state
+from storage import memberships, state
 from storage.events import EventRow
 from storage.memberships import MembershipRow
 from storage.rooms import RoomRow
 from storage.unread import Counts
 from storage.user_news import RoomThen
+
+_REDACTION = "m.room.redaction"
 
 
 def view_of(snapshot: Snapshot, room: RoomRow) -> RoomView:
@@ -32,14 +35,18 @@ def joined(snapshot: Snapshot, then: RoomThen, since: int | None) -> JsonObject 
     """
     request, room = snapshot.request, then.row
     view = view_of(snapshot, room)
-    timeline = read_timeline(snapshot, view, since, snapshot.now)
+    timeline = _timeline(snapshot, view, since, snapshot.now)
     old = None
     if since is not None and not request.full_state:
         old = then.old_root
-    between = Between(old, room.state_root, is_current=True)
+    at_token = _known_root(snapshot, room, then.old_root) if old is None else None
+    between = Between(old, room.state_root, is_current=True, at_token=at_token)
     if not request.use_state_after:
         timeline = without_overtaken(snapshot, view, timeline, between.new)
     change = room_state.find_change(snapshot, view, timeline, between)
+    if any(item.row.type == _REDACTION for item in timeline.seen):
+        # It may have taken the room's name, which is no change of state.
+        change = replace(change, touches_summary=True)
     heroes: list[str] = []
     if change.touches_summary:
         heroes = summary.heroes(snapshot.txn, room.room_nid, request.user_id)
@@ -64,16 +71,40 @@ def left(snapshot: Snapshot, room: RoomRow, member: MembershipRow, since: int | 
         # An invite or a knock came to its end: there is nothing to see but that.
         timeline = read_timeline(snapshot, view, member.pos - 1, member.pos)
         return _section(snapshot, view, timeline, [])
-    timeline = read_timeline(snapshot, view, since, until)
-    old = None
-    if since is not None and not snapshot.request.full_state:
-        old = state.root_at(snapshot.txn, room.room_nid, since)
-    between = Between(old, state.root_at(snapshot.txn, room.room_nid, until), is_current=False)
+    timeline = _timeline(snapshot, view, since, until)
+    new, old, at_token = state.root_at(snapshot.txn, room.room_nid, until), None, None
+    if token is not None:
+        root = state.root_at(snapshot.txn, room.room_nid, min(token, until))
+        if since is not None and not snapshot.request.full_state:
+            old = root
+        else:
+            at_token = _known_root(snapshot, room, root)
+    between = Between(old, new, is_current=False, at_token=at_token)
     if not snapshot.request.use_state_after:
         timeline = without_overtaken(snapshot, view, timeline, between.new)
     change = room_state.find_change(snapshot, view, timeline, between)
     rows = room_state.read_state(snapshot, view, timeline, between, change, ())
     return _section(snapshot, view, timeline, rows)
+
+
+def _known_root(snapshot: Snapshot, room: RoomRow, at_token: bytes | None) -> bytes | None:
+    """The root of the state at the token if it matters which members the client has from then."""
+    request = snapshot.request
+    if request.since is None or not request.filter.room.lazy_load_members:
+        return None
+    last = memberships.at(snapshot.txn, room.room_nid, request.user_id, request.since)
+    return at_token if last is not None and last.membership == "join" else None
+
+
+def _timeline(snapshot: Snapshot, view: RoomView, since: int | None, upto: int) -> RoomTimeline:
+    """The timeline after `since`; None: from the beginning."""
+    found = read_timeline(snapshot, view, since, upto)
+    token = snapshot.request.since
+    if since is None and token is not None and found.seen:
+        # The client may have some of it, from an earlier stay: it must not add it to what it has.
+        is_old = (found.seen[0].row.pos or 0) <= token
+        return replace(found, limited=found.limited or is_old)
+    return found
 
 
 def _section(

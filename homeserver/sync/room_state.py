@@ -8,7 +8,8 @@
 3. Without a token, or with `full_state`, "what changed" is everything.
 4. With lazy loading, member events are those of the timeline's senders that the device does not
    have and those that changed since the token; of a room that is new to the client, the senders',
-   the heroes' and the own. See "Lazy-loading room members".
+   the heroes' and the own. See "Lazy-loading room members". A client that was in the room at its
+   token has members, and keeps them: of what changed it is told also where it is sent everything.
 """
 
 from __future__ import annotations
@@ -30,20 +31,22 @@ _NAMES = (("m.room.name", ""), ("m.room.canonical_alias", ""))
 
 @dataclass(frozen=True, slots=True)
 class Between:
-    """Roots of the state that the client knows (None: it knows nothing), and at the end.
+    """Roots of the state that the client knows (None: it is sent everything), and at the end.
 
-    `is_current`: the end is the room's current state.
+    `is_current`: the end is the room's current state. `at_token`: with lazy loading, the root of
+    the state that the client knew of a room that it is sent anew.
     """
 
     old: bytes | None
     new: bytes | None
     is_current: bool
+    at_token: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What changed: numbers of events by state key. With lazy loading, of a room that is new to
-    the client, without members."""
+    """What changed: numbers of events by state key. With lazy loading, of a room that is sent as
+    a whole, without the members that have not changed."""
 
     entries: dict[StateKey, int]
     touches_summary: bool
@@ -59,9 +62,13 @@ def find_change(
         if not snapshot.request.filter.room.lazy_load_members:
             return Change(view.numbers_at(new), True)
         if between.is_current:
-            others = state.current_numbers(snapshot.txn, view.room.room_nid, without=MEMBER)
-            return Change(others, True)
-        return Change(view.numbers_at(new, lambda key: key[0] != MEMBER), True)
+            found = state.current_numbers(snapshot.txn, view.room.room_nid, without=MEMBER)
+        else:
+            found = view.numbers_at(new, lambda key: key[0] != MEMBER)
+        if between.at_token is not None:
+            changed = view.numbers_changed(between.at_token, new)
+            found |= {key: n for key, n in changed.items() if key[0] == MEMBER and n is not None}
+        return Change(found, True)
     if between.old == new:
         return Change({}, False)
     entries = view.numbers_changed(between.old, new)

@@ -10,10 +10,12 @@ from tests.homeserver.sync.scene import (
     ids,
     joined,
     members,
+    state,
     whole_state,
 )
 
 TOPIC = ("m.room.topic", "")
+ALL = filtered(timeline={"limit": 100})
 
 
 class HiddenChangeTest(SyncTestCase):
@@ -81,6 +83,54 @@ class RejoinTest(SyncTestCase):
         third = await self.bob.sync(second["next_batch"], filter=lazy)
         found = members(joined(third, room_id))
         self.assertEqual(found, {self.alice.user_id, self.bob.user_id})
+
+    async def test_what_the_client_has_does_not_follow_what_it_has(self) -> None:
+        """Shows SYN-7. A timeline that repeats events takes the place of the old one."""
+        room_id = await self.shared_room()
+        since = await self.token(self.bob)
+        await self.bob.leave(room_id)
+        await self.bob.join(room_id)
+        again = joined(await self.bob.sync(since, filter=ALL), room_id)["timeline"]
+        self.assertEqual(again["events"][0]["type"], "m.room.create")
+        self.assertTrue(again["limited"])
+        since = await self.token(self.bob)
+        new_id = await self.shared_room()
+        new = joined(await self.bob.sync(since, filter=ALL), new_id)["timeline"]
+        self.assertFalse(new["limited"])
+
+    async def test_members_that_changed_meanwhile(self) -> None:
+        """Shows SYN-7, FIL-9. Clients keep up the member list by what syncs tell them."""
+        room_id = await self.shared_room()
+        carol = await self.server.register("carol")
+        await carol.join(room_id)
+        key = ("m.room.member", carol.user_id)
+        lazy = filtered(timeline={"limit": 1}, state={"lazy_load_members": True})
+        since = await self.token(self.bob, filter=lazy)
+        await carol.leave(room_id)
+        await self.alice.send(room_id, "hello")
+        for name in ("state", "state_after"):
+            query = {"filter": lazy, "use_state_after": name == "state_after"}
+            whole = joined(await self.bob.sync(since, full_state=True, **query), room_id)
+            self.assertEqual(state(whole, name)[key]["membership"], "leave")
+        await self.bob.leave(room_id)
+        left = await self.bob.sync(since, full_state=True, filter=lazy)
+        self.assertIn(key, state(left["rooms"]["leave"][room_id]))
+        await self.bob.join(room_id)
+        section = joined(await self.bob.sync(since, filter=lazy), room_id)
+        self.assertEqual(state(section)[key]["membership"], "leave")
+        new = joined(await self.bob.sync(filter=lazy), room_id)
+        self.assertNotIn(key, state(new))
+
+
+class NameTest(SyncTestCase):
+    async def test_heroes_of_a_room_whose_name_was_redacted(self) -> None:
+        """Shows SYN-16. No state changes, and yet clients need the heroes now."""
+        room_id = await self.shared_room()
+        name_id = await self.alice.set_state(room_id, "m.room.name", {"name": "Tea"})
+        since = await self.token(self.bob)
+        await self.alice.ok("PUT", f"/rooms/{room_id}/redact/{name_id}/r1", {})
+        summary = joined(await self.bob.sync(since), room_id)["summary"]
+        self.assertEqual(summary["m.heroes"], [self.alice.user_id])
 
 
 class ForgottenTest(SyncTestCase):
