@@ -49,14 +49,3 @@ def small_rooms_of(
         [*args, limit, max_members],
     )
     return [row[0] for row in rows]
-
-
-def joined_at(txn: Transaction, user_id: str, room_nids: Collection[int]) -> dict[int, int]:
-    """Positions of the user's last joins of these rooms (not of changes of name)."""
-    where, args = txn.any_of("room_nid", room_nids)
-    rows = txn.all(
-        "SELECT room_nid, MAX(pos) FROM membership_log WHERE user_id = ? AND membership = 'join'"
-        f" AND previous <> 'join' AND {where} GROUP BY room_nid",
-        [user_id, *args],
-    )
-    return {row[0]: row[1] for row in rows}

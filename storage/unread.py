@@ -89,14 +89,15 @@ def counts(
     if volume is Volume.NOTHING or room.last_pos <= everything:
         return Counts(NOTHING, {})
     counter = _Counter(txn, room, user_id, volume, ignored)
-    main = counter.last_own(max(everything, read.get("main", 0)))
-    notify, highlight = counter.main(main)
+    start = counter.start(everything, max(everything, read.get("main", 0)))
+    notify, highlight = counter.main(start)
     read_threads = {root: pos for root, pos in read.items() if root and root != "main"}
-    threads = counter.threads(everything, read_threads)
-    for pos, root, event_class, told, loudly in counter.marks(everything):
+    threads = counter.threads(everything, read_threads) if start.has_threads else {}
+    marks = counter.marks(everything) if start.has_marks else []
+    for pos, root, event_class, told, loudly in marks:
         before = _count(heard(volume, event_class))
         if root is None:
-            if pos > main:
+            if pos > start.pos:
                 notify += told - before.notify
                 highlight += loudly - before.highlight
         elif pos > read_threads.get(root, 0):
@@ -110,6 +111,27 @@ def counts(
 
 def _count(event_class: int) -> Count:
     return Count(int(event_class > 0), int(event_class > 1))
+
+
+class _Start(NamedTuple):
+    """Where the unread part of a room begins for a user, and what is in it."""
+
+    pos: int
+    """The main timeline is read up to here: by receipts, or because the user sent something."""
+    notify_total: int
+    """The room's running counts here."""
+    highlight_total: int
+    redacted: int
+    """Events that were counted and do not count any more, but for the highlighting ones."""
+    redacted_highlights: int
+    has_threads: bool
+    has_marks: bool
+
+
+_REDACTED = (
+    "(SELECT COUNT(*) FROM events WHERE room_nid = ? AND pos > own.pos"
+    " AND redacted_by IS NOT NULL AND thread_root IS NULL"
+)
 
 
 class _Counter:
@@ -131,49 +153,59 @@ class _Counter:
         self._by_ignored, self._ignored = txn.any_of("sender", ignored)
         self._counts = f"redacted_by IS NULL AND NOT ({self._by_ignored})"
 
-    def last_own(self, after: int) -> int:
-        """The position of the user's last event outside threads, or `after` if that is later."""
-        own = self._txn.value(
-            "SELECT pos FROM events WHERE room_nid = ? AND sender = ? AND pos > ? AND notify > 0"
-            " AND thread_root IS NULL ORDER BY pos DESC LIMIT 1",
-            (self._room.room_nid, self._user_id, after),
-        )
-        return after if own is None else int(own)
+    def start(self, everything: int, main: int) -> _Start:
+        """Where the unread part begins: parameters as `counts` finds them in receipts.
 
-    def main(self, after: int) -> Count:
-        """Events outside threads after a position, behind which none is the user's."""
+        One statement, because in most rooms there is nothing more to ask.
+        """
+        room_nid, user_id = self._room.room_nid, self._user_id
+        raw = self._txn.one(
+            "WITH own (pos) AS MATERIALIZED (SELECT COALESCE((SELECT pos FROM events"
+            " WHERE room_nid = ? AND sender = ? AND pos > ? AND notify > 0"
+            " AND thread_root IS NULL ORDER BY pos DESC LIMIT 1), ?))"
+            " SELECT own.pos, COALESCE(e.notify_total, 0), COALESCE(e.highlight_total, 0),"
+            f" {_REDACTED} AND notify = 1), {_REDACTED} AND notify > 1),"
+            " EXISTS (SELECT 1 FROM events WHERE room_nid = ? AND pos > ?"
+            " AND thread_root IS NOT NULL AND notify > 0),"
+            " EXISTS (SELECT 1 FROM notify_marks WHERE user_id = ? AND room_nid = ? AND pos > ?)"
+            " FROM own LEFT JOIN events e ON e.room_nid = ? AND e.pos ="
+            " (SELECT MAX(b.pos) FROM events b WHERE b.room_nid = ? AND b.pos <= own.pos)",
+            (
+                *(room_nid, user_id, main, main),
+                *(room_nid, room_nid),
+                *(room_nid, everything),
+                *(user_id, room_nid, everything),
+                *(room_nid, room_nid),
+            ),
+        )
+        assert raw is not None, "own has one row"
+        return _Start(*raw)
+
+    def main(self, start: _Start) -> Count:
+        """Unread events outside threads."""
         room = self._room
-        if room.last_pos <= after:
+        if room.last_pos <= start.pos:
             return NOTHING
-        start = self._txn.one(
-            "SELECT notify_total, highlight_total FROM events WHERE room_nid = ? AND pos <= ?"
-            " ORDER BY pos DESC LIMIT 1",
-            (room.room_nid, after),
-        ) or (0, 0)
-        loud = room.highlight_total - start[1]
-        quiet = room.notify_total - start[0] - loud
-        if quiet or loud:
-            for event_class, gone in self._gone(after):
+        loud = room.highlight_total - start.highlight_total
+        quiet = room.notify_total - start.notify_total - loud
+        if self._ignored and (quiet or loud):
+            for event_class, gone in self._from_ignored(start.pos):
                 if event_class > 1:
                     loud -= gone
                 else:
                     quiet -= gone
+        quiet -= start.redacted
+        loud -= start.redacted_highlights
         return Count(loud if self._volume is Volume.HIGHLIGHTS else quiet + loud, loud)
 
-    def _gone(self, after: int) -> list[tuple[int, int]]:
-        """How many events outside threads after a position do not count any more, by class."""
-        # Two statements: each has its index.
-        ways: list[tuple[str, list[object]]] = [("redacted_by IS NOT NULL", [])]
-        if self._ignored:
-            ways.append((f"redacted_by IS NULL AND {self._by_ignored}", self._ignored))
-        found: list[tuple[int, int]] = []
-        for condition, args in ways:
-            found += self._txn.all(
-                "SELECT notify, COUNT(*) FROM events WHERE room_nid = ? AND pos > ?"
-                f" AND {condition} AND notify > 0 AND thread_root IS NULL GROUP BY notify",
-                (self._room.room_nid, after, *args),
-            )
-        return found
+    def _from_ignored(self, after: int) -> list[tuple[int, int]]:
+        """How many events outside threads are of ignored users and not redacted, by class."""
+        return self._txn.all(
+            "SELECT notify, COUNT(*) FROM events WHERE room_nid = ? AND pos > ?"
+            f" AND redacted_by IS NULL AND {self._by_ignored} AND notify > 0"
+            " AND thread_root IS NULL GROUP BY notify",
+            (self._room.room_nid, after, *self._ignored),
+        )
 
     def threads(self, after: int, read: dict[str, int]) -> dict[str, Count]:
         """Events in threads after a position; `read` is raised to the user's last in each."""

@@ -133,9 +133,10 @@ class _Joined:
         by_thread = self._request.filter.room.unread_thread_notifications
         for nid in own:
             self._section(nid)
-        concerned = [self._rooms[nid].row for nid in self._sections]
+        snapshot = self._snapshot
+        concerned = [self._rooms[nid] for nid in self._sections]
         counts = unread_stream.counts(
-            self._snapshot.txn, self._request.user_id, concerned, self._snapshot.ignored
+            snapshot.txn, self._request.user_id, concerned, snapshot.newest, snapshot.ignored
         )
         for nid, section in self._sections.items():
             room_section.unread(section, counts[nid], by_thread=by_thread)

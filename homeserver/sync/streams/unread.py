@@ -4,36 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from homeserver.core.push_rules import Ruleset
 from homeserver.core.push_volume import volume
-from storage import acquaintances, push_rules, receipts, unread
-from storage.rooms import RoomRow
+from storage import push_rules, receipts, unread
 from storage.transaction import Transaction
 from storage.unread import Counts
+from storage.user_news import Newest, RoomThen
 
 
 def counts(
-    txn: Transaction, user_id: str, rooms: Collection[RoomRow], ignored: Collection[str] = ()
+    txn: Transaction,
+    user_id: str,
+    rooms: Collection[RoomThen],
+    newest: Newest,
+    ignored: Collection[str] = (),
 ) -> dict[int, Counts]:
     """The user's unread counts of each of the rooms (all of which the user is in), without events
     of users whom they ignore."""
     if not rooms:
         return {}
-    room_nids = [room.room_nid for room in rooms]
-    joined = acquaintances.joined_at(txn, user_id, room_nids)
-    read = receipts.read_positions(txn, user_id, room_nids)
-    ruleset = push_rules.get(txn, user_id)
+    read: dict[int, dict[str, int]] = {}
+    if newest.own_receipt is not None:
+        read = receipts.read_positions(txn, user_id, [room.row.room_nid for room in rooms])
+    has_rules = newest.push_rules is not None
+    ruleset = push_rules.get(txn, user_id) if has_rules else Ruleset(user_id)
     found = {}
     for room in rooms:
+        row = room.row
         positions: dict[str | None, int] = {
-            thread_id or None: pos for thread_id, pos in read.get(room.room_nid, {}).items()
+            thread_id or None: pos for thread_id, pos in read.get(row.room_nid, {}).items()
         }
-        found[room.room_nid] = unread.counts(
+        found[row.room_nid] = unread.counts(
             txn,
-            room,
+            row,
             user_id,
-            joined.get(room.room_nid, 0),
+            room.joined_at,
             positions,
-            volume(ruleset, room.room_id),
+            volume(ruleset, row.room_id),
             ignored,
         )
     return found

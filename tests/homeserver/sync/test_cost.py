@@ -42,7 +42,8 @@ class StatementsTest(SyncTestCase):
         since = await self.token(self.bob)
         since = await self.token(self.bob, since=since)
         counts = await self.statements(self.bob.sync(since))
-        self.assertLessEqual(counts[ANSWER], 1)
+        # The second is for the rooms to look for typing in, if anybody's presence changed.
+        self.assertLessEqual(counts[ANSWER], 2)
 
     async def test_news_for_others(self) -> None:
         """The clock moved, but for a room that the user is not in."""
@@ -66,4 +67,4 @@ class StatementsTest(SyncTestCase):
         counts = await self.statements(sync())
         self.assertEqual(list(answers[0]["rooms"]["join"]), [rooms[1]])
         self.assertEqual(bodies(joined(answers[0], rooms[1])), ["hello"])
-        self.assertLessEqual(counts[ANSWER], 20)
+        self.assertLessEqual(counts[ANSWER], 10)
