@@ -68,7 +68,7 @@ def of_servers(txn: Transaction, server_names: Collection[str]) -> list[KeyRow]:
     """All known keys of some servers, in no particular order."""
     condition, args = txn.any_of("k.server_name", server_names)
     rows = txn.all(f"{_ROW} WHERE {condition}", args)
-    return [KeyRow(*row[:4], bool(row[4]), bytes(row[5]), row[6], row[7]) for row in rows]
+    return [KeyRow._make((*row[:4], bool(row[4]), bytes(row[5]), *row[6:])) for row in rows]
 
 
 def answers(txn: Transaction, hashes: Iterable[tuple[str, bytes]]) -> list[str]:

@@ -257,9 +257,12 @@ class Keyring:
                 max_bytes=_MAX_ANSWER,
             )
             read = read_answer(answer, server, self._now_ms(), is_direct=True)
-        except (RemoteError, BadKeyAnswer) as error:
+        except RemoteError:  # which the client has logged
             self._pauses.failed(server)
-            _log.info("no keys from server", server=server, reason=str(error))
+            return
+        except BadKeyAnswer as error:
+            self._pauses.failed(server)
+            _log.warning("bad keys from server", server=server, reason=str(error))
             return
         self._pauses.succeeded(server)
         await self._store([read])
@@ -301,9 +304,8 @@ class Keyring:
                 timeout_s=_NOTARY_TIMEOUT_S,
                 max_bytes=_MAX_NOTARY_ANSWER,
             )
-        except RemoteError as error:
+        except RemoteError:
             self._pauses.failed(f"notary {notary}")
-            _log.info("no keys from notary", notary=notary, reason=str(error))
             return
         entries = answer.get("server_keys")
         good: list[Answer] = []

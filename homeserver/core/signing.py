@@ -12,8 +12,9 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from nacl.exceptions import CryptoError
@@ -41,11 +42,16 @@ class SigningKeyFileError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class SigningKey:
-    """A private Ed25519 key with its version."""
+    """A private Ed25519 key with its version.
+
+    `expired_ts` (ms): when it was retired; such a key signs no more (Server-Server API,
+    "Publishing Keys", `old_verify_keys`).
+    """
 
     version: str
     key: NaclSigningKey
     alg: str = ALGORITHM
+    expired_ts: int | None = None
 
     @property
     def key_id(self) -> str:
@@ -107,24 +113,46 @@ def generate_signing_key(version: str, seed: bytes) -> SigningKey:
 
 
 def parse_signing_keys(text: str) -> list[SigningKey]:
-    """Read a key file: lines of ``ed25519 VERSION SEED``; raises `SigningKeyFileError`."""
-    keys = []
+    """Read a key file; raises `SigningKeyFileError`.
+
+    Its lines are ``ed25519 VERSION SEED``, for a retired key with ``expired_ts=MILLISECONDS``
+    after it.
+    """
+    keys: list[SigningKey] = []
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
         parts = line.split()
-        if len(parts) != 3 or parts[0] != ALGORITHM:
+        if len(parts) not in (3, 4) or parts[0] != ALGORITHM:
             raise SigningKeyFileError(f"Line {number} is not 'ed25519 VERSION SEED'.")
         try:
-            keys.append(generate_signing_key(parts[1], decode_base64(parts[2])))
+            key = generate_signing_key(parts[1], decode_base64(parts[2]))
         except ValueError as exc:
             raise SigningKeyFileError(f"Line {number}: {exc}") from None
+        if len(parts) == 4:
+            expired = _EXPIRED.fullmatch(parts[3])
+            if expired is None:
+                raise SigningKeyFileError(
+                    f"Line {number} goes on with something other than 'expired_ts=MILLISECONDS'."
+                )
+            key = replace(key, expired_ts=int(expired[1]))
+        if any(key.key_id == other.key_id for other in keys):
+            raise SigningKeyFileError(f"Line {number}: there is another key {key.key_id}.")
+        keys.append(key)
     return keys
+
+
+_EXPIRED = re.compile(r"expired_ts=([0-9]{1,15})")
 
 
 def format_signing_keys(keys: Iterable[SigningKey]) -> str:
     """The text of a key file with these keys."""
-    return "".join(f"{key.alg} {key.version} {encode_base64(bytes(key.key))}\n" for key in keys)
+    return "".join(
+        f"{key.alg} {key.version} {encode_base64(bytes(key.key))}"
+        + ("" if key.expired_ts is None else f" expired_ts={key.expired_ts}")
+        + "\n"
+        for key in keys
+    )
 
 
 def parse_verify_key(text: str) -> VerifyKey:
@@ -144,10 +172,17 @@ def sign_json(obj: JsonObject, server: str, key: SigningKey) -> JsonObject:
     return obj
 
 
-def verify_json(obj: JsonObject, server: str, key_id: str, verify_key: VerifyKey) -> None:
-    """Raise `SignatureError` unless `server` has signed `obj` with this key."""
+def verify_json(
+    obj: JsonObject, server: str, key_id: str, verify_key: VerifyKey, *, lenient: bool = False
+) -> None:
+    """Raise `SignatureError` unless `server` has signed `obj` with this key.
+
+    `lenient` is for objects that hold events of room versions 1 to 5: they may hold floats and
+    large integers.
+    """
+    encode = canonical.encode_lenient if lenient else canonical.encode
     try:
-        message = canonical.encode(_signable(obj))
+        message = encode(_signable(obj))
     except canonical.CanonicalJSONError as exc:
         raise SignatureError(str(exc)) from None
     _verify(message, signatures_of(obj, server), server, key_id, verify_key)

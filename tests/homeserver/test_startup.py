@@ -75,6 +75,20 @@ class StartupTests(TestCase):
         self.assertEqual(len(found), 8)
         self.assertEqual(len(set(found)), 1)
 
+    def test_keys_are_rotated_in_the_file(self) -> None:
+        """Shows KEY-15."""
+        prepare_data_directory(self.config)
+        load_signing_keys(self.config)
+        old = self.file.read_text().strip()
+        new = f"ed25519 new {'A' * 43}\n"
+        self.file.write_text(f"{new}{old} expired_ts=5\n")
+        first, second = load_signing_keys(self.config)
+        self.assertEqual((first.key_id, first.expired_ts), ("ed25519:new", None))
+        self.assertEqual(second.expired_ts, 5)
+        self.file.write_text(f"{old} expired_ts=5\n{new}")
+        error = self.assertRaises(CannotStart, load_signing_keys, self.config)
+        self.assertIn("retired", str(error))
+
     def test_damaged_and_empty_keys_are_told(self) -> None:
         prepare_data_directory(self.config)
         for text in ("ed25519 a_b", "nonsense\n", "", "ed25519 a_b AAAA\n"):

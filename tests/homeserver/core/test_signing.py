@@ -4,6 +4,7 @@ import base64
 import copy
 import hashlib
 import json
+from dataclasses import replace
 from typing import Any
 
 import canonicaljson
@@ -109,6 +110,18 @@ class KeyFileTest(TestCase):
         ours = signing.parse_signing_keys("\n" + text)
         self.assertEqual([bytes(k.key) for k in ours], [bytes(KEY.key), bytes(OTHER_KEY.key)])
         self.assertEqual([k.key_id for k in ours], ["ed25519:1", "ed25519:2"])
+
+    def test_retired_keys(self) -> None:
+        """Shows KEY-15."""
+        text = signing.format_signing_keys([KEY, replace(OTHER_KEY, expired_ts=1532645052628)])
+        self.assertTrue(text.endswith(" expired_ts=1532645052628\n"))
+        ours = signing.parse_signing_keys(text)
+        self.assertEqual([k.expired_ts for k in ours], [None, 1532645052628])
+        self.assertEqual(signing.format_signing_keys(ours), text)
+        line = text.splitlines()[0]
+        for bad in (f"{line} 5", f"{line} expired_ts=", f"{line} expired_ts=-1", f"{line}\n{line}"):
+            with self.assertRaises(signing.SigningKeyFileError, msg=bad):
+                signing.parse_signing_keys(bad)
 
     def test_malformed(self) -> None:
         for text in ("ed25519 1", "rsa 1 AAAA", "ed25519 1 AAAA", "ed25519 1 é", "x"):
