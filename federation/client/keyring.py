@@ -133,7 +133,9 @@ class Keyring:
         }
         self._known: LRUCache[ServerKey, KnownKey] = LRUCache(MAX_KNOWN)
         self._pauses = Pauses(clock)
+        # server -> those who wait for its answer
         self._fetching: dict[str, list[Deferred[None]]] = {}
+        self._requests: dict[str, Deferred[Any]] = {}
         self._places = DeferredSemaphore(_AT_ONCE)
         db.on_invalidate(server_keys.CHANGED, self._forget, self._known.clear)
 
@@ -196,6 +198,11 @@ class Keyring:
         except DeferredTimeout:
             return
 
+    def stop(self) -> None:
+        """Give up the requests that are under way."""
+        for request in list(self._requests.values()):
+            request.cancel()
+
     def _now_ms(self) -> int:
         return int(self._clock.seconds() * 1000)
 
@@ -240,10 +247,12 @@ class Keyring:
         waiters.append(waiter)
         if len(waiters) == 1:
             asking = self._places.run(lambda: Deferred.fromCoroutine(self._ask_server(server)))
+            self._requests[server] = asking
             asking.addBoth(lambda result: self._tell(server, result))
         return waiter
 
     def _tell(self, server: str, result: Any) -> None:
+        del self._requests[server]
         for waiter in self._fetching.pop(server):
             waiter.callback(result)  # a Failure calls the errbacks
 

@@ -77,6 +77,17 @@ class DoorTests(TestCase):
                 if other != name and not (name == "client" and other == "media"):
                     self.assertFalse(self.is_routed(door, other_path), (name, other_path))
 
+    def test_what_servers_ask_for(self) -> None:
+        door, other = self.door("federation"), self.door("client", "media")
+        for path in (
+            "/_matrix/key/v2/server",
+            "/_matrix/key/v2/query/a.example",
+            "/.well-known/matrix/server",
+            "/_matrix/federation/v1/version",
+        ):
+            self.assertTrue(self.is_routed(door, path), path)
+            self.assertFalse(self.is_routed(other, path), path)
+
     def test_what_is_not_served_is_not_known(self) -> None:
         response = self.answer(self.door("client"), "/_synapse/admin/v1/register")
         self.assertEqual(response.status, 404)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
 from federation.client.keyring import Keyring, Pauses
@@ -304,6 +304,17 @@ class KeyringTest(DatabaseTestCase):
         self.client.notaries["n.example"] = honest
         self.assertIsNotNone(await self.key())
         self.assertIsNone(await self.key(server="b.example"))
+
+    async def test_stopping_ends_requests_under_way(self) -> None:
+        self.client.hold = Deferred()
+        waiting = [Deferred.fromCoroutine(self.key()) for _ in range(2)]
+        while not self.client.asked:
+            await self.settled(self.db)
+        await self.settled(self.db)
+        self.keyring.stop()
+        for each in waiting:
+            with self.assertRaises(CancelledError):
+                await each
 
     async def test_refresh_waits_only_so_long(self) -> None:
         """Shows KEY-13."""
