@@ -32,17 +32,23 @@ class Newest(NamedTuple):
     """No position: the content of `m.ignored_user_list`."""
 
 
+def _last(rows: str) -> str:
+    # Not MAX(pos), which PostgreSQL plans in two ways to choose from.
+    return f"(SELECT pos FROM {rows} ORDER BY pos DESC LIMIT 1)"
+
+
 def newest(txn: Transaction, user_id: str, device_id: str) -> Newest:
     """The newest of everything but rooms."""
     raw = txn.one(
         "SELECT pos,"
-        " (SELECT MAX(pos) FROM membership_log WHERE user_id = ?),"
-        " (SELECT MAX(pos) FROM membership_log),"
-        " (SELECT MAX(pos) FROM account_data WHERE user_id = ?),"
+        f" {_last('membership_log WHERE user_id = ?')},"
+        f" {_last('membership_log')},"
+        f" {_last('account_data WHERE user_id = ?')},"
         " (SELECT pos FROM push_rules WHERE user_id = ?),"
-        " (SELECT MAX(pos) FROM receipts WHERE user_id = ?),"
-        " (SELECT MAX(pos) FROM device_list_changes),"
-        " (SELECT MIN(pos) FROM to_device_messages WHERE user_id = ? AND device_id = ?),"
+        f" {_last('receipts WHERE user_id = ?')},"
+        f" {_last('device_list_changes')},"
+        " (SELECT pos FROM to_device_messages WHERE user_id = ? AND device_id = ?"
+        " ORDER BY pos LIMIT 1),"
         " (SELECT content FROM account_data WHERE user_id = ? AND room_id = ''"
         " AND type = 'm.ignored_user_list')"
         " FROM clock",
@@ -69,7 +75,7 @@ class JoinedRoom(NamedTuple):
 
 def joined_rooms(txn: Transaction, user_id: str, since: int | None = None) -> dict[int, JoinedRoom]:
     """The rooms that the user is joined to, by number: all, or those with something new."""
-    receipt = "(SELECT MAX(c.pos) FROM receipts c WHERE c.room_nid = m.room_nid)"
+    receipt = _last("receipts c WHERE c.room_nid = m.room_nid")
     sql = (
         f"SELECT m.room_nid, r.room_id, r.last_pos, {receipt} FROM memberships m"
         " JOIN rooms r ON r.room_nid = m.room_nid WHERE m.user_id = ? AND m.membership = 'join'"
@@ -87,8 +93,8 @@ class RoomThen(NamedTuple):
     row: RoomRow
     old_root: bytes | None
     """The root of its state at the token."""
-    joined_at: int
-    """The position of the user's last join (not of a change of name); 0 if there is none."""
+    joined_at: int | None
+    """The position of the user's last join (not of a change of name)."""
 
 
 _ROOM = ", ".join("r." + column for column in COLUMNS.split(", "))
@@ -104,10 +110,10 @@ def rooms_since(
     rows = txn.all(
         "SELECT (SELECT s.root FROM room_states s WHERE s.room_nid = r.room_nid AND s.pos <= ?"
         " ORDER BY s.pos DESC LIMIT 1),"
-        " (SELECT MAX(l.pos) FROM membership_log l WHERE l.room_nid = r.room_nid"
-        " AND l.user_id = ? AND l.membership = 'join' AND l.previous <> 'join'),"
+        " (SELECT l.pos FROM membership_log l WHERE l.room_nid = r.room_nid AND l.user_id = ?"
+        " AND l.membership = 'join' AND l.previous <> 'join' ORDER BY l.pos DESC LIMIT 1),"
         f" {_ROOM} FROM rooms r WHERE {where}",
         [-1 if since is None else since, user_id, *args],
     )
-    found = (RoomThen(from_row(raw[2:]), raw[0], raw[1] or 0) for raw in rows)
+    found = (RoomThen(from_row(raw[2:]), raw[0], raw[1]) for raw in rows)
     return {room.row.room_nid: room for room in found}

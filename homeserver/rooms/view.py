@@ -50,6 +50,7 @@ class RoomView:
         room: the room's row.
         reader_id: the user who reads.
         device_id: their device, which sees its own transaction IDs.
+        joined_at: the position of their last join, if they are known to be in the room since.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class RoomView:
         room: RoomRow,
         reader_id: str,
         device_id: str | None = None,
+        joined_at: int | None = None,
     ) -> None:
         self.txn = txn
         self._states = states
@@ -66,7 +68,7 @@ class RoomView:
         self.version = ROOM_VERSIONS[room.version]
         self.reader_id = reader_id
         self.device_id = device_id
-        self._stay: Reader | None = None
+        self._stay = None if joined_at is None else Reader(joined_at, FOREVER)
 
     @property
     def stay(self) -> Reader:

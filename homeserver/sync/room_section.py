@@ -22,10 +22,12 @@ from storage.user_news import RoomThen
 _REDACTION = "m.room.redaction"
 
 
-def view_of(snapshot: Snapshot, room: RoomRow) -> RoomView:
-    """The room as the syncing user sees it."""
+def view_of(snapshot: Snapshot, room: RoomRow, joined_at: int | None = None) -> RoomView:
+    """The room as the syncing user sees it; `joined_at` as for `RoomView`."""
     request = snapshot.request
-    return RoomView(snapshot.txn, snapshot.states, room, request.user_id, request.device_id)
+    return RoomView(
+        snapshot.txn, snapshot.states, room, request.user_id, request.device_id, joined_at
+    )
 
 
 def joined(snapshot: Snapshot, then: RoomThen, since: int | None) -> JsonObject | None:
@@ -34,7 +36,7 @@ def joined(snapshot: Snapshot, then: RoomThen, since: int | None) -> JsonObject 
     Parameters: `since`, from where on, None for "from the beginning".
     """
     request, room = snapshot.request, then.row
-    view = view_of(snapshot, room)
+    view = view_of(snapshot, room, then.joined_at)
     timeline = _timeline(snapshot, view, since, snapshot.now)
     old = None
     if since is not None and not request.full_state:

@@ -38,7 +38,7 @@ def counts(
             txn,
             row,
             user_id,
-            room.joined_at,
+            room.joined_at or 0,
             positions,
             volume(ruleset, row.room_id),
             ignored,
