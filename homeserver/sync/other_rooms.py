@@ -35,14 +35,21 @@ def read_others(
     sections: dict[str, JsonObject] = {"leave": {}, "invite": {}, "knock": {}}
     for nid, room in here.items():
         member = members[nid]
+        own = [change for change in changes if change.room_nid == nid]
+        is_hidden = is_blocking or member.sender in snapshot.ignored
+        section = None
         if member.membership in GONE:
-            section = _left(snapshot, room, member, [c for c in changes if c.room_nid == nid])
-            if section is not None:
-                sections["leave"][room.room_id] = section
+            section = _left(snapshot, room, member.pos, member.forgotten, own)
         elif member.membership == "knock":
             sections["knock"][room.room_id] = {"knock_state": _stripped(member)}
-        elif not is_blocking and member.sender not in snapshot.ignored:
+        elif not is_hidden:
             sections["invite"][room.room_id] = {"invite_state": _stripped(member)}
+        elif own and own[0].previous not in GONE:
+            # The client is not told of the invite, but that the user is not there any more.
+            ends = [change.pos for change in own if change.membership in GONE]
+            section = _left(snapshot, room, ends[-1], False, own) if ends else None
+        if section is not None:
+            sections["leave"][room.room_id] = section
     _add_account_data(snapshot, here, sections["leave"])
     return sections
 
@@ -94,16 +101,23 @@ def _members(
 
 
 def _left(
-    snapshot: Snapshot, room: RoomRow, member: MembershipRow, changes: Sequence[MembershipChange]
+    snapshot: Snapshot,
+    room: RoomRow,
+    end: int,
+    is_forgotten: bool,
+    changes: Sequence[MembershipChange],
 ) -> JsonObject | None:
-    """A room that the user is not in any more; None if they were gone before the token."""
+    """A room that the user is not in any more; None if they were gone before the token.
+
+    Parameters: `end`, the position of what made them go.
+    """
     is_old = all(change.previous in GONE for change in changes)
-    if is_old and (member.forgotten or not snapshot.request.lists_everything):
+    if is_old and (is_forgotten or not snapshot.request.lists_everything):
         return None
     since = snapshot.request.since
     if changes and changes[0].previous != "join":
         since = None
-    return room_section.left(snapshot, room, member, since)
+    return room_section.left(snapshot, room, end, since)
 
 
 _STRIPPED = {"type", "state_key", "sender", "content"}

@@ -14,7 +14,6 @@ from homeserver.sync.room_state import Between
 from homeserver.sync.room_timeline import RoomTimeline, read_timeline, without_overtaken
 from storage import memberships, state
 from storage.events import EventRow
-from storage.memberships import MembershipRow
 from storage.rooms import RoomRow
 from storage.unread import Counts
 from storage.user_news import RoomThen
@@ -62,16 +61,17 @@ def joined(snapshot: Snapshot, then: RoomThen, since: int | None) -> JsonObject 
     return section
 
 
-def left(snapshot: Snapshot, room: RoomRow, member: MembershipRow, since: int | None) -> JsonObject:
+def left(snapshot: Snapshot, room: RoomRow, end: int, since: int | None) -> JsonObject:
     """A room that the user is not in any more, up to their leave.
 
-    Parameters: `since`, from where on; None if the user was not in the room at the token.
+    Parameters: `end`, the position of the event that made them go; `since`, from where on, None
+    if the user was not in the room at the token.
     """
     view = view_of(snapshot, room)
     until, token = view.stay.joined_until, snapshot.request.since
-    if until is None or (token is not None and until <= token < member.pos):
+    if until is None or (token is not None and until <= token < end):
         # An invite or a knock came to its end: there is nothing to see but that.
-        timeline = read_timeline(snapshot, view, member.pos - 1, member.pos)
+        timeline = read_timeline(snapshot, view, end - 1, end)
         return _section(snapshot, view, timeline, [])
     timeline = _timeline(snapshot, view, since, until)
     new, old, at_token = state.root_at(snapshot.txn, room.room_nid, until), None, None

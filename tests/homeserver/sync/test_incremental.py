@@ -133,6 +133,38 @@ class NameTest(SyncTestCase):
         self.assertEqual(summary["m.heroes"], [self.alice.user_id])
 
 
+class HiddenInviteTest(SyncTestCase):
+    async def test_a_room_left_before_an_invite_that_is_not_shown(self) -> None:
+        """Shows SYN-10, SYN-12. Somebody ignored invites the user back before the next sync."""
+        room_id = await self.shared_room()
+        path = f"/user/{self.bob.user_id}/account_data/m.ignored_user_list"
+        await self.bob.ok("PUT", path, {"ignored_users": {self.alice.user_id: {}}})
+        since = await self.token(self.bob)
+        await self.bob.leave(room_id)
+        await self.alice.invite(room_id, self.bob.user_id)
+        answer = await self.bob.sync(since)
+        section = answer["rooms"]["leave"][room_id]
+        last = section["timeline"]["events"][-1]
+        self.assertEqual(last["content"]["membership"], "leave")
+        self.assertNotIn("invite", answer["rooms"])
+        self.assertNotIn("rooms", await self.bob.sync(answer["next_batch"]))
+        self.assertNotIn("rooms", await self.bob.sync())
+
+    async def test_an_invite_that_ended_before_one_that_is_not_shown(self) -> None:
+        """Shows SYN-12."""
+        room_id = await self.shared_room(power_level_content_override={"invite": 0})
+        carol = await self.server.register("carol")
+        await self.bob.invite(room_id, carol.user_id)
+        path = f"/user/{carol.user_id}/account_data/m.ignored_user_list"
+        await carol.ok("PUT", path, {"ignored_users": {self.alice.user_id: {}}})
+        since = await self.token(carol)
+        await carol.leave(room_id)
+        await self.alice.invite(room_id, carol.user_id)
+        section = (await carol.sync(since))["rooms"]["leave"][room_id]
+        (last,) = section["timeline"]["events"]
+        self.assertEqual(last["content"]["membership"], "leave")
+
+
 class ForgottenTest(SyncTestCase):
     async def test_a_room_that_was_left_and_forgotten_is_seen_to_be_left(self) -> None:
         """The user's other devices would go on showing it: this is what servers do, though the
