@@ -118,20 +118,19 @@ class _Start(NamedTuple):
 
     pos: int
     """The main timeline is read up to here: by receipts, or because the user sent something."""
-    notify_total: int
-    """The room's running counts here."""
-    highlight_total: int
-    redacted: int
-    """Events that were counted and do not count any more, but for the highlighting ones."""
-    redacted_highlights: int
+    notify_total: int | None
+    """The room's running counts here; None: nothing is read."""
+    highlight_total: int | None
+    has_redacted: bool
     has_threads: bool
     has_marks: bool
 
 
-_REDACTED = (
-    "(SELECT COUNT(*) FROM events WHERE room_nid = ? AND pos > own.pos"
-    " AND redacted_by IS NOT NULL AND thread_root IS NULL"
-)
+def _total(column: str) -> str:
+    return (
+        f"(SELECT {column} FROM events WHERE room_nid = ? AND pos <= own.pos"
+        " ORDER BY pos DESC LIMIT 1)"
+    )
 
 
 class _Counter:
@@ -163,19 +162,18 @@ class _Counter:
             "WITH own (pos) AS MATERIALIZED (SELECT COALESCE((SELECT pos FROM events"
             " WHERE room_nid = ? AND sender = ? AND pos > ? AND notify > 0"
             " AND thread_root IS NULL ORDER BY pos DESC LIMIT 1), ?))"
-            " SELECT own.pos, COALESCE(e.notify_total, 0), COALESCE(e.highlight_total, 0),"
-            f" {_REDACTED} AND notify = 1), {_REDACTED} AND notify > 1),"
+            f" SELECT own.pos, {_total('notify_total')}, {_total('highlight_total')},"
+            " EXISTS (SELECT 1 FROM events WHERE room_nid = ? AND pos > own.pos"
+            " AND redacted_by IS NOT NULL),"
             " EXISTS (SELECT 1 FROM events WHERE room_nid = ? AND pos > ?"
             " AND thread_root IS NOT NULL AND notify > 0),"
             " EXISTS (SELECT 1 FROM notify_marks WHERE user_id = ? AND room_nid = ? AND pos > ?)"
-            " FROM own LEFT JOIN events e ON e.room_nid = ? AND e.pos ="
-            " (SELECT MAX(b.pos) FROM events b WHERE b.room_nid = ? AND b.pos <= own.pos)",
+            " FROM own",
             (
                 *(room_nid, user_id, main, main),
-                *(room_nid, room_nid),
+                *(room_nid, room_nid, room_nid),
                 *(room_nid, everything),
                 *(user_id, room_nid, everything),
-                *(room_nid, room_nid),
             ),
         )
         assert raw is not None, "own has one row"
@@ -186,26 +184,32 @@ class _Counter:
         room = self._room
         if room.last_pos <= start.pos:
             return NOTHING
-        loud = room.highlight_total - start.highlight_total
-        quiet = room.notify_total - start.notify_total - loud
-        if self._ignored and (quiet or loud):
-            for event_class, gone in self._from_ignored(start.pos):
+        loud = room.highlight_total - (start.highlight_total or 0)
+        quiet = room.notify_total - (start.notify_total or 0) - loud
+        if quiet or loud:
+            for event_class, gone in self._gone(start):
                 if event_class > 1:
                     loud -= gone
                 else:
                     quiet -= gone
-        quiet -= start.redacted
-        loud -= start.redacted_highlights
         return Count(loud if self._volume is Volume.HIGHLIGHTS else quiet + loud, loud)
 
-    def _from_ignored(self, after: int) -> list[tuple[int, int]]:
-        """How many events outside threads are of ignored users and not redacted, by class."""
-        return self._txn.all(
-            "SELECT notify, COUNT(*) FROM events WHERE room_nid = ? AND pos > ?"
-            f" AND redacted_by IS NULL AND {self._by_ignored} AND notify > 0"
-            " AND thread_root IS NULL GROUP BY notify",
-            (self._room.room_nid, after, *self._ignored),
-        )
+    def _gone(self, start: _Start) -> list[tuple[int, int]]:
+        """How many unread events outside threads do not count any more, by class."""
+        # Two statements: each has its index.
+        ways: list[tuple[str, list[object]]] = []
+        if start.has_redacted:
+            ways.append(("redacted_by IS NOT NULL", []))
+        if self._ignored:
+            ways.append((f"redacted_by IS NULL AND {self._by_ignored}", self._ignored))
+        found: list[tuple[int, int]] = []
+        for condition, args in ways:
+            found += self._txn.all(
+                "SELECT notify, COUNT(*) FROM events WHERE room_nid = ? AND pos > ?"
+                f" AND {condition} AND notify > 0 AND thread_root IS NULL GROUP BY notify",
+                (self._room.room_nid, start.pos, *args),
+            )
+        return found
 
     def threads(self, after: int, read: dict[str, int]) -> dict[str, Count]:
         """Events in threads after a position; `read` is raised to the user's last in each."""
