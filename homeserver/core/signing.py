@@ -180,9 +180,15 @@ def verify_json(
     `lenient` is for objects that hold events of room versions 1 to 5: they may hold floats and
     large integers.
     """
-    encode = canonical.encode_lenient if lenient else canonical.encode
+    signable = _signable(obj)
     try:
-        message = encode(_signable(obj))
+        try:
+            message = canonical.encode(signable)
+        except canonical.CanonicalJSONError:
+            if not lenient:
+                raise
+            # Only now: the strict form is the same where there is one, and made much faster.
+            message = canonical.encode_lenient(signable)
     except canonical.CanonicalJSONError as exc:
         raise SignatureError(str(exc)) from None
     _verify(message, signatures_of(obj, server), server, key_id, verify_key)

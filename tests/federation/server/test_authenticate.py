@@ -195,6 +195,15 @@ class AuthenticateTest(DatabaseTestCase):
         status, answer = await self.put(header, b'{"b":1')
         self.assertEqual((status, answer["errcode"]), (400, "M_NOT_JSON"))
 
+    async def test_bodies_of_old_room_versions(self) -> None:
+        """Shows KEY-9."""
+        body = {"pdus": [{"x": 1.5, "y": 2**60}]}
+        header = authorization("PUT", PATH, body)
+        status, answer = await self.put(header, stdlib_json.dumps(body).encode())
+        self.assertEqual((status, answer), (200, {"origin": "a.example", "body": body}))
+        status, answer = await self.put(header, b'{"pdus":[{"x":1.25,"y":1152921504606846976}]}')
+        self.assertEqual((status, answer["errcode"]), (401, "M_UNAUTHORIZED"))
+
     async def test_a_key_that_is_no_longer_valid(self) -> None:
         """Shows KEY-14."""
         self.a.keys, self.a.old = [NEXT], {KEY: NOW - 1}
