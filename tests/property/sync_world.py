@@ -18,7 +18,6 @@ PRESETS = ("public_chat", "private_chat", "trusted_private_chat")
 VISIBILITIES = ("world_readable", "shared", "invited", "joined")
 JOIN_RULES = ("public", "invite", "knock")
 LIMITS = (1, 1, 2, 3, 5, 10, 20, 100)
-MAX_ROOMS = 4
 
 LAX = {"state_default": 0, "events_default": 0, "events": {}, "invite": 0, "kick": 0, "ban": 0}
 
@@ -52,6 +51,7 @@ class World:
     def __init__(self, server: TestServer, rng: random.Random) -> None:
         self.server = server
         self.rng = rng
+        self.max_rooms = 4
         self.users: list[User] = []
         self.clients: list[ModelClient] = []
         self.done: list[str] = []
@@ -111,7 +111,7 @@ class World:
         """Somebody does something."""
         rng = self.rng
         user = rng.choice(self.users)
-        if not self.logs or (len(self.logs) < MAX_ROOMS and rng.random() < 0.08):
+        if not self.logs or (len(self.logs) < self.max_rooms and rng.random() < 0.08):
             await self._create(user)
         else:
             room_id = rng.choice(sorted(self.logs, key=lambda name: self.logs[name].nid))

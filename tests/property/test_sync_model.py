@@ -23,7 +23,7 @@ from tests.property.sync_truth import MEMBER, RoomLog
 from tests.property.sync_world import LIMITS, World
 from tests.support.server import make_server
 
-GAMES = int(os.environ.get("HEARTH_TEST_LONG") or 4)
+GAMES = int(os.environ.get("HEARTH_TEST_LONG") or 8)
 SEED = int(os.environ.get("HEARTH_TEST_SEED") or 1)
 STEPS = 120
 CLIENTS = 8
@@ -35,12 +35,14 @@ class Game:
     def __init__(self, world: World, seed: int) -> None:
         self.world = world
         self.rng = random.Random(seed)
+        self.sync_rate = self.rng.choice([0.15, 0.4, 0.7, 0.9])
+        world.max_rooms = self.rng.choice([1, 2, 4, 4])
 
     async def play(self) -> None:
         await self.world.populate(CLIENTS)
         for number in range(STEPS):
             await self.world.step()
-            if self.rng.random() < 0.6:
+            if self.rng.random() < self.sync_rate:
                 await self.sync(self.rng.choice(self.world.clients))
             if number % 40 == 39:
                 await self.check_all()
@@ -155,6 +157,12 @@ class Game:
             self.check(client)
             ignored = world.ignored_ever.get(client.user.user_id, set())
             await client.check_history(world.logs, ignored)
+        for user in world.users:
+            answer = await user.ok("GET", "/joined_rooms")
+            inside = {
+                name for name, log in world.logs.items() if user.user_id in log.members("join")
+            }
+            require(set(answer["joined_rooms"]) == inside, f"/joined_rooms of {user.user_id}")
         for log in world.logs.values():
             await self._check_api(log)
             await world.server.homeserver.db.read(self._check_database, log)
@@ -188,10 +196,12 @@ class Game:
                 if until is None
                 else next(entry.after for entry in log.entries if entry.pos == until)
             )
-            require(
-                shown == {key: entry.event_id for key, entry in end.items()},
-                f"/state of {log.room_id} for {me}",
-            )
+            ids = {key: entry.event_id for key, entry in end.items()}
+            require(shown == ids, f"/state of {log.room_id} for {me}")
+            answer = await user.ok("GET", f"/rooms/{quote(log.room_id)}/members")
+            shown = {(MEMBER, e["state_key"]): e["event_id"] for e in answer["chunk"]}
+            members = {key: name for key, name in ids.items() if key[0] == MEMBER}
+            require(shown == members, f"/members of {log.room_id} for {me}")
 
     def _check_database(self, txn: Transaction, log: RoomLog) -> None:
         states = self.world.server.homeserver.services[StateStore]
