@@ -1,0 +1,180 @@
+"""HTTP/1.1 over TLS, bounded: the exchange of one request and its answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from OpenSSL import SSL
+from service_identity import VerificationError
+from twisted.internet.defer import CancelledError
+from twisted.internet.error import ConnectError, ConnectionClosed
+from twisted.python.failure import Failure
+from twisted.web._newclient import ParseError, RequestNotSent
+from twisted.web.client import Agent as HttpAgent
+from twisted.web.client import (
+    HTTPConnectionPool,
+    RequestTransmissionFailed,
+    ResponseFailed,
+    ResponseNeverReceived,
+)
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgentEndpointFactory
+from zope.interface import implementer
+
+import homeserver
+from federation.client.body import BytesBody, TooLarge, read_body
+from federation.client.connecting import CannotConnect, Connector, RouteEndpoint
+from federation.client.errors import BadAnswer, Unreachable
+from federation.client.route import Route
+
+# Neither has types.
+_HttpAgent: Any = HttpAgent
+_Pool: Any = HTTPConnectionPool
+
+IDLE_CONNECTION_S = 60
+"""For how long a connection is kept for the next request."""
+
+_MAX_IDLE_PER_SERVER = 2
+_USER_AGENT = f"Hearth/{homeserver.__version__}"
+_FAULTS = (
+    CannotConnect,
+    ConnectError,
+    ConnectionClosed,
+    ParseError,
+    RequestNotSent,
+    RequestTransmissionFailed,
+    ResponseFailed,
+    ResponseNeverReceived,
+    SSL.Error,
+    TooLarge,
+    VerificationError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class HttpAnswer:
+    """An answer; the names of `headers` are in lower case, of repeated ones the last counts."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Https:
+    """Sends requests along routes, over kept connections where there are any."""
+
+    def __init__(self, reactor: Any, connector: Connector, *, keep_alive: bool) -> None:
+        self._reactor = reactor
+        self._connector = connector
+        self._pool = _Pool(reactor, persistent=keep_alive)
+        self._pool.maxPersistentPerHost = _MAX_IDLE_PER_SERVER
+        self._pool.cachedConnectionTimeout = IDLE_CONNECTION_S
+
+    async def exchange(
+        self,
+        server: str,
+        route: Route,
+        method: str,
+        uri: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        *,
+        max_bytes: int,
+        max_error_bytes: int,
+    ) -> HttpAnswer:
+        """Send a request and read its answer; redirects are answers like others.
+
+        Parameters: `server` names the other side in errors; `uri` is path and query;
+        `max_bytes` bounds the body of a 2xx answer, `max_error_bytes` that of others. Raises
+        `Unreachable` and `BadAnswer`. Cancelling closes the connection.
+        """
+        sent = Headers()
+        sent.addRawHeader("Host", route.host_header)
+        sent.addRawHeader("User-Agent", _USER_AGENT)
+        for name, value in headers.items():
+            sent.addRawHeader(name, value)
+        agent = _HttpAgent.usingEndpointFactory(
+            self._reactor, _Endpoints(RouteEndpoint(self._connector, route)), self._pool
+        )
+        # The pool tells connections apart by the host in the URL.
+        url = f"https://{route.key}{uri}".encode("ascii")
+        attempts = 2 if method == "PUT" else 1
+        while True:
+            attempts -= 1
+            try:
+                response = await agent.request(
+                    method.encode("ascii"),
+                    url,
+                    sent.copy(),
+                    None if body is None else BytesBody(body),
+                )
+                limit = max_bytes if 200 <= response.code < 300 else max_error_bytes
+                return HttpAnswer(
+                    response.code, _plain(response.headers), await read_body(response, limit)
+                )
+            except _FAULTS as error:
+                reasons = list(_reasons(error))
+                if any(isinstance(reason, CancelledError) for reason in reasons):
+                    raise CancelledError from None
+                if attempts and _closed_unanswered(error, reasons):
+                    continue
+                raise _remote(server, reasons) from None
+
+    async def close(self) -> None:
+        """Close the kept connections."""
+        await self._pool.closeCachedConnections()
+
+
+@implementer(IAgentEndpointFactory)
+class _Endpoints:
+    def __init__(self, endpoint: RouteEndpoint) -> None:
+        self._endpoint = endpoint
+
+    def endpointForURI(self, uri: object) -> RouteEndpoint:
+        return self._endpoint
+
+
+def _plain(headers: Headers) -> dict[str, str]:
+    return {
+        name.decode("latin-1").lower(): values[-1].decode("latin-1")
+        for name, values in headers.getAllRawHeaders()
+    }
+
+
+def _reasons(error: BaseException) -> Iterator[BaseException]:
+    """What is behind an error of the HTTP client, or the error itself."""
+    inner: list[Failure] = getattr(error, "reasons", None) or []
+    if not inner:
+        yield error
+    for failure in inner:
+        if failure.value is not None:
+            yield from _reasons(failure.value)
+
+
+def _closed_unanswered(error: BaseException, reasons: list[BaseException]) -> bool:
+    """Did the connection end before the answer, as kept ones do that the server gave up?"""
+    return isinstance(
+        error, (RequestNotSent, RequestTransmissionFailed, ResponseNeverReceived)
+    ) and all(isinstance(reason, ConnectionClosed) for reason in reasons)
+
+
+def _remote(server: str, reasons: list[BaseException]) -> Unreachable | BadAnswer:
+    for reason in reasons:
+        if isinstance(reason, TooLarge):
+            return BadAnswer(server, "its answer is too large")
+        if isinstance(reason, ParseError):
+            return BadAnswer(server, "its answer is not HTTP")
+        if isinstance(reason, VerificationError):
+            return Unreachable(server, "its certificate is for another name")
+        if isinstance(reason, SSL.Error):
+            return Unreachable(server, f"TLS failed: {_tls_fault(reason)}")
+    return Unreachable(server, "; ".join(str(reason) for reason in reasons)[:300])
+
+
+def _tls_fault(error: SSL.Error) -> str:
+    queue = error.args[0] if error.args else None
+    if isinstance(queue, list) and queue:
+        return ", ".join(str(entry[-1]) for entry in queue)
+    return "the connection ended"

@@ -1,0 +1,108 @@
+"""TLS to other servers: one context for all, each connection checked for its own name."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import structlog
+from OpenSSL import SSL
+from OpenSSL.crypto import X509
+from service_identity import VerificationError
+from service_identity.hazmat import DNS_ID, IPAddress_ID, verify_service_identity
+from service_identity.pyopenssl import extract_patterns
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
+from twisted.internet.ssl import CertificateOptions, TLSVersion, platformTrust
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+# Neither has types.
+_platform_trust: Any = platformTrust
+_Failure: Any = Failure
+
+_log = structlog.get_logger(__name__)
+
+
+class BadCaFile(ValueError):
+    """A file of certificate authorities cannot be used; the message names it."""
+
+
+class TlsTrust:
+    """Whom to believe: the system's authorities and those of `ca_files`; TLS 1.2 or newer."""
+
+    def __init__(self, *, verify: bool = True, ca_files: Sequence[Path] = ()) -> None:
+        """Raises `BadCaFile`. With `verify` False any certificate is taken."""
+        self._verify = verify
+        options = CertificateOptions(
+            trustRoot=_platform_trust() if verify else None,
+            insecurelyLowerMinimumTo=TLSVersion.TLSv1_2,
+        )
+        self._context: SSL.Context = options.getContext()
+        for file in ca_files if verify else ():
+            try:
+                self._context.load_verify_locations(str(file))
+            except SSL.Error as error:
+                raise BadCaFile(f"Cannot read certificate authorities from {file}") from error
+
+    def connections_to(self, name: str) -> _Connections:
+        """Makes connections whose server must prove `name`, a DNS name or an IP address.
+
+        Raises `ValueError` for a name that no certificate can have.
+        """
+        return _Connections(self._context, name, self._verify)
+
+
+@implementer(IOpenSSLClientConnectionCreator)
+class _Connections:
+    def __init__(self, context: SSL.Context, name: str, verify: bool) -> None:
+        self._context = context
+        self._verify = verify
+        self._identity: DNS_ID | IPAddress_ID
+        self._server_name_indication: bytes | None = None
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            self._identity = DNS_ID(name)
+            self._server_name_indication = name.encode("ascii")
+        else:
+            # RFC 6066: addresses are not sent as SNI.
+            self._identity = IPAddress_ID(name)
+
+    def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
+        connection = SSL.Connection(self._context, None)
+        if self._server_name_indication is not None:
+            connection.set_tlsext_host_name(self._server_name_indication)
+        if self._verify:
+            connection.set_verify(SSL.VERIFY_PEER, _checking(self._identity, tlsProtocol))
+        return connection
+
+
+def _checking(
+    identity: DNS_ID | IPAddress_ID, protocol: TLSMemoryBIOProtocol
+) -> Callable[[SSL.Connection, X509, int, int, int], bool]:
+    """OpenSSL's callback: also checks the name, while the handshake can still be refused."""
+    told: Any = protocol
+
+    def check(_: SSL.Connection, certificate: X509, __: int, depth: int, valid: int) -> bool:
+        nonlocal told
+        if depth != 0 or not valid:
+            return bool(valid)
+        try:
+            verify_service_identity(extract_patterns(certificate), [identity], [])
+        except VerificationError:
+            if told is not None:
+                told.failVerification(_Failure())
+            return False
+        except Exception:
+            # OpenSSL would swallow it.
+            _log.exception("a certificate could not be checked")
+            return False
+        finally:
+            # The connection holds this function, and the protocol the connection.
+            told = None
+        return True
+
+    return check
