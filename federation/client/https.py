@@ -9,7 +9,7 @@ from typing import Any
 from OpenSSL import SSL
 from service_identity import VerificationError
 from twisted.internet.defer import CancelledError
-from twisted.internet.error import ConnectError, ConnectionClosed
+from twisted.internet.error import ConnectError, ConnectingCancelledError, ConnectionClosed
 from twisted.python.failure import Failure
 from twisted.web._newclient import ParseError, RequestNotSent
 from twisted.web.client import Agent as HttpAgent
@@ -38,9 +38,11 @@ IDLE_CONNECTION_S = 60
 
 _MAX_IDLE_PER_SERVER = 2
 _USER_AGENT = f"Hearth/{homeserver.__version__}"
+_CANCELLED = (CancelledError, ConnectingCancelledError)
 _FAULTS = (
     CannotConnect,
     ConnectError,
+    ConnectingCancelledError,
     ConnectionClosed,
     ParseError,
     RequestNotSent,
@@ -116,7 +118,7 @@ class Https:
                 )
             except _FAULTS as error:
                 reasons = list(_reasons(error))
-                if any(isinstance(reason, CancelledError) for reason in reasons):
+                if any(isinstance(reason, _CANCELLED) for reason in reasons):
                     raise CancelledError from None
                 if attempts and _closed_unanswered(error, reasons):
                     continue
@@ -164,7 +166,8 @@ def _remote(server: str, reasons: list[BaseException]) -> Unreachable | BadAnswe
     for reason in reasons:
         if isinstance(reason, TooLarge):
             return BadAnswer(server, "its answer is too large")
-        if isinstance(reason, ParseError):
+        # Twisted says ValueError of lengths that contradict each other.
+        if isinstance(reason, (ParseError, ValueError)):
             return BadAnswer(server, "its answer is not HTTP")
         if isinstance(reason, VerificationError):
             return Unreachable(server, "its certificate is for another name")

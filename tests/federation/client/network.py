@@ -70,15 +70,31 @@ class FakeDns:
         return fail(DNSNameError()) if found is None else succeed((found, [], []))
 
 
+class _Connecting:
+    """A connection that nobody answers."""
+
+    def __init__(self, factory: Any) -> None:
+        factory.startedConnecting(self)
+
+    def getDestination(self) -> None:
+        return None
+
+    def stopConnecting(self) -> None:
+        pass
+
+
 class MappedReactor:
     """The real reactor, but (address, port) pairs lead to ports of loopback."""
 
     def __init__(self) -> None:
         self.ports: dict[tuple[str, int], int] = {}
         self.connected: list[tuple[str, int]] = []
+        self.silent: set[str] = set()
 
     def connectTCP(self, host: str, port: int, *args: Any, **kwargs: Any) -> Any:
         self.connected.append((host, port))
+        if host in self.silent:
+            return _Connecting(args[0])
         # Port 1 of loopback refuses.
         mapped = self.ports.get((host, port), 1)
         return real_reactor.connectTCP("127.0.0.1", mapped, *args, **kwargs)

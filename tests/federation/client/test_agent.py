@@ -376,6 +376,21 @@ class ExchangeTests(AgentCase):
         self.assertIn("no complete answer", str(error))
         await self.server.lost
 
+    async def test_no_connection_in_time(self) -> None:
+        self.network.reactor.silent.add("1.2.3.4")
+        await self.fails(RemoteTimeout, timeout_s=0.1)
+
+    async def test_lengths_that_contradict_each_other(self) -> None:
+        self.server.answers["*"] = (
+            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}"
+        )
+        await self.fails(BadAnswer)
+
+    async def test_a_connection_that_is_closed_at_once(self) -> None:
+        self.dns.address("b.example", "1.2.3.4")
+        self.server.answers["*"] = lambda transport: transport.abortConnection()
+        await self.fails(Unreachable)
+
     async def test_an_answer_that_stops(self) -> None:
         self.server.answers["*"] = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{"
         await self.fails(RemoteTimeout, timeout_s=0.3)
