@@ -11,6 +11,14 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from config import Config
+from federation.client.agent import Agent
+from federation.client.keyring import Keyring
+from federation.client.requests import FederationClient
+from federation.client.tls import BadCaFile
+from federation.server.authenticate import SignatureAuthenticator
+from federation.server.names import Delegation
+from federation.server.notary import Notary
+from federation.server.own_keys import OwnKeys
 from homeserver import startup
 from homeserver.api.client.capabilities import CapabilitySettings
 from homeserver.api.client.login import LoginSettings
@@ -157,12 +165,13 @@ async def build(config: Config, reactor: Any, log: Any) -> Homeserver:
     """Build a homeserver.
 
     Raises:
-        CannotStart: the data directory or the signing key cannot be used, or the database is
-            another server's.
+        CannotStart: the data directory, the signing key or a CA file cannot be used, or the
+            database is another server's.
         DatabaseUnavailable, UnusableDatabase: see `storage.database.open_database`.
     """
     startup.prepare_data_directory(config)
     keys = startup.load_signing_keys(config)
+    agent = _federation_agent(config, reactor)
     metrics = Metrics()
     bus = await _bus(config, reactor)
     db = await open_database(
@@ -190,6 +199,7 @@ async def build(config: Config, reactor: Any, log: Any) -> Homeserver:
     await _build_user_data(parts, ephemeral)
     _build_reading(parts)
     _build_sync(parts)
+    federation_authenticator = _build_federation(parts, agent)
     limiter = parts.services[MemoryRateLimiter]
     router = Router(
         ENDPOINTS,
@@ -197,6 +207,7 @@ async def build(config: Config, reactor: Any, log: Any) -> Homeserver:
         parts.services[Sessions],
         clock=reactor,
         log=log,
+        federation_authenticator=federation_authenticator,
         rate_limiter=limiter,
         observer=metrics,
         refuse_writing=_refusal(config),
@@ -428,3 +439,24 @@ def _build_sync(parts: _Parts) -> None:
     add(OldSync(parts.db, states, ephemeral, presence, services[Reading], parts.reactor))
     add(EventStream(parts.db, states, notifier, ephemeral, presence, parts.reactor))
     parts.stops.append(notifier.stop)
+
+
+def _federation_agent(config: Config, reactor: Any) -> Agent:
+    try:
+        return Agent(reactor, config.federation)
+    except BadCaFile as error:
+        raise startup.CannotStart(f"federation.ca_files: {error}.") from None
+
+
+def _build_federation(parts: _Parts, agent: Agent) -> SignatureAuthenticator:
+    config, reactor, add = parts.config, parts.reactor, parts.services.add
+    server_name, keys = config.server_name, parts.keys
+    parts.stops.append(agent.close)
+    client = add(FederationClient(server_name, keys[0], agent, reactor))
+    notaries = config.federation.trusted_key_servers
+    keyring = add(Keyring(parts.db, client, reactor, server_name, keys, notaries))
+    parts.stops.append(keyring.stop)
+    own_keys = add(OwnKeys(server_name, keys, reactor))
+    add(Notary(parts.db, keyring, own_keys, reactor))
+    add(Delegation.of(config.public_base_url))
+    return SignatureAuthenticator(keyring, server_name)

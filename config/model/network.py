@@ -42,14 +42,12 @@ _CA_FILES = "PEM files of certificate authorities trusted besides the system's."
 class Federation:
     """Federation with other homeservers."""
 
-    verify_certificates: bool = option(
-        True, "Whether other servers' certificates are verified.", not_yet=True
-    )
-    ca_files: tuple[Path, ...] = option((), _CA_FILES, not_yet=True)
-    allowed_ip_ranges: tuple[IPNetwork, ...] = option((), _ALLOWED, not_yet=True)
-    denied_ip_ranges: tuple[IPNetwork, ...] = option(PRIVATE_RANGES, _DENIED, not_yet=True)
+    verify_certificates: bool = option(True, "Whether other servers' certificates are verified.")
+    ca_files: tuple[Path, ...] = option((), _CA_FILES)
+    allowed_ip_ranges: tuple[IPNetwork, ...] = option((), _ALLOWED)
+    denied_ip_ranges: tuple[IPNetwork, ...] = option(PRIVATE_RANGES, _DENIED)
     trusted_key_servers: tuple[str, ...] = option(
-        (), "Servers asked for the keys of servers that do not answer.", not_yet=True
+        (), "Servers asked for the keys of servers that do not answer."
     )
     public_rooms: bool = option(
         False, "Whether other servers can list this server's public rooms.", not_yet=True

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+from federation.server import keys as federation_keys
+from federation.server import names as federation_names
 from federation.server import openid as federation_openid
 from homeserver.api.client import (
     account,
@@ -48,6 +50,8 @@ _MODULES = (
     capabilities,
     context,
     devices,
+    federation_keys,
+    federation_names,
     federation_openid,
     filters,
     login,

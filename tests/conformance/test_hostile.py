@@ -6,7 +6,7 @@ from twisted.trial.unittest import TestCase
 
 from homeserver.web.endpoint import Auth, EndpointDeclaration
 from tests.conformance.hostile import cases
-from tests.support.server import TestServer, User, make_server
+from tests.support.server import SERVER_NAME, TestServer, User, make_server
 
 # Would end the session that the other requests are made with, or never ends by itself.
 _APART = frozenset({"logout", "logout_all", "deactivate", "deactivate_account"})
@@ -29,6 +29,7 @@ class HostileRequestTest(TestCase):
             "user_id": alice.user_id,
             "room_id_or_alias": room_id,
             "event_type": "m.room.message",
+            "server_name": SERVER_NAME,
             "txn_id": "t",
         }
         sent = 0
