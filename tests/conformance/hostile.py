@@ -134,10 +134,13 @@ def _paths(template: str, values: dict[str, str]) -> Iterator[str]:
 
 
 def _queries(signature: Signature) -> Iterator[str]:
-    for name in _fields(signature.query):
+    names = _fields(signature.query)
+    for name in names:
+        # Where one can wait, nobody waits for the default time.
+        rest = "&timeout=0" if "timeout" in names and name != "timeout" else ""
         for value in ("", "x", "-1", "1.5", "9" * 30, "%00", "%ff", "[", "{}", "true", "null"):
-            yield f"{name}={value}"
-        yield f"{name}=1&{name}=2"
+            yield f"{name}={value}{rest}"
+        yield f"{name}=1&{name}=2{rest}"
 
 
 def _fields(kind: Any) -> list[str]:

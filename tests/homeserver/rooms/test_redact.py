@@ -18,7 +18,6 @@ from storage.transaction import Transaction
 from tests.support.databases import DatabaseTestCase, on_each_database
 from tests.support.rooms import ALICE, BOB, CAROL, SERVER_NAME, RoomServices
 
-
 _JOIN = {"membership": "join"}
 
 
