@@ -310,7 +310,9 @@ class Sessions:
         To be called last in a transaction: the hooks may advance the clock.
         """
         deleted = device_rows.delete_devices(txn, user_id, device_ids)
-        tokens.delete_of_devices(txn, user_id, device_ids)
+        # Of the others nothing is deleted: one may be made by a login that is just committed, and
+        # then keeps its token.
+        tokens.delete_of_devices(txn, user_id, deleted)
         for device_id in deleted:
             for hook in self._hooks.device_deleted:
                 hook(txn, user_id, device_id)
