@@ -195,8 +195,9 @@ class RedisRestartTest(TestCase):
         there.listen("b")
         await deferToThread(self.server.start)
         await until(lambda: two.reliable and {"a", "b"} <= set(there.gaps[1:]))
-        # Two gaps for "a": this subscription again, and the other process could not publish.
-        await until(lambda: there.gaps.count("a") >= 3)
+        # The other process also says that it could not publish, but if that comes before this
+        # one listens again, its own gap has said it all.
+        self.assertGreaterEqual(there.gaps.count("a"), 2)
         for channel in ("a", "b"):
             one.publish(channel, b"found")
         await until(lambda: len(there.heard) == 2)
