@@ -35,6 +35,7 @@ from homeserver.rooms.build import LocalSigner
 from homeserver.rooms.carry_over import CarryOver
 from homeserver.rooms.context import EventContext
 from homeserver.rooms.create import RoomCreation
+from homeserver.rooms.departures import Departures
 from homeserver.rooms.guests import GuestAccess
 from homeserver.rooms.membership import Membership
 from homeserver.rooms.mutual import MutualRooms
@@ -84,6 +85,7 @@ from storage.bus import Bus, MemoryBus
 from storage.database import Database, DatabaseUnavailable, Timing, open_database
 from storage.ephemeral import EphemeralStore, MemoryEphemeral
 from storage.feed import Feed
+from storage.jobs import Handler, JobRunner
 from storage.processes import Heartbeat
 from storage.state import StateStore
 from storage.users import list_users
@@ -159,6 +161,7 @@ class _Parts:
     keys: list[SigningKey]
     services: Services
     stops: list[Callable[[], Awaitable[object] | None]]
+    jobs: dict[str, Handler] = field(default_factory=dict)
 
 
 async def build(config: Config, reactor: Any, log: Any) -> Homeserver:
@@ -220,6 +223,9 @@ async def build(config: Config, reactor: Any, log: Any) -> Homeserver:
     heartbeat = Heartbeat(db, reactor, db.process_token, lambda process_id: feed.missed())
     await heartbeat.start()
     homeserver.on_stop(heartbeat.stop)
+    runner = JobRunner(db, feed, reactor, db.process_token, parts.jobs)
+    runner.start()
+    homeserver.on_stop(runner.stop)
     return homeserver
 
 
@@ -372,7 +378,9 @@ def _build_rooms(parts: _Parts) -> None:
     hooks = parts.services[UserHooks]
     restricted = RestrictedJoins(db, config.server_name)
     members = add(Membership(db, appender, restricted, config.server_name))
-    hooks.deactivated.append(members.leave_all)
+    departures = Departures(members, parts.reactor)
+    hooks.deactivated.append(departures.enqueue)
+    parts.jobs[Departures.KIND] = departures.run
     hooks.profile_changed.append(members.profile_changed)
     aliases = add(Aliases(db, appender, config.server_name, config.room_aliases.require_membership))
     add(Sending(db, appender, members, aliases))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-import structlog
 from twisted.internet.interfaces import IReactorTime
 
 from homeserver.core.errors import invalid_username, not_found, user_in_use
@@ -20,8 +19,6 @@ from storage.transaction import Transaction
 from storage.users import UserRow
 
 _FlagSetter: TypeAlias = Callable[[Transaction, str, bool], bool]
-
-_log = structlog.get_logger(__name__)
 
 
 class Accounts:
@@ -171,11 +168,6 @@ class Accounts:
         Closing a closed account again is no error. Raises MatrixError 404 for an unknown user.
         """
         await self._db.write(self._deactivate, user_id, erase)
-        for hook in self._hooks.deactivated:
-            try:
-                await hook(user_id)
-            except Exception:
-                _log.exception("What follows a deactivation failed", user_id=user_id)
 
     def _deactivate(self, txn: Transaction, user_id: UserID, erase: bool) -> None:
         if not users.exists(txn, user_id):
@@ -186,6 +178,8 @@ class Accounts:
             profiles.delete_profile(txn, user_id)
             for hook in self._hooks.erase:
                 hook(txn, user_id)
+        for hook in self._hooks.deactivated:
+            hook(txn, user_id)
         self._sessions.end_all_in(txn, user_id)
 
     def _now(self) -> int:

@@ -31,7 +31,7 @@ class UserHooks:
     device_changed: list[DeviceHook] = field(default_factory=list)
     """A device was added, renamed or deleted: others' device lists change."""
 
-    deactivated: list[Callable[[UserID], Awaitable[object]]] = field(default_factory=list)
+    deactivated: list[Callable[[Transaction, str], None]] = field(default_factory=list)
     """An account was closed: it leaves its rooms."""
 
     profile_changed: list[Callable[[UserID, str], Awaitable[object]]] = field(default_factory=list)
