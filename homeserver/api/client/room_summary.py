@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from homeserver.api.client.membership import find_room
 from homeserver.core.ids import ServerName
 from homeserver.rooms.aliases import Aliases
-from homeserver.rooms.summary import RoomSummaries, Summary
+from homeserver.rooms.summary import RoomSummaries
 from homeserver.web.endpoint import Auth, Requester, endpoint
 
 
@@ -43,7 +45,12 @@ class OldRoomSummary(_Common, frozen=True, omit_defaults=True):
     encryption: str | None = msgspec.field(default=None, name="im.nheko.summary.encryption")
 
 
-def _common(summary: Summary, *, for_reader: bool) -> dict[str, object]:
+async def _fields(
+    requester: Requester | None, room_id_or_alias: str, aliases: Aliases, summaries: RoomSummaries
+) -> dict[str, Any]:
+    room_id = await find_room(room_id_or_alias, aliases)
+    reader_id = requester.user_id if requester is not None else None
+    summary = await summaries.get(room_id, reader_id)
     room = summary.room
     return {
         "room_id": room.room_id,
@@ -56,7 +63,7 @@ def _common(summary: Summary, *, for_reader: bool) -> dict[str, object]:
         "canonical_alias": room.canonical_alias,
         "avatar_url": room.avatar_url,
         "room_type": room.room_type,
-        "membership": (summary.membership or "leave") if for_reader else None,
+        "membership": None if requester is None else summary.membership or "leave",
         "allowed_room_ids": list(room.allowed_room_ids) or None,
         "room_version": room.room_version,
         "encryption": room.encryption,
@@ -77,11 +84,7 @@ async def get_room_summary(
     summaries: RoomSummaries,
 ) -> RoomSummary:
     """What a room is, before joining it."""
-    room_id = await find_room(room_id_or_alias, aliases)
-    reader_id = requester.user_id if requester is not None else None
-    found = await summaries.get(room_id, reader_id)
-    fields = _common(found, for_reader=requester is not None)
-    return RoomSummary(**fields)  # type: ignore[arg-type]
+    return RoomSummary(**await _fields(requester, room_id_or_alias, aliases, summaries))
 
 
 @endpoint(
@@ -99,11 +102,7 @@ async def get_old_room_summary(
     summaries: RoomSummaries,
 ) -> OldRoomSummary:
     """As `get_room_summary`, for older clients."""
-    room_id = await find_room(room_id_or_alias, aliases)
-    reader_id = requester.user_id if requester is not None else None
-    found = await summaries.get(room_id, reader_id)
-    fields = _common(found, for_reader=requester is not None)
-    return OldRoomSummary(**fields)  # type: ignore[arg-type]
+    return OldRoomSummary(**await _fields(requester, room_id_or_alias, aliases, summaries))
 
 
 ENDPOINTS = [get_room_summary, get_old_room_summary]
