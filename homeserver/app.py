@@ -6,19 +6,13 @@ process, as tests do.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from config import Config
 from federation.client.agent import Agent
-from federation.client.keyring import Keyring
-from federation.client.requests import FederationClient
 from federation.client.tls import BadCaFile
-from federation.server.authenticate import SignatureAuthenticator
-from federation.server.names import Delegation
-from federation.server.notary import Notary
-from federation.server.own_keys import OwnKeys
 from homeserver import startup
 from homeserver.api.client.capabilities import CapabilitySettings
 from homeserver.api.client.login import LoginSettings
@@ -26,9 +20,10 @@ from homeserver.api.client.well_known import WellKnown
 from homeserver.api.endpoints import ENDPOINTS
 from homeserver.core.errors import MatrixError, resource_limit_exceeded
 from homeserver.core.ids import domain_of
-from homeserver.core.signing import SigningKey
 from homeserver.encryption.device_lists import device_changed
 from homeserver.encryption.to_device import ToDevice
+from homeserver.federating import build_federation
+from homeserver.parts import Parts, Services
 from homeserver.rooms.aliases import Aliases
 from homeserver.rooms.append import Appender
 from homeserver.rooms.build import LocalSigner
@@ -85,41 +80,10 @@ from storage.bus import Bus, MemoryBus
 from storage.database import Database, DatabaseUnavailable, Timing, open_database
 from storage.ephemeral import EphemeralStore, MemoryEphemeral
 from storage.feed import Feed
-from storage.jobs import Handler, JobRunner
+from storage.jobs import JobRunner
 from storage.processes import Heartbeat
 from storage.state import StateStore
 from storage.users import list_users
-
-T = TypeVar("T")
-
-
-class Services:
-    """The objects that endpoints are given, by type."""
-
-    def __init__(self) -> None:
-        self._by_type: dict[Any, Any] = {}
-
-    def add(self, service: T) -> T:
-        """Register a service under its own type."""
-        self._by_type[type(service)] = service
-        return service
-
-    def add_as(self, kind: Any, service: T) -> T:
-        """Register a service under the protocol that it follows."""
-        self._by_type[kind] = service
-        return service
-
-    def following(self, kind: Any) -> Any:
-        """The service that was registered under a protocol."""
-        return self._by_type[kind]
-
-    def __getitem__(self, kind: type[T]) -> T:
-        found: T = self._by_type[kind]
-        return found
-
-    def as_mapping(self) -> Mapping[Any, Any]:
-        """For the router."""
-        return self._by_type
 
 
 @dataclass(slots=True)
@@ -146,22 +110,6 @@ class Homeserver:
             waiting = self._stops.pop()()
             if waiting is not None:
                 await waiting
-
-
-@dataclass(slots=True)
-class _Parts:
-    """What every builder below needs."""
-
-    config: Config
-    reactor: Any
-    db: Database
-    bus: Bus
-    feed: Feed
-    metrics: Metrics
-    keys: list[SigningKey]
-    services: Services
-    stops: list[Callable[[], Awaitable[object] | None]]
-    jobs: dict[str, Handler] = field(default_factory=dict)
 
 
 async def build(config: Config, reactor: Any, log: Any) -> Homeserver:
@@ -192,7 +140,7 @@ async def build(config: Config, reactor: Any, log: Any) -> Homeserver:
         await bus.close()
         raise
     feed = Feed(db, bus, reactor)
-    parts = _Parts(config, reactor, db, bus, feed, metrics, keys, Services(), [])
+    parts = Parts(config, reactor, db, bus, feed, metrics, keys, Services(), [])
     parts.stops += [bus.close, db.close, feed.stop]
     ephemeral = parts.services.add_as(EphemeralStore, _ephemeral(config, reactor))
     parts.stops.append(ephemeral.close)
@@ -202,7 +150,7 @@ async def build(config: Config, reactor: Any, log: Any) -> Homeserver:
     await _build_user_data(parts, ephemeral)
     _build_reading(parts)
     _build_sync(parts)
-    federation_authenticator = _build_federation(parts, agent)
+    federation_authenticator = build_federation(parts, agent)
     limiter = parts.services[MemoryRateLimiter]
     router = Router(
         ENDPOINTS,
@@ -274,7 +222,7 @@ def _ephemeral(config: Config, reactor: Any) -> EphemeralStore:
     return RedisEphemeral(config.redis.url, reactor)
 
 
-def _build_users(parts: _Parts) -> None:
+def _build_users(parts: Parts) -> None:
     config, reactor, db, add = parts.config, parts.reactor, parts.db, parts.services.add
     add(db)
     limiter = add(MemoryRateLimiter(config.rate_limits, reactor))
@@ -349,14 +297,14 @@ def _build_users(parts: _Parts) -> None:
     parts.stops += [passwords.close, activity.stop, housekeeping.stop]
 
 
-def _build_devices(parts: _Parts) -> None:
+def _build_devices(parts: Parts) -> None:
     hooks = parts.services[UserHooks]
     parts.services.add(ToDevice(parts.db, parts.reactor, parts.config.server_name))
     hooks.device_deleted.append(to_device.delete_device)
     hooks.device_changed.append(device_changed)
 
 
-def _build_rooms(parts: _Parts) -> None:
+def _build_rooms(parts: Parts) -> None:
     add = parts.services.add
     states = add(StateStore())
     signer = LocalSigner(parts.config.server_name, parts.keys[0])
@@ -405,7 +353,7 @@ def _build_rooms(parts: _Parts) -> None:
     parts.stops.append(carry_over.drained)
 
 
-async def _build_user_data(parts: _Parts, ephemeral: EphemeralStore) -> None:
+async def _build_user_data(parts: Parts, ephemeral: EphemeralStore) -> None:
     add, db, reactor, feed = parts.services.add, parts.db, parts.reactor, parts.feed
     add(AccountData(db))
     add(Tags(db))
@@ -424,7 +372,7 @@ async def _build_user_data(parts: _Parts, ephemeral: EphemeralStore) -> None:
     typing.start()
 
 
-def _build_reading(parts: _Parts) -> None:
+def _build_reading(parts: Parts) -> None:
     add, db, reactor = parts.services.add, parts.db, parts.reactor
     states = parts.services[StateStore]
     add(Reading(db, states, reactor))
@@ -436,7 +384,7 @@ def _build_reading(parts: _Parts) -> None:
     parts.services[UserHooks].erase.append(erasures.record)
 
 
-def _build_sync(parts: _Parts) -> None:
+def _build_sync(parts: Parts) -> None:
     add, services = parts.services.add, parts.services
     notifier = add(Notifier(parts.db, parts.feed, parts.bus, parts.reactor))
     engine = add(SyncEngine(services[StateStore]))
@@ -454,17 +402,3 @@ def _federation_agent(config: Config, reactor: Any) -> Agent:
         return Agent(reactor, config.federation)
     except BadCaFile as error:
         raise startup.CannotStart(f"federation.ca_files: {error}.") from None
-
-
-def _build_federation(parts: _Parts, agent: Agent) -> SignatureAuthenticator:
-    config, reactor, add = parts.config, parts.reactor, parts.services.add
-    server_name, keys = config.server_name, parts.keys
-    parts.stops.append(agent.close)
-    client = add(FederationClient(server_name, keys[0], agent, reactor))
-    notaries = config.federation.trusted_key_servers
-    keyring = add(Keyring(parts.db, client, reactor, server_name, keys, notaries))
-    parts.stops.append(keyring.stop)
-    own_keys = add(OwnKeys(server_name, keys, reactor))
-    add(Notary(parts.db, keyring, own_keys, reactor))
-    add(Delegation.of(config.public_base_url))
-    return SignatureAuthenticator(keyring, server_name)

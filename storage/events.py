@@ -7,12 +7,15 @@ from typing import NamedTuple
 
 from storage.transaction import Transaction
 
-ACCEPTED, SOFT_FAILED, REJECTED = 0, 1, 2
-"""Values of `EventRow.status`."""
+ACCEPTED, SOFT_FAILED, REJECTED, MISPLACED = 0, 1, 2, 3
+"""Values of `EventRow.status`. Rejected is what its own auth events forbid, misplaced what the
+state before it forbids: both are rejected in the specification's terms, but only the first are
+out of state resolution (room version 2, "Rejected events")."""
 
 
 class EventRow(NamedTuple):
-    """An event as stored. `storage/schema/0002_rooms.sql` explains the columns."""
+    """An event as stored. `storage/schema/0002_rooms.sql` and `0010_federation.sql` explain the
+    columns."""
 
     event_nid: int
     event_id: str
@@ -39,6 +42,7 @@ class EventRow(NamedTuple):
     txn_device: str | None
     txn_scope: str | None
     txn_id: str | None
+    outgoing: bool
 
 
 COLUMNS = ", ".join(EventRow._fields)

@@ -24,6 +24,7 @@ class RoomRow(NamedTuple):
     highlight_total: int
     last_pos: int
     created_ts: int
+    remote_servers: int
 
 
 COLUMNS = ", ".join(RoomRow._fields)
@@ -73,11 +74,11 @@ def lock(txn: Transaction, room_ids: Collection[str]) -> dict[str, RoomRow]:
 def put(txn: Transaction, rows: Iterable[RoomRow]) -> None:
     """Write new rooms and new heads of known ones."""
     txn.many(
-        f"INSERT INTO rooms ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        f"INSERT INTO rooms ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
         " ON CONFLICT (room_nid) DO UPDATE SET head_version = excluded.head_version,"
         " depth = excluded.depth, extremities = excluded.extremities,"
         " state_root = excluded.state_root, state_version = excluded.state_version,"
         " notify_total = excluded.notify_total, highlight_total = excluded.highlight_total,"
-        " last_pos = excluded.last_pos",
+        " last_pos = excluded.last_pos, remote_servers = excluded.remote_servers",
         [(*row[:5], json.dumps(row.extremities), *row[6:]) for row in rows],
     )

@@ -328,6 +328,7 @@ def _new_room(group: _Group, job: Job) -> RoomDraft:
         highlight_total=0,
         last_pos=0,
         created_ts=job.now_ms,
+        remote_servers=0,
     )
     fetch = _fetcher(group.txn, row.room_nid, version)
     return RoomDraft(

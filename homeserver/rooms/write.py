@@ -198,6 +198,7 @@ def _place(
                     txn_device=transaction.device if transaction else None,
                     txn_scope=transaction.scope if transaction else None,
                     txn_id=transaction.txn_id if transaction else None,
+                    outgoing=False,
                 ),
                 item.new.replaces,
             )

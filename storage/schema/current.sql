@@ -72,6 +72,14 @@ CREATE TABLE erased_users (
     pos BIGINT NOT NULL
 );
 
+CREATE TABLE event_gaps (
+    room_nid BIGINT NOT NULL,
+    event_id TEXT NOT NULL,
+    successor TEXT NOT NULL,
+    depth BIGINT NOT NULL,
+    PRIMARY KEY (room_nid, event_id, successor)
+);
+
 CREATE TABLE events (
     event_nid BIGINT NOT NULL PRIMARY KEY,
     event_id TEXT NOT NULL UNIQUE,
@@ -98,7 +106,7 @@ CREATE TABLE events (
     txn_device TEXT,
     txn_scope TEXT,
     txn_id TEXT
-);
+, outgoing BOOLEAN NOT NULL DEFAULT FALSE);
 
 CREATE TABLE filters (
     user_id TEXT NOT NULL,
@@ -246,6 +254,13 @@ CREATE TABLE registration_tokens (
     expires_ts BIGINT
 );
 
+CREATE TABLE room_servers (
+    room_nid BIGINT NOT NULL,
+    server_name TEXT NOT NULL,
+    joined BIGINT NOT NULL,
+    PRIMARY KEY (room_nid, server_name)
+);
+
 CREATE TABLE room_states (
     room_nid BIGINT NOT NULL,
     pos BIGINT NOT NULL,
@@ -266,7 +281,7 @@ CREATE TABLE rooms (
     highlight_total BIGINT NOT NULL,
     last_pos BIGINT NOT NULL,
     created_ts BIGINT NOT NULL
-);
+, remote_servers BIGINT NOT NULL DEFAULT 0);
 
 CREATE TABLE server_key_answers (
     server_name TEXT NOT NULL,
@@ -363,7 +378,11 @@ CREATE INDEX current_state_type ON current_state (type, state_key);
 
 CREATE INDEX device_list_changes_user ON device_list_changes (user_id, pos);
 
+CREATE INDEX event_gaps_depth ON event_gaps (room_nid, depth);
+
 CREATE INDEX events_depth ON events (room_nid, depth, pos);
+
+CREATE INDEX events_outgoing ON events (pos) WHERE outgoing;
 
 CREATE INDEX events_own ON events (room_nid, sender, pos) WHERE notify > 0;
 
@@ -414,6 +433,8 @@ CREATE INDEX receipts_user ON receipts (user_id, pos);
 CREATE INDEX refresh_tokens_device ON refresh_tokens (user_id, device_id);
 
 CREATE INDEX refresh_tokens_next ON refresh_tokens (next_hash);
+
+CREATE INDEX room_servers_server ON room_servers (server_name);
 
 CREATE INDEX room_states_pos ON room_states (pos);
 

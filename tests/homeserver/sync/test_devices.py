@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any
 
+from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
+from homeserver.core.ids import UserID
+from homeserver.rooms.membership import Membership
 from tests.support.room_case import log_in
 from tests.support.server import User, make_server
 
@@ -218,6 +222,12 @@ class DeviceListSyncTest(TestCase):
         await self.alice.ok("POST", f"/rooms/{room_id}/kick", body)
         self.assertEqual(lists(await self.bob.sync(token)), ([], [self.alice.user_id]))
 
+    async def joined(self) -> list[str]:
+        """The rooms that Bob is in."""
+        return await self.server.homeserver.services[Membership].joined_rooms(
+            UserID(self.bob.user_id)
+        )
+
     async def test_closed_accounts(self) -> None:
         """Who closes their account leaves. Shows SYN-22."""
         await self.prepare()
@@ -231,7 +241,12 @@ class DeviceListSyncTest(TestCase):
         status, answer = await self.bob.call("POST", "/account/deactivate", {})
         self.assertEqual(status, 401)
         auth["session"] = answer["session"]
+        room_ids = await self.joined()
         await self.bob.ok("POST", "/account/deactivate", {"auth": auth})
+        # A job leaves the rooms after the answer.
+        while await self.joined():
+            await deferLater(reactor, 0.02, lambda: None)
+        self.assertEqual(len(room_ids), 1)
         self.assertEqual(lists(await self.alice.sync(token)), ([], [self.bob.user_id]))
 
     async def test_waiting_syncs_wake(self) -> None:

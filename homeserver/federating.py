@@ -1,0 +1,27 @@
+"""The part of the composition root that joins this server to others."""
+
+from __future__ import annotations
+
+from federation.client.agent import Agent
+from federation.client.keyring import Keyring
+from federation.client.requests import FederationClient
+from federation.server.authenticate import SignatureAuthenticator
+from federation.server.names import Delegation
+from federation.server.notary import Notary
+from federation.server.own_keys import OwnKeys
+from homeserver.parts import Parts
+
+
+def build_federation(parts: Parts, agent: Agent) -> SignatureAuthenticator:
+    """Build what talks with other servers; returns what checks their requests."""
+    config, reactor, add = parts.config, parts.reactor, parts.services.add
+    server_name, keys = config.server_name, parts.keys
+    parts.stops.append(agent.close)
+    client = add(FederationClient(server_name, keys[0], agent, reactor))
+    notaries = config.federation.trusted_key_servers
+    keyring = add(Keyring(parts.db, client, reactor, server_name, keys, notaries))
+    parts.stops.append(keyring.stop)
+    own_keys = add(OwnKeys(server_name, keys, reactor))
+    add(Notary(parts.db, keyring, own_keys, reactor))
+    add(Delegation.of(config.public_base_url))
+    return SignatureAuthenticator(keyring, server_name)

@@ -1,0 +1,55 @@
+"""Where histories are missing. Table `event_gaps`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import NamedTuple
+
+from storage.transaction import Transaction
+
+
+class Gap(NamedTuple):
+    """A missing event, and the event that names it as a predecessor."""
+
+    event_id: str
+    successor: str
+    depth: int
+    """Of the successor."""
+
+
+def add(txn: Transaction, room_nid: int, gaps: Iterable[Gap]) -> None:
+    """Note missing events."""
+    txn.many(
+        "INSERT INTO event_gaps (room_nid, event_id, successor, depth) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT DO NOTHING",
+        [(room_nid, *gap) for gap in gaps],
+    )
+
+
+def close(txn: Transaction, room_nid: int, event_ids: Collection[str]) -> None:
+    """These events are here now, or will never be."""
+    if event_ids:
+        where, args = txn.any_of("event_id", event_ids)
+        txn.execute(f"DELETE FROM event_gaps WHERE room_nid = ? AND {where}", [room_nid, *args])
+
+
+def at_or_above(txn: Transaction, room_nid: int, depth: int, limit: int) -> list[Gap]:
+    """Gaps right before events of this depth or deeper, the deepest first."""
+    rows = txn.all(
+        "SELECT event_id, successor, depth FROM event_gaps WHERE room_nid = ? AND depth >= ?"
+        " ORDER BY depth DESC, successor, event_id LIMIT ?",
+        (room_nid, depth, limit),
+    )
+    return [Gap(*row) for row in rows]
+
+
+def of_successors(txn: Transaction, room_nid: int, event_ids: Collection[str]) -> list[Gap]:
+    """Gaps right before these events."""
+    if not event_ids:
+        return []
+    where, args = txn.any_of("successor", event_ids)
+    rows = txn.all(
+        f"SELECT event_id, successor, depth FROM event_gaps WHERE room_nid = ? AND {where}",
+        [room_nid, *args],
+    )
+    return [Gap(*row) for row in rows]
