@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from federation.client.agent import Agent
 from federation.client.keyring import Keyring
+from federation.client.pdus import PduChecker
 from federation.client.requests import FederationClient
 from federation.server.authenticate import SignatureAuthenticator
 from federation.server.names import Delegation
@@ -21,6 +22,7 @@ def build_federation(parts: Parts, agent: Agent) -> SignatureAuthenticator:
     notaries = config.federation.trusted_key_servers
     keyring = add(Keyring(parts.db, client, reactor, server_name, keys, notaries))
     parts.stops.append(keyring.stop)
+    add(PduChecker(keyring, reactor))
     own_keys = add(OwnKeys(server_name, keys, reactor))
     add(Notary(parts.db, keyring, own_keys, reactor))
     add(Delegation.of(config.public_base_url))

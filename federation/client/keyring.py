@@ -38,6 +38,8 @@ ServerKey: TypeAlias = tuple[str, str]
 
 MAX_KNOWN = 50_000
 """Keys kept in memory."""
+POLICY_KEY_ID = "ed25519:policy_server"
+"""The key of a policy server is told by the room, never by the server ("Policy Servers")."""
 MAX_SIGNATURES = 20
 """Of more signatures of one server on an event, the rest is not looked at."""
 
@@ -180,6 +182,8 @@ class Keyring:
             enforced = version.key_validity_enforced and type(sent) is int
             for server in required_signers(pdu, version):
                 for key_id in list(signatures_of(pdu, server))[:MAX_SIGNATURES]:
+                    if key_id == POLICY_KEY_ID:
+                        continue
                     key = (server, key_id)
                     wanted[key] = max(wanted.get(key, 0), sent if enforced else 0)
         keys: dict[str, dict[str, KnownKey]] = {}

@@ -1,0 +1,141 @@
+"""The first checks of events that other servers send.
+
+Server-Server API, "Checks performed on receipt of a PDU", steps 1 to 3: the event is valid, its
+signatures are right, its content hash is right (or else it is redacted before it goes on). Many
+events are checked together: their keys are looked for in one go, and their signatures are
+verified in a thread, which leaves the reactor to others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.threads import deferToThreadPool
+
+from homeserver.core.canonical import CanonicalJSONError
+from homeserver.core.event import Event
+from homeserver.core.event_format import (
+    EventFormatError,
+    EventTooLarge,
+    check_pdu,
+    check_received_sizes,
+)
+from homeserver.core.room_versions import RoomVersion
+from homeserver.core.signing import (
+    KnownKey,
+    SignatureError,
+    content_hash_matches,
+    required_signers,
+    verify_event,
+)
+from homeserver.core.types import JsonObject
+
+INLINE = 2
+"""So few events are checked at once, without a thread."""
+
+CHUNK = 200
+"""Events that one thread checks before it lets others have their turn."""
+
+Keys = Mapping[str, Mapping[str, KnownKey]]
+"""By server and key ID."""
+
+
+class EventKeys(Protocol):
+    """What is needed of `federation.client.keyring.Keyring`."""
+
+    async def keys_for_events(
+        self, pdus: Sequence[JsonObject], version: RoomVersion
+    ) -> dict[str, dict[str, KnownKey]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedPdu:
+    """What became of a PDU.
+
+    `event_id` is None where the PDU is not even fit to have one; `event` is None if it is refused,
+    and redacted if its content hash is wrong; `error` says why it is refused.
+    """
+
+    event_id: str | None
+    event: Event | None
+    error: str | None
+
+
+class PduChecker:
+    """Checks events of other servers; see the module.
+
+    Parameters: `reactor` with its thread pool; `keys` finds the keys.
+    """
+
+    def __init__(self, keys: EventKeys, reactor: Any) -> None:
+        self._keys = keys
+        self._reactor = reactor
+        self._clock: IReactorTime = reactor
+
+    async def check(
+        self, pdus: Sequence[Any], version: RoomVersion, *, room_id: str | None = None
+    ) -> list[CheckedPdu]:
+        """What became of each PDU, in the same order.
+
+        Parameters: `room_id`, the only room that events may belong to, if given.
+        """
+        checked = await self._run(pdus, lambda part: [_shape(p, version, room_id) for p in part])
+        sound = [item.event for item in checked if item.event is not None]
+        if not sound:
+            return checked
+        keys = await self._keys.keys_for_events([event.pdu for event in sound], version)
+        now_ms = int(self._clock.seconds() * 1000)
+        return await self._run(checked, lambda part: [_signed(c, keys, now_ms) for c in part])
+
+    async def _run(
+        self, items: Sequence[Any], work: Callable[[Sequence[Any]], list[CheckedPdu]]
+    ) -> list[CheckedPdu]:
+        if len(items) <= INLINE:
+            return work(items)
+        done: list[CheckedPdu] = []
+        for start in range(0, len(items), CHUNK):
+            part = items[start : start + CHUNK]
+            answer: Awaitable[list[CheckedPdu]] = deferToThreadPool(
+                self._reactor, self._reactor.getThreadPool(), work, part
+            )
+            done += await answer
+        return done
+
+
+def _shape(pdu: Any, version: RoomVersion, room_id: str | None) -> CheckedPdu:
+    """Step 1, and the event's ID."""
+    try:
+        check_pdu(pdu, version)
+        # Nobody signs what is in `unsigned`, and nothing of it is ours to repeat.
+        signed = {key: value for key, value in pdu.items() if key != "unsigned"}
+        event = Event.from_pdu(signed, version)
+    except (EventFormatError, CanonicalJSONError) as problem:
+        return CheckedPdu(None, None, str(problem))
+    except RecursionError:
+        return CheckedPdu(None, None, "The event is nested too deeply.")
+    try:
+        check_received_sizes(pdu, version)
+    except EventTooLarge as problem:
+        return CheckedPdu(event.event_id, None, str(problem))
+    if room_id is not None and event.room_id != room_id:
+        return CheckedPdu(event.event_id, None, "The event belongs to another room.")
+    return CheckedPdu(event.event_id, event, None)
+
+
+def _signed(checked: CheckedPdu, keys: Keys, now_ms: int) -> CheckedPdu:
+    """Steps 2 and 3."""
+    event = checked.event
+    if event is None:
+        return checked
+    pdu, version = event.pdu, event.version
+    try:
+        for server in required_signers(pdu, version):
+            verify_event(pdu, version, server, keys.get(server, {}), now_ms)
+    except SignatureError as problem:
+        return CheckedPdu(event.event_id, None, str(problem))
+    if not content_hash_matches(pdu, version):
+        return CheckedPdu(event.event_id, event.redacted(), None)
+    return checked
