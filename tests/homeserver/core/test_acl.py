@@ -36,7 +36,8 @@ class OrderTests(TestCase):
 
     def test_ip_literals_count_as_allowed_unless_it_is_false(self) -> None:
         """Shows ACL-1."""
-        for value in ("false", 0, None, [], {}):
+        values: list[Any] = ["false", 0, None, [], {}]
+        for value in values:
             self.assertTrue(is_allowed("1.2.3.4", {"allow": ["*"], "allow_ip_literals": value}))
 
     def test_the_port_is_cut_off(self) -> None:
