@@ -82,3 +82,17 @@ def put(txn: Transaction, rows: Iterable[RoomRow]) -> None:
         " last_pos = excluded.last_pos, remote_servers = excluded.remote_servers",
         [(*row[:5], json.dumps(row.extremities), *row[6:]) for row in rows],
     )
+
+
+def ensure(txn: Transaction, room_nid: int, room_id: str, version: str, now: int) -> RoomRow:
+    """The room of this ID, locked; made without a head if it is not known.
+
+    Parameters: `room_nid`, the number that it gets then; `now`, milliseconds.
+    """
+    row = RoomRow(room_nid, room_id, version, 0, 0, (), None, 0, 0, 0, 0, now, 0)
+    txn.execute(
+        f"INSERT INTO rooms ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT DO NOTHING",
+        (*row[:5], json.dumps(row.extremities), *row[6:]),
+    )
+    return lock(txn, [room_id])[room_id]
