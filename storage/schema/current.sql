@@ -51,9 +51,36 @@ CREATE TABLE current_state (
     PRIMARY KEY (room_nid, type, state_key)
 );
 
+CREATE TABLE destination_events (
+    server_name TEXT NOT NULL,
+    pos BIGINT NOT NULL,
+    PRIMARY KEY (server_name, pos)
+);
+
+CREATE TABLE destination_shards (
+    shard INTEGER NOT NULL PRIMARY KEY,
+    pos BIGINT NOT NULL
+);
+
+CREATE TABLE destinations (
+    server_name TEXT NOT NULL PRIMARY KEY,
+    shard INTEGER NOT NULL,
+    pos BIGINT NOT NULL,
+    failing_since BIGINT,
+    retry_at BIGINT NOT NULL,
+    retry_interval BIGINT NOT NULL
+);
+
 CREATE TABLE device_list_changes (
     pos BIGINT NOT NULL PRIMARY KEY,
     user_id TEXT NOT NULL
+);
+
+CREATE TABLE device_updates (
+    pos BIGINT NOT NULL PRIMARY KEY,
+    user_id TEXT NOT NULL,
+    device_id TEXT NOT NULL,
+    updated_ts BIGINT NOT NULL
 );
 
 CREATE TABLE devices (
@@ -188,6 +215,13 @@ CREATE TABLE one_time_tokens (
     PRIMARY KEY (purpose, token_hash)
 );
 
+CREATE TABLE outgoing_to_device (
+    destination TEXT NOT NULL,
+    pos BIGINT NOT NULL,
+    content TEXT NOT NULL,
+    PRIMARY KEY (destination, pos)
+);
+
 CREATE TABLE pending_redactions (
     redacts TEXT NOT NULL,
     redaction_id TEXT NOT NULL,
@@ -236,6 +270,15 @@ CREATE TABLE receipts (
     ts BIGINT NOT NULL,
     pos BIGINT NOT NULL,
     PRIMARY KEY (room_nid, user_id, type, thread_id)
+);
+
+CREATE TABLE received_transactions (
+    origin TEXT NOT NULL,
+    txn_id TEXT NOT NULL,
+    owner TEXT NOT NULL,
+    answer TEXT,
+    received_ts BIGINT NOT NULL,
+    PRIMARY KEY (origin, txn_id)
 );
 
 CREATE TABLE refresh_tokens (
@@ -300,6 +343,19 @@ CREATE TABLE server_keys (
     is_old BOOLEAN NOT NULL,
     answer_hash BLOB NOT NULL,
     PRIMARY KEY (server_name, key_id)
+);
+
+CREATE TABLE staged_pdus (
+    room_nid BIGINT NOT NULL,
+    event_id TEXT NOT NULL,
+    origin TEXT NOT NULL,
+    depth BIGINT NOT NULL,
+    json TEXT NOT NULL,
+    size BIGINT NOT NULL,
+    received_ts BIGINT NOT NULL,
+    attempts INTEGER NOT NULL,
+    next_try_ts BIGINT NOT NULL,
+    PRIMARY KEY (room_nid, event_id)
 );
 
 CREATE TABLE state_keys (
@@ -376,13 +432,21 @@ CREATE INDEX aliases_room ON aliases (room_nid);
 
 CREATE INDEX current_state_type ON current_state (type, state_key);
 
+CREATE INDEX destinations_shard ON destinations (shard);
+
 CREATE INDEX device_list_changes_user ON device_list_changes (user_id, pos);
+
+CREATE INDEX device_updates_age ON device_updates (updated_ts);
+
+CREATE INDEX device_updates_user ON device_updates (user_id, pos);
 
 CREATE INDEX event_gaps_depth ON event_gaps (room_nid, depth);
 
 CREATE INDEX events_depth ON events (room_nid, depth, pos);
 
 CREATE INDEX events_outgoing ON events (pos) WHERE outgoing;
+
+CREATE INDEX events_outgoing_room ON events (room_nid, pos) WHERE outgoing;
 
 CREATE INDEX events_own ON events (room_nid, sender, pos) WHERE notify > 0;
 
@@ -424,11 +488,17 @@ CREATE INDEX one_time_tokens_expires ON one_time_tokens (expires_ts);
 
 CREATE INDEX one_time_tokens_user ON one_time_tokens (user_id);
 
+CREATE INDEX outgoing_to_device_pos ON outgoing_to_device (pos);
+
 CREATE INDEX published_networks_room ON published_networks (room_nid);
+
+CREATE INDEX receipts_news ON receipts (pos);
 
 CREATE INDEX receipts_pos ON receipts (room_nid, pos);
 
 CREATE INDEX receipts_user ON receipts (user_id, pos);
+
+CREATE INDEX received_transactions_age ON received_transactions (received_ts);
 
 CREATE INDEX refresh_tokens_device ON refresh_tokens (user_id, device_id);
 
@@ -437,6 +507,12 @@ CREATE INDEX refresh_tokens_next ON refresh_tokens (next_hash);
 CREATE INDEX room_servers_server ON room_servers (server_name);
 
 CREATE INDEX room_states_pos ON room_states (pos);
+
+CREATE INDEX staged_pdus_due ON staged_pdus (next_try_ts, room_nid);
+
+CREATE INDEX staged_pdus_origin ON staged_pdus (origin, size);
+
+CREATE INDEX staged_pdus_room ON staged_pdus (room_nid, attempts, size);
 
 CREATE INDEX threepids_user ON threepids (user_id);
 

@@ -1,0 +1,241 @@
+"""What other servers send: their transactions, and their events that wait to be added to rooms.
+
+Tables `received_transactions`, `staged_pdus`. Times are in milliseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import NamedTuple
+
+from storage import processes
+from storage.transaction import Transaction
+
+STAGED = "staged_pdus"
+"""Channel on which staged events are hinted at."""
+
+
+class Begun(NamedTuple):
+    """What is to be done with a transaction.
+
+    It is for the caller to do if `mine`; otherwise `answer` is what it was answered with before,
+    or None if another process is at it.
+    """
+
+    mine: bool
+    answer: str | None = None
+
+
+def begin(txn: Transaction, origin: str, txn_id: str, owner: str, now_ms: int) -> Begun:
+    """Claim a transaction for a process, which has not begun it already.
+
+    What a process left that is gone is taken over.
+    """
+    added = txn.execute(
+        "INSERT INTO received_transactions (origin, txn_id, owner, answer, received_ts)"
+        " VALUES (?, ?, ?, NULL, ?) ON CONFLICT (origin, txn_id) DO NOTHING",
+        (origin, txn_id, owner, now_ms),
+    )
+    if added:
+        return Begun(mine=True)
+    row = txn.one(
+        "SELECT owner, answer FROM received_transactions WHERE origin = ? AND txn_id = ?"
+        f"{txn.dialect.for_update}",
+        (origin, txn_id),
+    )
+    if row is None:
+        return Begun(mine=False)
+    before, answer = row
+    if answer is not None:
+        return Begun(mine=False, answer=answer)
+    alive = {process.process_id for process in processes.running(txn)}
+    if before != owner and before in alive:
+        return Begun(mine=False)
+    txn.execute(
+        "UPDATE received_transactions SET owner = ? WHERE origin = ? AND txn_id = ?",
+        (owner, origin, txn_id),
+    )
+    return Begun(mine=True)
+
+
+def finish(txn: Transaction, origin: str, txn_id: str, answer: str) -> None:
+    """Keep the answer to a transaction."""
+    txn.execute(
+        "UPDATE received_transactions SET answer = ? WHERE origin = ? AND txn_id = ?",
+        (answer, origin, txn_id),
+    )
+
+
+def abandon(txn: Transaction, origin: str, txn_id: str, owner: str) -> None:
+    """A transaction could not be worked on: the next try begins anew."""
+    txn.execute(
+        "DELETE FROM received_transactions WHERE origin = ? AND txn_id = ? AND owner = ?"
+        " AND answer IS NULL",
+        (origin, txn_id, owner),
+    )
+
+
+def forget_before(txn: Transaction, before_ms: int) -> int:
+    """Delete transactions that are older; how many there were."""
+    return txn.execute("DELETE FROM received_transactions WHERE received_ts < ?", (before_ms,))
+
+
+class Staged(NamedTuple):
+    """An event that waits."""
+
+    event_id: str
+    origin: str
+    depth: int
+    json: str
+    received_ts: int
+    attempts: int
+
+
+class NewPdu(NamedTuple):
+    """An event to be staged."""
+
+    event_id: str
+    depth: int
+    json: str
+
+
+class Bounds(NamedTuple):
+    """How much may wait: numbers of events, and bytes, for one room and for one origin."""
+
+    room_events: int = 5_000
+    room_bytes: int = 64 * 1024 * 1024
+    origin_events: int = 10_000
+    origin_bytes: int = 128 * 1024 * 1024
+
+
+def stage(
+    txn: Transaction,
+    room_nid: int,
+    origin: str,
+    pdus: Sequence[NewPdu],
+    bounds: Bounds,
+    now_ms: int,
+) -> set[str]:
+    """Keep events of a room until they can be added; the IDs of those that are kept.
+
+    Those for which there is no room are left out, but for those that wait already.
+    """
+    where, args = txn.any_of("event_id", [pdu.event_id for pdu in pdus])
+    rows = txn.all(
+        f"SELECT event_id FROM staged_pdus WHERE room_nid = ? AND {where}", [room_nid, *args]
+    )
+    kept = {row[0] for row in rows}
+    events, size = _most(
+        txn.one("SELECT COUNT(*), SUM(size) FROM staged_pdus WHERE room_nid = ?", (room_nid,)),
+        bounds.room_events,
+        bounds.room_bytes,
+    )
+    more_events, more_size = _most(
+        txn.one("SELECT COUNT(*), SUM(size) FROM staged_pdus WHERE origin = ?", (origin,)),
+        bounds.origin_events,
+        bounds.origin_bytes,
+    )
+    events, size = min(events, more_events), min(size, more_size)
+    new = []
+    for pdu in pdus:
+        if pdu.event_id in kept:
+            continue
+        length = len(pdu.json.encode())
+        if events < 1 or length > size:
+            continue
+        events, size = events - 1, size - length
+        kept.add(pdu.event_id)
+        new.append((room_nid, pdu.event_id, origin, pdu.depth, pdu.json, length, now_ms, 0, now_ms))
+    if new:
+        txn.many(
+            "INSERT INTO staged_pdus (room_nid, event_id, origin, depth, json, size, received_ts,"
+            " attempts, next_try_ts) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            new,
+        )
+    txn.notify(STAGED)
+    return kept
+
+
+def _most(row: tuple[int, int | None] | None, events: int, size: int) -> tuple[int, int]:
+    """How many events and bytes more there may be."""
+    count, total = row or (0, 0)
+    return events - count, size - int(total or 0)
+
+
+def with_backlog(txn: Transaction, room_nids: Collection[int]) -> set[int]:
+    """Those of the rooms with events that were not tried yet."""
+    if not room_nids:
+        return set()
+    where, args = txn.any_of("room_nid", room_nids)
+    rows = txn.all(
+        f"SELECT DISTINCT room_nid FROM staged_pdus WHERE {where} AND attempts = 0", args
+    )
+    return {row[0] for row in rows}
+
+
+def due_rooms(
+    txn: Transaction, now_ms: int, without: Collection[int], limit: int
+) -> list[tuple[int, str, str]]:
+    """Number, ID and version of rooms with events to be tried now, the longest due first."""
+    sql = (
+        "SELECT s.room_nid, r.room_id, r.version FROM staged_pdus s"
+        " JOIN rooms r ON r.room_nid = s.room_nid WHERE s.next_try_ts <= ?"
+    )
+    args: list[object] = [now_ms]
+    if without:
+        excluded, more = txn.any_of("s.room_nid", without)
+        sql += f" AND NOT ({excluded})"
+        args += more
+    sql += (
+        " GROUP BY s.room_nid, r.room_id, r.version ORDER BY MIN(s.next_try_ts), s.room_nid LIMIT ?"
+    )
+    return [(row[0], row[1], row[2]) for row in txn.all(sql, [*args, limit])]
+
+
+def due_origins(txn: Transaction, room_nid: int, now_ms: int) -> list[str]:
+    """Servers whose events of a room are to be tried now, the longest waiting first."""
+    rows = txn.all(
+        "SELECT origin FROM staged_pdus WHERE room_nid = ? AND next_try_ts <= ?"
+        " GROUP BY origin ORDER BY MIN(received_ts), origin",
+        (room_nid, now_ms),
+    )
+    return [row[0] for row in rows]
+
+
+def due(txn: Transaction, room_nid: int, origin: str, now_ms: int, limit: int) -> list[Staged]:
+    """Events of a room that are to be tried now, the longest waiting first."""
+    rows = txn.all(
+        "SELECT event_id, origin, depth, json, received_ts, attempts FROM staged_pdus"
+        " WHERE room_nid = ? AND origin = ? AND next_try_ts <= ?"
+        " ORDER BY received_ts, depth, event_id LIMIT ?",
+        (room_nid, origin, now_ms, limit),
+    )
+    return [Staged(*row) for row in rows]
+
+
+def postpone(txn: Transaction, room_nid: int, until: Iterable[tuple[str, int]]) -> None:
+    """Tries failed: event IDs, and when they are tried again."""
+    for event_id, next_try_ms in until:
+        txn.execute(
+            "UPDATE staged_pdus SET attempts = attempts + 1, next_try_ts = ?"
+            " WHERE room_nid = ? AND event_id = ?",
+            (next_try_ms, room_nid, event_id),
+        )
+
+
+def remove(txn: Transaction, room_nid: int, event_ids: Collection[str]) -> None:
+    """These events wait no more."""
+    if event_ids:
+        where, args = txn.any_of("event_id", event_ids)
+        txn.execute(f"DELETE FROM staged_pdus WHERE room_nid = ? AND {where}", [room_nid, *args])
+
+
+def remove_room(txn: Transaction, room_nid: int) -> int:
+    """Nothing of this room waits any more; how much did."""
+    return txn.execute("DELETE FROM staged_pdus WHERE room_nid = ?", (room_nid,))
+
+
+def waiting(txn: Transaction, room_nid: int) -> dict[str, int]:
+    """Events of a room that wait, and how often each was tried."""
+    rows = txn.all("SELECT event_id, attempts FROM staged_pdus WHERE room_nid = ?", (room_nid,))
+    return {row[0]: row[1] for row in rows}
