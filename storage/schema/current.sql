@@ -43,6 +43,14 @@ CREATE TABLE counters (
     value BIGINT NOT NULL
 );
 
+CREATE TABLE cross_signing_keys (
+    user_id TEXT NOT NULL,
+    usage TEXT NOT NULL,
+    public_key TEXT NOT NULL,
+    keys TEXT NOT NULL,
+    PRIMARY KEY (user_id, usage)
+);
+
 CREATE TABLE current_state (
     room_nid BIGINT NOT NULL,
     type TEXT NOT NULL,
@@ -71,10 +79,17 @@ CREATE TABLE destinations (
     retry_interval BIGINT NOT NULL
 );
 
+CREATE TABLE device_keys (
+    user_id TEXT NOT NULL,
+    device_id TEXT NOT NULL,
+    keys TEXT NOT NULL,
+    PRIMARY KEY (user_id, device_id)
+);
+
 CREATE TABLE device_list_changes (
     pos BIGINT NOT NULL PRIMARY KEY,
     user_id TEXT NOT NULL
-);
+, only_for TEXT);
 
 CREATE TABLE device_updates (
     pos BIGINT NOT NULL PRIMARY KEY,
@@ -135,6 +150,16 @@ CREATE TABLE events (
     txn_id TEXT
 , outgoing BOOLEAN NOT NULL DEFAULT FALSE);
 
+CREATE TABLE fallback_keys (
+    user_id TEXT NOT NULL,
+    device_id TEXT NOT NULL,
+    algorithm TEXT NOT NULL,
+    key_id TEXT NOT NULL,
+    key TEXT NOT NULL,
+    used BOOLEAN NOT NULL,
+    PRIMARY KEY (user_id, device_id, algorithm)
+);
+
 CREATE TABLE filters (
     user_id TEXT NOT NULL,
     filter_id BIGINT NOT NULL,
@@ -162,6 +187,15 @@ CREATE TABLE jobs (
     last_error TEXT,
     failed_ts BIGINT,
     created_ts BIGINT NOT NULL
+);
+
+CREATE TABLE key_signatures (
+    user_id TEXT NOT NULL,
+    key_name TEXT NOT NULL,
+    signer TEXT NOT NULL,
+    signing_key TEXT NOT NULL,
+    signature TEXT NOT NULL,
+    PRIMARY KEY (user_id, key_name, signer, signing_key)
 );
 
 CREATE TABLE leases (
@@ -205,6 +239,26 @@ CREATE TABLE notify_marks (
     notify SMALLINT NOT NULL,
     highlight SMALLINT NOT NULL,
     PRIMARY KEY (user_id, room_nid, pos)
+);
+
+CREATE TABLE one_time_key_counts (
+    user_id TEXT NOT NULL,
+    device_id TEXT NOT NULL,
+    next_seq BIGINT NOT NULL,
+    counts TEXT NOT NULL,
+    unused_fallback TEXT NOT NULL,
+    PRIMARY KEY (user_id, device_id)
+);
+
+CREATE TABLE one_time_keys (
+    user_id TEXT NOT NULL,
+    device_id TEXT NOT NULL,
+    algorithm TEXT NOT NULL,
+    key_id TEXT NOT NULL,
+    seq BIGINT NOT NULL,
+    key TEXT NOT NULL,
+    claimed BOOLEAN NOT NULL,
+    PRIMARY KEY (user_id, device_id, algorithm, key_id)
 );
 
 CREATE TABLE one_time_tokens (
@@ -295,6 +349,24 @@ CREATE TABLE registration_tokens (
     uses_allowed BIGINT,
     completed BIGINT NOT NULL,
     expires_ts BIGINT
+);
+
+CREATE TABLE remote_device_lists (
+    user_id TEXT NOT NULL PRIMARY KEY,
+    stream_id BIGINT,
+    heard BIGINT NOT NULL,
+    stale BOOLEAN NOT NULL,
+    fetched_pos BIGINT NOT NULL,
+    master_key TEXT,
+    self_signing_key TEXT
+);
+
+CREATE TABLE remote_devices (
+    user_id TEXT NOT NULL,
+    device_id TEXT NOT NULL,
+    display_name TEXT,
+    keys TEXT,
+    PRIMARY KEY (user_id, device_id)
 );
 
 CREATE TABLE room_servers (
@@ -472,6 +544,8 @@ CREATE UNIQUE INDEX jobs_dedup ON jobs (kind, dedup_key) WHERE dedup_key IS NOT 
 
 CREATE INDEX jobs_due ON jobs (run_at) WHERE failed_ts IS NULL;
 
+CREATE INDEX key_signatures_signer ON key_signatures (signer, signing_key);
+
 CREATE INDEX leases_by_owner ON leases (owner);
 
 CREATE INDEX membership_log_member ON membership_log (room_nid, user_id, pos);
@@ -483,6 +557,9 @@ CREATE INDEX membership_log_user ON membership_log (user_id, pos);
 CREATE INDEX memberships_room ON memberships (room_nid, membership, is_local);
 
 CREATE INDEX memberships_user ON memberships (user_id, membership);
+
+CREATE INDEX one_time_keys_next ON one_time_keys (user_id, device_id, algorithm, seq)
+    WHERE NOT claimed;
 
 CREATE INDEX one_time_tokens_expires ON one_time_tokens (expires_ts);
 
