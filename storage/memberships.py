@@ -53,6 +53,17 @@ def put(txn: Transaction, rows: Iterable[MembershipRow]) -> None:
     )
 
 
+def vanish(txn: Transaction, room_nid: int, user_ids: Collection[str], pos: int) -> None:
+    """These users are no members any more, from a position on, though no event says so."""
+    if user_ids:
+        where, args = txn.any_of("user_id", user_ids)
+        txn.execute(
+            "UPDATE memberships SET membership = 'leave', pos = ?, stripped_state = NULL"
+            f" WHERE room_nid = ? AND {where}",
+            [pos, room_nid, *args],
+        )
+
+
 def log(txn: Transaction, rows: Iterable[MembershipChange]) -> None:
     """Note changes of memberships."""
     txn.many(f"INSERT INTO membership_log ({_LOG}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
@@ -221,3 +232,15 @@ def first_others(
         [room_nid, *args, user_id, limit],
     )
     return [row[0] for row in rows]
+
+
+def of_server(txn: Transaction, room_nid: int, server_name: str) -> list[str]:
+    """Users of a server with any membership of a room: those joined first, the longest unchanged
+    of them first."""
+    rows = txn.all(
+        "SELECT user_id FROM memberships WHERE room_nid = ? AND user_id LIKE ?"
+        " ORDER BY CASE membership WHEN 'join' THEN 0 ELSE 1 END, pos",
+        (room_nid, f"%:{server_name}"),
+    )
+    # LIKE ignores case on SQLite, and a port may look like the end of another name.
+    return [row[0] for row in rows if row[0].partition(":")[2] == server_name]
