@@ -1,0 +1,238 @@
+"""One-time and fallback keys. Tables `one_time_keys`, `fallback_keys`, `one_time_key_counts`.
+
+Whoever changes the keys of a device locks its row of `one_time_key_counts` first, in the order of
+users and devices: uploads and claims of one device follow each other, in any process.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Mapping
+from typing import NamedTuple, TypeAlias
+
+from storage.transaction import Transaction
+
+KEPT_CLAIMED = 500
+"""Claimed keys of a device and algorithm that are remembered."""
+_AT_ONCE = 200
+
+Wanted: TypeAlias = tuple[str, str, str]
+"""User ID, device ID, algorithm."""
+
+
+class UploadedKey(NamedTuple):
+    """A key with its algorithm and ID; `key` is JSON."""
+
+    algorithm: str
+    key_id: str
+    key: str
+
+
+class ClaimedKey(NamedTuple):
+    key_id: str
+    key: str
+
+
+class Counts(NamedTuple):
+    """What a device has: unclaimed keys and fallback keys that were not given out."""
+
+    next_seq: int
+    counts: dict[str, int]
+    unused_fallback: list[str]
+
+
+def lock(txn: Transaction, user_id: str, device_id: str) -> Counts:
+    """Lock the keys of a device until the transaction ends; makes the row if there is none."""
+    txn.execute(
+        "INSERT INTO one_time_key_counts (user_id, device_id, next_seq, counts, unused_fallback)"
+        " VALUES (?, ?, 1, '{}', '[]') ON CONFLICT (user_id, device_id) DO NOTHING",
+        (user_id, device_id),
+    )
+    row = txn.one(
+        "SELECT next_seq, counts, unused_fallback FROM one_time_key_counts"
+        f" WHERE user_id = ? AND device_id = ?{txn.dialect.for_update}",
+        (user_id, device_id),
+    )
+    assert row is not None
+    return Counts(row[0], json.loads(row[1]), json.loads(row[2]))
+
+
+def counts(txn: Transaction, user_id: str, device_id: str) -> dict[str, int]:
+    """How many unclaimed keys a device has of each algorithm."""
+    text = txn.value(
+        "SELECT counts FROM one_time_key_counts WHERE user_id = ? AND device_id = ?",
+        (user_id, device_id),
+    )
+    return {} if text is None else dict(json.loads(text))
+
+
+def named(
+    txn: Transaction, user_id: str, device_id: str, key_ids: Collection[str]
+) -> dict[tuple[str, str], tuple[str, bool]]:
+    """Keys of a device with one of these IDs: by algorithm and ID, the JSON and if claimed."""
+    if not key_ids:
+        return {}
+    where, args = txn.any_of("key_id", key_ids)
+    rows = txn.all(
+        "SELECT algorithm, key_id, key, claimed FROM one_time_keys"
+        f" WHERE user_id = ? AND device_id = ? AND {where}",
+        [user_id, device_id, *args],
+    )
+    return {(row[0], row[1]): (row[2], bool(row[3])) for row in rows}
+
+
+def add(
+    txn: Transaction, user_id: str, device_id: str, locked: Counts, keys: Iterable[UploadedKey]
+) -> Counts:
+    """Add keys in this order to a locked device; the keys are not there yet, or claimed."""
+    seq, found = locked.next_seq, dict(locked.counts)
+    rows = []
+    for key in keys:
+        rows.append((user_id, device_id, key.algorithm, key.key_id, seq, key.key, False))
+        found[key.algorithm] = found.get(key.algorithm, 0) + 1
+        seq += 1
+    txn.many(
+        "INSERT INTO one_time_keys (user_id, device_id, algorithm, key_id, seq, key, claimed)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (user_id, device_id, algorithm, key_id)"
+        " DO UPDATE SET seq = excluded.seq, key = excluded.key, claimed = excluded.claimed",
+        rows,
+    )
+    for algorithm in {row[2] for row in rows}:
+        _drop_claimed(txn, user_id, device_id, algorithm)
+    return locked._replace(next_seq=seq, counts=found)
+
+
+def _drop_claimed(txn: Transaction, user_id: str, device_id: str, algorithm: str) -> None:
+    last = txn.value(
+        "SELECT seq FROM one_time_keys WHERE user_id = ? AND device_id = ? AND algorithm = ?"
+        " AND claimed ORDER BY seq DESC LIMIT 1 OFFSET ?",
+        (user_id, device_id, algorithm, KEPT_CLAIMED),
+    )
+    if last is not None:
+        txn.execute(
+            "DELETE FROM one_time_keys WHERE user_id = ? AND device_id = ? AND algorithm = ?"
+            " AND claimed AND seq <= ?",
+            (user_id, device_id, algorithm, last),
+        )
+
+
+def put_fallback(
+    txn: Transaction, user_id: str, device_id: str, locked: Counts, keys: Collection[UploadedKey]
+) -> Counts:
+    """Set fallback keys of a locked device; a key that is there already stays as it is."""
+    unused = set(locked.unused_fallback)
+    for key in keys:
+        changed = txn.execute(
+            "INSERT INTO fallback_keys (user_id, device_id, algorithm, key_id, key, used)"
+            " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (user_id, device_id, algorithm)"
+            " DO UPDATE SET key_id = excluded.key_id, key = excluded.key, used = excluded.used"
+            " WHERE fallback_keys.key_id <> excluded.key_id OR fallback_keys.key <> excluded.key",
+            (user_id, device_id, key.algorithm, key.key_id, key.key, False),
+        )
+        if changed:
+            unused.add(key.algorithm)
+    return locked._replace(unused_fallback=sorted(unused))
+
+
+def fallback_algorithms(txn: Transaction, user_id: str, device_id: str) -> set[str]:
+    """The algorithms of which a device has a fallback key."""
+    rows = txn.all(
+        "SELECT algorithm FROM fallback_keys WHERE user_id = ? AND device_id = ?",
+        (user_id, device_id),
+    )
+    return {row[0] for row in rows}
+
+
+def set_counts(txn: Transaction, changed: Mapping[tuple[str, str], Counts]) -> None:
+    """Write down what locked devices have."""
+    txn.many(
+        "INSERT INTO one_time_key_counts (user_id, device_id, next_seq, counts, unused_fallback)"
+        " VALUES (?, ?, ?, ?, ?) ON CONFLICT (user_id, device_id)"
+        " DO UPDATE SET next_seq = excluded.next_seq, counts = excluded.counts,"
+        " unused_fallback = excluded.unused_fallback",
+        [
+            (*device, each.next_seq, json.dumps(each.counts), json.dumps(each.unused_fallback))
+            for device, each in changed.items()
+        ],
+    )
+
+
+def claim(txn: Transaction, wanted: Collection[Wanted]) -> dict[Wanted, ClaimedKey]:
+    """Give out one key for each: the oldest one-time key, else the fallback key."""
+    found: dict[Wanted, ClaimedKey] = {}
+    ordered = sorted(set(wanted))
+    for start in range(0, len(ordered), _AT_ONCE):
+        # Chunks in the order of the keys, so that two claims never wait for each other.
+        found |= _claim(txn, ordered[start : start + _AT_ONCE])
+    return found
+
+
+def _claim(txn: Transaction, wanted: list[Wanted]) -> dict[Wanted, ClaimedKey]:
+    devices = sorted({(user_id, device_id) for user_id, device_id, _ in wanted})
+    marks = ", ".join(["(?, ?)"] * len(devices))
+    locked = {
+        (row[0], row[1]): Counts(row[2], json.loads(row[3]), json.loads(row[4]))
+        for row in txn.all(
+            "SELECT user_id, device_id, next_seq, counts, unused_fallback FROM one_time_key_counts"
+            f" WHERE (user_id, device_id) IN (VALUES {marks})"
+            f" ORDER BY user_id, device_id{txn.dialect.for_update}",
+            [part for device in devices for part in device],
+        )
+    }
+    here = [each for each in wanted if each[:2] in locked]
+    if not here:
+        return {}
+    changed: dict[tuple[str, str], Counts] = {}
+    one_time = [each for each in here if locked[each[:2]].counts.get(each[2], 0)]
+    found = _take(txn, one_time)
+    for user_id, device_id, algorithm in found:
+        before = changed.get((user_id, device_id), locked[user_id, device_id])
+        left = {**before.counts, algorithm: before.counts[algorithm] - 1}
+        changed[user_id, device_id] = before._replace(counts=left)
+    fallback = _fall_back(txn, [each for each in here if each not in found])
+    for user_id, device_id, algorithm in fallback:
+        before = changed.get((user_id, device_id), locked[user_id, device_id])
+        if algorithm in before.unused_fallback:
+            unused = [each for each in before.unused_fallback if each != algorithm]
+            changed[user_id, device_id] = before._replace(unused_fallback=unused)
+    if changed:
+        set_counts(txn, changed)
+    return found | fallback
+
+
+def _take(txn: Transaction, wanted: list[Wanted]) -> dict[Wanted, ClaimedKey]:
+    if not wanted:
+        return {}
+    marks = ", ".join(["(?, ?, ?)"] * len(wanted))
+    rows = txn.all(
+        f"WITH wanted (user_id, device_id, algorithm) AS (VALUES {marks})"
+        " UPDATE one_time_keys SET claimed = ? WHERE (user_id, device_id, algorithm, seq) IN ("
+        "SELECT w.user_id, w.device_id, w.algorithm,"
+        " (SELECT MIN(k.seq) FROM one_time_keys k WHERE k.user_id = w.user_id"
+        " AND k.device_id = w.device_id AND k.algorithm = w.algorithm AND NOT k.claimed)"
+        " FROM wanted w) AND NOT claimed"
+        " RETURNING user_id, device_id, algorithm, key_id, key",
+        [*(part for each in wanted for part in each), True],
+    )
+    return {(row[0], row[1], row[2]): ClaimedKey(row[3], row[4]) for row in rows}
+
+
+def _fall_back(txn: Transaction, wanted: list[Wanted]) -> dict[Wanted, ClaimedKey]:
+    if not wanted:
+        return {}
+    marks = ", ".join(["(?, ?, ?)"] * len(wanted))
+    rows = txn.all(
+        "UPDATE fallback_keys SET used = ?"
+        f" WHERE (user_id, device_id, algorithm) IN (VALUES {marks})"
+        " RETURNING user_id, device_id, algorithm, key_id, key",
+        [True, *(part for each in wanted for part in each)],
+    )
+    return {(row[0], row[1], row[2]): ClaimedKey(row[3], row[4]) for row in rows}
+
+
+def delete(txn: Transaction, user_id: str, device_id: str) -> None:
+    """Delete all keys of a device."""
+    for table in ("one_time_keys", "fallback_keys", "one_time_key_counts"):
+        txn.execute(
+            f"DELETE FROM {table} WHERE user_id = ? AND device_id = ?", (user_id, device_id)
+        )
