@@ -22,7 +22,7 @@ from homeserver.core.errors import MatrixError, resource_limit_exceeded
 from homeserver.core.ids import domain_of
 from homeserver.encryption.device_lists import device_changed
 from homeserver.encryption.to_device import ToDevice
-from homeserver.federating import build_federation
+from homeserver.federating import build_client, build_federation
 from homeserver.parts import Parts, Services
 from homeserver.rooms.aliases import Aliases
 from homeserver.rooms.append import Appender
@@ -144,13 +144,14 @@ async def build(config: Config, reactor: Any, log: Any) -> Homeserver:
     parts.stops += [bus.close, db.close, feed.stop]
     ephemeral = parts.services.add_as(EphemeralStore, _ephemeral(config, reactor))
     parts.stops.append(ephemeral.close)
+    build_client(parts, agent)
     _build_users(parts)
     _build_devices(parts)
     _build_rooms(parts)
     await _build_user_data(parts, ephemeral)
     _build_reading(parts)
     _build_sync(parts)
-    federation_authenticator = build_federation(parts, agent)
+    federation_authenticator = build_federation(parts)
     limiter = parts.services[MemoryRateLimiter]
     router = Router(
         ENDPOINTS,

@@ -11,10 +11,13 @@ from federation.server.names import Delegation
 from federation.server.notary import Notary
 from federation.server.own_keys import OwnKeys
 from homeserver.parts import Parts
+from homeserver.rooms.served_history import ServedHistory
+from storage.auth_chains import AuthChains
+from storage.state import StateStore
 
 
-def build_federation(parts: Parts, agent: Agent) -> SignatureAuthenticator:
-    """Build what talks with other servers; returns what checks their requests."""
+def build_client(parts: Parts, agent: Agent) -> None:
+    """Build what asks other servers: the first of all, because most services do."""
     config, reactor, add = parts.config, parts.reactor, parts.services.add
     server_name, keys = config.server_name, parts.keys
     parts.stops.append(agent.close)
@@ -23,7 +26,16 @@ def build_federation(parts: Parts, agent: Agent) -> SignatureAuthenticator:
     keyring = add(Keyring(parts.db, client, reactor, server_name, keys, notaries))
     parts.stops.append(keyring.stop)
     add(PduChecker(keyring, reactor))
+
+
+def build_federation(parts: Parts) -> SignatureAuthenticator:
+    """Build what answers other servers; returns what checks their requests."""
+    config, reactor, add = parts.config, parts.reactor, parts.services.add
+    server_name, keys = config.server_name, parts.keys
+    db, states, keyring = parts.db, parts.services[StateStore], parts.services[Keyring]
     own_keys = add(OwnKeys(server_name, keys, reactor))
-    add(Notary(parts.db, keyring, own_keys, reactor))
+    add(Notary(db, keyring, own_keys, reactor))
     add(Delegation.of(config.public_base_url))
+    chains = add(AuthChains())
+    add(ServedHistory(db, states, chains, server_name, reactor))
     return SignatureAuthenticator(keyring, server_name)

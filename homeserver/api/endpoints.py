@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+from federation.server import events as federation_events
 from federation.server import keys as federation_keys
 from federation.server import names as federation_names
 from federation.server import openid as federation_openid
@@ -50,6 +51,7 @@ _MODULES = (
     capabilities,
     context,
     devices,
+    federation_events,
     federation_keys,
     federation_names,
     federation_openid,
