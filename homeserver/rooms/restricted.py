@@ -8,16 +8,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 from homeserver.core import errors
 from homeserver.core.event import Event
 from homeserver.core.ids import InvalidIdentifier, RoomID
 from homeserver.core.power_levels import PowerLevels, room_creators
 from homeserver.core.room_versions import ROOM_VERSIONS, RoomVersion
-from homeserver.core.types import JsonObject
+from homeserver.core.types import JsonObject, StateKey
 from homeserver.rooms.requests import StateView
 from storage import memberships, rooms, state
 from storage.database import Database
+from storage.events import EventRow
 from storage.transaction import Transaction
 
 _CREATE = ("m.room.create", "")
@@ -102,17 +104,31 @@ def _authoriser(txn: Transaction, room_id: str, user_id: str) -> str | None:
     rules: JsonObject = json.loads(rows[_RULES].json)["content"]
     if not is_restricted(rules, version) or not meets_conditions(txn, rules, user_id):
         return None
-    events = {key: Event.from_json(row.json, version, row.event_id) for key, row in rows.items()}
-    power = PowerLevels.of(events.get(_POWER), events[_CREATE])
+    return inviter(txn, room.room_nid, version, rows)
+
+
+def inviter(
+    txn: Transaction, room_nid: int, version: RoomVersion, rows: Mapping[StateKey, EventRow]
+) -> str | None:
+    """A local user in the room who could invite somebody.
+
+    Parameters: `rows`, the current create event, and the power levels if there are any.
+    """
+    create = _event(rows[_CREATE], version)
+    power = PowerLevels.of(_event(rows[_POWER], version) if _POWER in rows else None, create)
     # Those with a level of their own first: among many members they are who can invite.
-    likely = [*room_creators(events[_CREATE]), *power.listed_users()][:1000]
-    found = memberships.get_many(txn, room.room_nid, likely)
+    likely = [*room_creators(create), *power.listed_users()][:1000]
+    found = memberships.get_many(txn, room_nid, likely)
     for name in likely:
         row = found.get(name)
         joined = row is not None and row.membership == "join" and row.is_local
         if joined and power.user_level(name) >= power.invite:
             return name
-    for name in memberships.local_joined(txn, room.room_nid):
+    for name in memberships.local_joined(txn, room_nid):
         if power.user_level(name) >= power.invite:
             return name
     return None
+
+
+def _event(row: EventRow, version: RoomVersion) -> Event:
+    return Event.from_json(row.json, version, row.event_id)
