@@ -43,6 +43,31 @@ def at_or_above(txn: Transaction, room_nid: int, depth: int, limit: int) -> list
     return [Gap(*row) for row in rows]
 
 
+def within(
+    txn: Transaction, room_nid: int, low: int, high: int | None, until: int | None, limit: int
+) -> list[Gap]:
+    """Gaps right before shown events of `low <= depth <= high`, the deepest first.
+
+    Parameters: `until`, the last position that such an event may have; None is no bound.
+    """
+    bounds = ""
+    args: list[object] = []
+    if high is not None:
+        bounds += " AND g.depth <= ?"
+        args.append(high)
+    if until is not None:
+        bounds += " AND e.pos <= ?"
+        args.append(until)
+    rows = txn.all(
+        "SELECT g.event_id, g.successor, g.depth FROM event_gaps g"
+        " JOIN events e ON e.event_id = g.successor AND e.room_nid = g.room_nid"
+        f" WHERE g.room_nid = ? AND g.depth >= ? AND e.pos IS NOT NULL{bounds}"
+        " ORDER BY g.depth DESC, g.successor, g.event_id LIMIT ?",
+        [room_nid, low, *args, limit],
+    )
+    return [Gap(*row) for row in rows]
+
+
 def of_successors(txn: Transaction, room_nid: int, event_ids: Collection[str]) -> list[Gap]:
     """Gaps right before these events."""
     if not event_ids:

@@ -93,22 +93,6 @@ def complete_by_auth(events: Mapping[str, Event], stored: Collection[str]) -> li
     return [events[event_id] for event_id in order if event_id in done]
 
 
-def without_descendants(events: Mapping[str, Event], bad: Collection[str]) -> dict[str, Event]:
-    """`events` without those that are `bad` and those that come after these through `events`."""
-    after: dict[str, list[str]] = {}
-    for event_id, event in events.items():
-        for name in event.prev_event_ids:
-            after.setdefault(name, []).append(event_id)
-    gone: set[str] = set()
-    waiting = list(bad)
-    while waiting:
-        event_id = waiting.pop()
-        if event_id not in gone:
-            gone.add(event_id)
-            waiting.extend(after.get(event_id, ()))
-    return {event_id: event for event_id, event in events.items() if event_id not in gone}
-
-
 class Claimed(NamedTuple):
     """An event of a state that somebody claims."""
 

@@ -12,7 +12,9 @@ from homeserver.rooms import access, aggregations
 from homeserver.rooms.access import RoomAccess
 from homeserver.rooms.timeline import (
     MAX_LIMIT,
+    GapFiller,
     Page,
+    holes_in,
     place_token,
     read_page,
 )
@@ -21,18 +23,23 @@ from homeserver.web.request import Requester
 from storage import account_data, timeline
 from storage.database import Database
 from storage.events import EventRow
+from storage.gaps import Gap
 from storage.state import StateStore
 from storage.timeline import Place, Span
 from storage.transaction import Transaction
 
 
 class EventContext:
-    """Reads the surroundings of events."""
+    """Reads the surroundings of events.
+
+    `filler` gets what is missing from other servers, once there is one.
+    """
 
     def __init__(self, db: Database, states: StateStore, clock: IReactorTime) -> None:
         self._db = db
         self._states = states
         self._clock = clock
+        self.filler: GapFiller | None = None
 
     async def around(
         self,
@@ -51,7 +58,7 @@ class EventContext:
         """
         now_ms = int(self._clock.seconds() * 1000)
 
-        def read(txn: Transaction) -> JsonObject:
+        def read(txn: Transaction) -> tuple[JsonObject, list[Gap]]:
             room, seen = access.find_event(txn, self._states, room_id, event_id, requester)
             ignored = account_data.ignored_users(txn, requester.user_id)
             around = min(limit, MAX_LIMIT)
@@ -74,7 +81,7 @@ class EventContext:
             view = room.view
             relations = aggregations.bundle(view, everything, now_ms, ignored=ignored)
             shown = view.render(everything, now_ms, relations=relations)
-            return {
+            answer = {
                 "start": place_token(_end(pages[True], seen, backwards=True)),
                 "end": place_token(_end(pages[False], seen, backwards=False)),
                 "event": shown[0],
@@ -82,8 +89,20 @@ class EventContext:
                 "events_after": shown[len(before) + 1 :],
                 "state": _state(room, everything, after[-1] if after else seen, wanted, now_ms),
             }
+            holes = [
+                hole
+                for backwards, page in pages.items()
+                if counts[backwards]
+                for hole in holes_in(
+                    room, _beside(room, seen, backwards), page, backwards=backwards
+                )
+            ]
+            return answer, holes
 
-        return await self._db.read(read)
+        answer, holes = await self._db.read(read)
+        if holes and self.filler is not None and await self.filler.fill(room_id, holes):
+            answer, _ = await self._db.read(read)
+        return answer
 
 
 def _beside(room: RoomAccess, seen: Seen, backwards: bool) -> Span:

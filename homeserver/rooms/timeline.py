@@ -6,8 +6,8 @@ or a token of `/sync`, which stands for what this server knew at that time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Sequence
+from typing import NamedTuple, Protocol
 
 from twisted.internet.interfaces import IReactorTime
 
@@ -18,12 +18,22 @@ from homeserver.rooms import access, aggregations
 from homeserver.rooms.access import RoomAccess
 from homeserver.rooms.view import RoomView, Seen
 from homeserver.web.request import Requester
-from storage import account_data, timeline
+from storage import account_data, gaps, timeline
 from storage.database import Database
 from storage.events import EventRow
+from storage.gaps import Gap
 from storage.state import StateStore
 from storage.timeline import Place, Span, Wanted
 from storage.transaction import Transaction
+
+
+class GapFiller(Protocol):
+    """Gets history from other servers; `homeserver.rooms.backfill.Backfill` does."""
+
+    async def fill(self, room_id: str, holes: Sequence[Gap], *, wait_s: float = ...) -> bool:
+        """Get what lies before these gaps; whether there is more to read now. Never raises."""
+        ...
+
 
 RoomToken = PaginationToken | SyncToken
 
@@ -33,6 +43,13 @@ MAX_LOOKED_AT = 1000
 """Events that are read for one page; the next page goes on where this one stopped."""
 WINDOW = 10_000
 """Events among which the database looks for those that a filter wants, for one page."""
+
+
+MAX_FILLS = 4
+"""How often other servers are asked for one page."""
+FILL_S = 20.0
+"""Seconds that a page waits for other servers altogether."""
+_MAX_GAPS = 20
 
 
 class Page(NamedTuple):
@@ -94,6 +111,21 @@ def collect(
         if looked_at >= MAX_LOOKED_AT:
             return Page(found, place)
         span = _from(span, place, backwards)
+
+
+def holes_in(room: RoomAccess, span: Span, page: Page, *, backwards: bool) -> list[Gap]:
+    """The gaps of the history that lie within a page, or at the end of one that is not full."""
+    if span.after is not None:
+        # What is fetched for a gap was not known after a position in the log.
+        return []
+    above = span.above.depth if span.above is not None else 0
+    upto = span.upto.depth if span.upto is not None else None
+    if page.rest is not None and backwards:
+        above = page.rest.depth + 1
+    elif page.rest is not None:
+        upto = page.rest.depth
+    txn, room_nid = room.view.txn, room.room.room_nid
+    return gaps.within(txn, room_nid, above, upto, span.until, _MAX_GAPS)
 
 
 def read_page(
@@ -194,12 +226,16 @@ def place_token(place: Place) -> str:
 
 
 class Timeline:
-    """Pages of rooms' histories."""
+    """Pages of rooms' histories.
+
+    `filler` gets what is missing from other servers, once there is one.
+    """
 
     def __init__(self, db: Database, states: StateStore, clock: IReactorTime) -> None:
         self._db = db
         self._states = states
         self._clock = clock
+        self.filler: GapFiller | None = None
 
     async def messages(
         self,
@@ -215,42 +251,75 @@ class Timeline:
         """A page of a room's history: `start`, `chunk`, perhaps `end` and `state`.
 
         Parameters: `start` and `end`, the tokens `from` and `to`; None is the end of the history
-        in that direction. `limit` above `MAX_LIMIT` is that.
+        in that direction. `limit` above `MAX_LIMIT` is that. What is missing on the page is got
+        from other servers, within `FILL_S`.
 
         Raises:
             MatrixError: 403 `M_FORBIDDEN`.
         """
-        now_ms = int(self._clock.seconds() * 1000)
 
-        def read(txn: Transaction) -> JsonObject:
+        def read(txn: Transaction, moved: bool) -> tuple[JsonObject, list[Gap]]:
             room = access.enter(txn, self._states, room_id, requester)
             span = span_between(start, end, backwards=backwards, until=room.until)
             begin = start if start is not None else _beginning(room, span, backwards)
             if limit == 0:
-                return {"start": str(begin), "chunk": [], "end": str(begin)}
-            ignored = account_data.ignored_users(txn, requester.user_id)
-            page = read_page(
-                room,
-                span,
-                backwards=backwards,
-                limit=min(limit, MAX_LIMIT),
-                wanted=wanted,
-                ignored=ignored,
-            )
-            view = room.view
-            relations = aggregations.bundle(view, page.seen, now_ms, ignored=ignored)
-            answer: JsonObject = {
-                "start": str(begin),
-                "chunk": view.render(page.seen, now_ms, relations=relations),
-            }
-            if page.rest is not None:
-                answer["end"] = place_token(page.rest)
-            if wanted.lazy_load_members and page.seen:
-                root = page.seen[0].row.state_after
-                answer["state"] = lazy_members(view, root, page.seen, now_ms)
-            return answer
+                return {"start": str(begin), "chunk": [], "end": str(begin)}, []
+            return self._page(room, span, str(begin), backwards, limit, wanted, moved)
 
-        return await self._db.read(read)
+        answer, holes = await self._db.read(read, False)
+        deadline = self._clock.seconds() + FILL_S
+        for _ in range(MAX_FILLS):
+            left = deadline - self._clock.seconds()
+            if not holes or self.filler is None or left <= 0:
+                break
+            if not await self.filler.fill(room_id, holes, wait_s=left):
+                break
+            answer, holes = await self._db.read(read, True)
+        return answer
+
+    def _page(
+        self,
+        room: RoomAccess,
+        span: Span,
+        begin: str,
+        backwards: bool,
+        limit: int,
+        wanted: RoomEventFilter,
+        moved: bool,
+    ) -> tuple[JsonObject, list[Gap]]:
+        """The page as it is, and what is missing on it; `moved`, whether some was got already."""
+        view = room.view
+        now_ms = int(self._clock.seconds() * 1000)
+        ignored = account_data.ignored_users(view.txn, view.reader_id)
+        page = read_page(
+            room,
+            span,
+            backwards=backwards,
+            limit=min(limit, MAX_LIMIT),
+            wanted=wanted,
+            ignored=ignored,
+        )
+        relations = aggregations.bundle(view, page.seen, now_ms, ignored=ignored)
+        answer: JsonObject = {
+            "start": begin,
+            "chunk": view.render(page.seen, now_ms, relations=relations),
+        }
+        holes = holes_in(room, span, page, backwards=backwards)
+        rest = page.rest
+        if rest is None and holes and backwards and (page.seen or moved):
+            rest = _oldest(room, span)
+        if rest is not None:
+            answer["end"] = place_token(rest)
+        if wanted.lazy_load_members and page.seen:
+            root = page.seen[0].row.state_after
+            answer["state"] = lazy_members(view, root, page.seen, now_ms)
+        return answer, holes
+
+
+def _oldest(room: RoomAccess, span: Span) -> Place | None:
+    """Where to go on once there is more before the oldest event of a span."""
+    place = timeline.nth(room.view.txn, room.room.room_nid, span, backwards=False, n=1)
+    return None if place is None else place._replace(pos=place.pos - 1)
 
 
 def _beginning(room: RoomAccess, span: Span, backwards: bool) -> PaginationToken:
