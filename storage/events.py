@@ -65,6 +65,18 @@ def insert(txn: Transaction, rows: Iterable[EventRow]) -> None:
     txn.many(_INSERT, rows)
 
 
+def overwrite(txn: Transaction, rows: Iterable[EventRow]) -> None:
+    """Give known events, by their numbers, a place or another verdict."""
+    names = [name for name in EventRow._fields if name not in ("event_nid", "event_id", "room_nid")]
+    sets = ", ".join(f"{name} = ?" for name in names)
+    for row in rows:
+        values = row._asdict()
+        txn.execute(
+            f"UPDATE events SET {sets} WHERE event_nid = ?",
+            [*(values[name] for name in names), row.event_nid],
+        )
+
+
 def get(txn: Transaction, event_id: str) -> EventRow | None:
     """The event of this ID."""
     raw = txn.one(f"SELECT {COLUMNS} FROM events WHERE event_id = ?", (event_id,))

@@ -1,7 +1,8 @@
 """Joining, inviting, knocking, leaving, kicking and banning.
 
 Client-server API, "Room membership" and "Knocking on rooms". Every change is one `m.room.member`
-event; what it may be is decided on the newest state, under the room's lock.
+event; what it may be is decided on the newest state, under the room's lock. Where this server is
+not in the room, or not alone concerned, others take part (`homeserver.rooms.remote_membership`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from homeserver.core.ids import RoomID, UserID
 from homeserver.core.types import JsonObject
 from homeserver.rooms.append import Appender
 from homeserver.rooms.build import EventTemplate
+from homeserver.rooms.remote_invite import RemoteInvites
+from homeserver.rooms.remote_membership import RemoteMembership, Standing, standing
 from homeserver.rooms.requests import AppendRequest, StateView
 from homeserver.rooms.restricted import RestrictedJoins
 from homeserver.web.request import Requester
@@ -39,25 +42,46 @@ class Membership:
         self._appender = appender
         self._restricted = restricted
         self._server_name = server_name
+        self._remote: tuple[RemoteMembership, RemoteInvites] | None = None
+
+    def federate(self, remote: RemoteMembership, invites: RemoteInvites) -> None:
+        """Have other servers take part; to be called once, before any request."""
+        self._remote = remote, invites
 
     async def join(
-        self, requester: Requester, room_id: RoomID, content: JsonObject | None = None
+        self,
+        requester: Requester,
+        room_id: RoomID,
+        content: JsonObject | None = None,
+        via: Sequence[str] = (),
     ) -> str:
         """Join a room; the ID of the member event, "" if nothing changed.
 
         Parameters: `content`, more keys of the member event, such as `reason` or names for this
-        room.
+        room; `via`, servers to join it through if this one is not in it.
 
         Raises:
-            MatrixError: 403 `M_FORBIDDEN`; 404 `M_NOT_FOUND` for an unknown room.
+            MatrixError: 403 `M_FORBIDDEN`; 404 `M_NOT_FOUND` for an unknown room; see also
+                `RemoteJoins.join`.
         """
         given = _own_keys(content or {})
-        await self._require_room(room_id)
         profile = await self._profile(requester.user_id)
+        joining = {**profile, **given, "membership": "join"}
+        found = await self._standing(room_id, requester.user_id)
+        if not found.is_ours:
+            if requester.is_guest:
+                raise errors.guest_access_forbidden()
+            event_id = await self._others.join(requester.user_id, room_id, joining, via)
+            if event_id is not None:
+                return event_id
         authoriser = await self._restricted.authoriser(room_id, requester.user_id)
+        if authoriser is None and found.room is not None and found.room.remote_servers:
+            event_id = await self._others.join_authorised(requester.user_id, room_id, joining)
+            if event_id is not None:
+                return event_id
 
         def decide(state: StateView, membership: str | None) -> JsonObject | None:
-            wanted = {**profile, **given, "membership": "join"}
+            wanted = dict(joining)
             if membership == "join" and not given:
                 return None
             if requester.is_guest and not _guests_may_join(state):
@@ -82,7 +106,6 @@ class Membership:
         Raises:
             MatrixError: 403 `M_FORBIDDEN` without the right, or if the target is banned or joined.
         """
-        self._require_local(target)
         profile = await self._profile(target)
 
         def decide(state: StateView, membership: str | None) -> JsonObject | None:
@@ -92,21 +115,37 @@ class Membership:
                 raise errors.forbidden(f"{target} is banned from the room.")
             return {**profile, **_own_keys(content or {}), "membership": "invite"}
 
-        return await self._change(requester.user_id, room_id, target, decide)
+        if target.domain == self._server_name:
+            return await self._change(requester.user_id, room_id, target, decide)
+        if self._remote is None:
+            raise errors.forbidden("This server talks to no others.")
+        templates = _member_template(requester.user_id, target, decide)
+        return await self._remote[1].invite(AppendRequest(room_id, templates))
 
     async def knock(
-        self, requester: Requester, room_id: RoomID, content: JsonObject | None = None
+        self,
+        requester: Requester,
+        room_id: RoomID,
+        content: JsonObject | None = None,
+        via: Sequence[str] = (),
     ) -> str:
         """Ask to be invited; the ID of the member event, "" if nothing changed.
 
-        Parameters: `content`, more keys of the member event, such as `reason`.
+        Parameters: `content`, more keys of the member event, such as `reason`; `via`, servers to
+        knock through if this one is not in the room.
 
         Raises:
-            MatrixError: 403 `M_FORBIDDEN` where the room takes no knocks; 404 `M_NOT_FOUND`.
+            MatrixError: 403 `M_FORBIDDEN` where the room takes no knocks; 404 `M_NOT_FOUND`; see
+                also `RemoteJoins.join`.
         """
         given = _own_keys(content or {})
-        await self._require_room(room_id)
         profile = await self._profile(requester.user_id)
+        found = await self._standing(room_id, requester.user_id)
+        if not found.is_ours:
+            if found.own is not None and found.own.membership == "knock":
+                return ""
+            knocking = {**profile, **given, "membership": "knock"}
+            return await self._others.knock(requester.user_id, room_id, knocking, via)
 
         def decide(state: StateView, membership: str | None) -> JsonObject | None:
             if membership == "knock":
@@ -129,7 +168,15 @@ class Membership:
                 raise errors.forbidden("You are not in this room.")
             return {**_reason(reason), "membership": "leave"}
 
-        return await self._change(requester.user_id, room_id, requester.user_id, decide)
+        found = await self._standing(room_id, requester.user_id)
+        if found.is_ours:
+            return await self._change(requester.user_id, room_id, requester.user_id, decide)
+        if found.own is None or found.own.membership == "ban":
+            raise errors.forbidden("You are not in this room.")
+        if found.own.membership not in ("invite", "knock"):
+            return ""
+        leaving = {**_reason(reason), "membership": "leave"}
+        return await self._others.leave(found.own, room_id, leaving)
 
     async def kick(
         self, requester: Requester, room_id: RoomID, target: UserID, reason: str | None
@@ -195,6 +242,13 @@ class Membership:
             return await self.invite(requester, room_id, target, content)
         if membership == "knock":
             return await self.knock(requester, room_id, content)
+        if own and membership == "leave":
+            found = await self._standing(room_id, target)
+            if not found.is_ours:
+                reason = content.get("reason")
+                return await self.leave(
+                    requester, room_id, reason if isinstance(reason, str) else None
+                )
 
         def decide(state: StateView, current: str | None) -> JsonObject | None:
             if membership == "leave" and not own and current not in ("join", "invite", "knock"):
@@ -253,31 +307,39 @@ class Membership:
                 continue
 
     async def _change(self, sender: str, room_id: RoomID, target: str, decide: Decide) -> str:
-        def templates(state: StateView) -> Sequence[EventTemplate]:
-            if sender != target and not _is_joined(state, sender):
-                # Before anything is said of the target, whom outsiders must not learn of.
-                raise errors.forbidden("You are not in this room.")
-            current = state.get(MEMBER, target)
-            content = decide(state, current.membership if current is not None else None)
-            if content is None:
-                return []
-            return [EventTemplate(MEMBER, sender, content, target)]
-
-        done = await self._appender.append(AppendRequest(room_id, templates, idempotent=True))
+        request = AppendRequest(room_id, _member_template(sender, target, decide), idempotent=True)
+        done = await self._appender.append(request)
         return done.event_ids[0] if done.event_ids else ""
+
+    async def _standing(self, room_id: str, user_id: str) -> Standing:
+        return await self._db.read(standing, room_id, user_id)
+
+    @property
+    def _others(self) -> RemoteMembership:
+        if self._remote is None:
+            raise errors.not_found("This room is not known here.")
+        return self._remote[0]
 
     async def _profile(self, user_id: str) -> JsonObject:
         if not user_id.endswith(":" + self._server_name):
             return {}
         return await self._db.read(_profile, user_id)
 
-    async def _require_room(self, room_id: RoomID) -> None:
-        if await self._db.read(rooms.nid, room_id) is None:
-            raise errors.not_found("This room is not known here.")
 
-    def _require_local(self, target: UserID) -> None:
-        if target.domain != self._server_name:
-            raise errors.forbidden("Users of other servers cannot be invited yet.")
+def _member_template(
+    sender: str, target: str, decide: Decide
+) -> Callable[[StateView], Sequence[EventTemplate]]:
+    def templates(state: StateView) -> Sequence[EventTemplate]:
+        if sender != target and not _is_joined(state, sender):
+            # Before anything is said of the target, whom outsiders must not learn of.
+            raise errors.forbidden("You are not in this room.")
+        current = state.get(MEMBER, target)
+        content = decide(state, current.membership if current is not None else None)
+        if content is None:
+            return []
+        return [EventTemplate(MEMBER, sender, content, target)]
+
+    return templates
 
 
 def _own_keys(content: JsonObject) -> JsonObject:

@@ -80,19 +80,15 @@ def sign_template(
         raise BadAnswer(destination, f"the template makes no event: {problem}") from None
 
 
-def with_signatures(event: Event, returned: JsonObject) -> JsonObject:
-    """The event's federation form with the signatures added that another server returned it with.
+def with_signatures(event: Event, returned: JsonObject, server: str) -> JsonObject:
+    """The event's federation form with the signatures of `server` that it was returned with.
 
-    Nothing but signatures is taken over.
+    Nothing but those signatures is taken over.
     """
-    pdu = {**event.pdu, "signatures": {**event.pdu["signatures"]}}
-    given = returned.get("signatures")
-    for server, by_key in given.items() if isinstance(given, dict) else ():
-        if server not in pdu["signatures"] and isinstance(by_key, dict):
-            pdu["signatures"][server] = {
-                key_id: text for key_id, text in by_key.items() if isinstance(text, str)
-            }
-    return pdu
+    return {
+        **event.pdu,
+        "signatures": {**event.pdu["signatures"], server: signing.signatures_of(returned, server)},
+    }
 
 
 def _require_wanted(template: JsonObject, wanted: WantedMember, destination: str) -> None:

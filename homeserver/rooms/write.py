@@ -6,18 +6,22 @@ commit, which makes commit order equal position order.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from homeserver.core import canonical, state_tree
+from homeserver.core import canonical
 from homeserver.core.client_format import stripped_state
 from homeserver.core.event import Event
+from homeserver.core.ids import domain_of
 from homeserver.core.types import JsonObject, StateKey
 from homeserver.rooms import redact, unread
-from homeserver.rooms.draft import NewEvent, RoomDraft
+from homeserver.rooms.draft import RoomDraft
 from homeserver.rooms.relations import Relation, relation_of
-from storage import events, memberships, rooms, state
-from storage.events import ACCEPTED, EventRow
+from homeserver.rooms.room_tree import RoomTree
+from storage import events, memberships, room_servers, rooms, state
+from storage.events import ACCEPTED, EventRow, TransactionKey
 from storage.state import NumberBlocks, StateStore
 from storage.transaction import Transaction
 
@@ -54,14 +58,53 @@ class WrittenRoom:
     entries: tuple[WrittenEvent, ...]
 
 
-@dataclass(slots=True)
-class _Rooted:
-    """A new event with its number and the states around it."""
+MEMBER = "m.room.member"
 
-    new: NewEvent
+
+class Current(NamedTuple):
+    """An event that is in the room's current state from now on."""
+
+    event: Event
+    event_nid: int
+
+
+class Placed(NamedTuple):
+    """Such an event, and from which position on."""
+
+    current: Current
+    pos: int
+
+
+@dataclass(slots=True)
+class Rooted:
+    """A new event with its number, and what it does to the states around it.
+
+    Parameters:
+        before, after: roots of the state before and after the event.
+        current: root of the room's current state once the event is in; None: the event does not
+            count for it.
+        changes: by which `current` differs from the current state before; None: key removed.
+        status: see `storage.events`.
+        is_known: a row of this number is there already, without a place.
+    """
+
+    event: Event
     event_nid: int
     before: bytes
     after: bytes
+    current: bytes | None
+    changes: Mapping[StateKey, Current | None]
+    status: int = ACCEPTED
+    transaction: TransactionKey | None = None
+    replaces: Event | None = None
+    outgoing: bool = False
+    is_known: bool = False
+
+    @property
+    def asides(self) -> list[StateKey]:
+        """Memberships that changed by resolution of the states, not by what this event says."""
+        own = self.event.key if self.event.is_state else None
+        return [key for key in self.changes if key[0] == MEMBER and key != own]
 
 
 def write_drafts(
@@ -77,66 +120,106 @@ def write_drafts(
         return []
     judged = unread.judge(txn, crowds, drafts)
     numbers = event_numbers.take(txn, total)
-    rooted: list[tuple[RoomDraft, list[_Rooted]]] = []
+    rooted: list[tuple[RoomDraft, list[Rooted]]] = []
     for draft in drafts:
         own, numbers = numbers[: len(draft.added)], numbers[len(draft.added) :]
         rooted.append((draft, _root(txn, states, draft, own)))
-    relations = _relations(txn, drafts)
+    return insert(txn, states, judged, rooted)
+
+
+def insert(
+    txn: Transaction,
+    states: StateStore,
+    judged: Mapping[str, unread.Judgement],
+    rooms_events: Sequence[tuple[RoomDraft, Sequence[Rooted]]],
+) -> list[WrittenRoom]:
+    """Insert events with known roots. Must be the transaction's last step.
+
+    A draft's row has the new head already; its `changed` has the events that the current state
+    had before. Returns the accepted events: the others have no place in the timeline.
+    """
+    relations = _relations(txn, [item.event for _, rooted in rooms_events for item in rooted])
+    total = sum(_length(item) for _, rooted in rooms_events for item in rooted)
     pos = txn.next_pos(total) - total
     written = []
-    for draft, entries in rooted:
-        room = _place(draft, entries, relations, judged, pos)
-        pos += len(entries)
-        written.append(room)
-    rows = [entry.row for room in written for entry in room.entries]
+    rows: list[EventRow] = []
+    known: list[EventRow] = []
+    for draft, rooted in rooms_events:
+        entries = []
+        for item in rooted:
+            row = _row(draft, item, relations.get(item.event.event_id), judged, pos + 1)
+            (known if item.is_known else rows).append(row)
+            if row.pos is not None:
+                entry = WrittenEvent(item.event, item.event_nid, row.pos, row, item.replaces)
+                entries.append(entry)
+            pos += _length(item)
+        draft.row = draft.row._replace(last_pos=pos)
+        written.append(WrittenRoom(draft.row.room_nid, draft.row.room_id, tuple(entries)))
     events.insert(txn, rows)
-    unread.add_marks(txn, rows, judged)
-    for draft, room in zip(drafts, written, strict=True):
-        _project(txn, states, draft, room)
+    events.overwrite(txn, known)
+    unread.add_marks(txn, [entry.row for room in written for entry in room.entries], judged)
+    for (draft, rooted), room in zip(rooms_events, written, strict=True):
+        _project(txn, states, draft, rooted, room)
         draft.is_new = False
-    rooms.put(txn, [draft.row for draft in drafts])
+    rooms.put(txn, [draft.row for draft, _ in rooms_events])
     txn.notify(*(f"room:{room.room_nid}" for room in written))
     return written
 
 
+def _length(item: Rooted) -> int:
+    """How many positions an event takes: the log of memberships has one for each change."""
+    return (item.status == ACCEPTED) + len(item.asides)
+
+
 def _root(
     txn: Transaction, states: StateStore, draft: RoomDraft, numbers: Sequence[int]
-) -> list[_Rooted]:
+) -> list[Rooted]:
     """Number the events and compute the state before and after each."""
     root = draft.row.state_root
     if root is None:
         raise ValueError("the room has no state to build on")
-    keys = [new.event.key for new in draft.added if new.event.is_state]
-    nids = states.intern(txn, set(keys)) if keys else {}
-    stored = states.loader(txn, draft.row.room_nid)
-    fresh: dict[bytes, bytes] = {}
-
-    def load(hashes: Sequence[bytes]) -> Mapping[bytes, bytes]:
-        missing = [name for name in hashes if name not in fresh]
-        found = dict(stored(missing)) if missing else {}
-        return found | {name: fresh[name] for name in hashes if name in fresh}
-
+    tree = RoomTree(txn, states, draft.row.room_nid, draft.version)
     rooted = []
     for new, number in zip(draft.added, numbers, strict=True):
-        before = root
-        if new.event.is_state:
-            root, nodes = state_tree.update(root, {nids[new.event.key]: number}, load)
-            fresh |= nodes
-        rooted.append(_Rooted(new, number, before, root))
-    states.save(txn, draft.row.room_nid, fresh)
+        event, before = new.event, root
+        changes: dict[StateKey, Current | None] = {}
+        if event.is_state:
+            root = tree.update(root, {event.key: number})
+            changes[event.key] = Current(event, number)
+        rooted.append(
+            Rooted(
+                event,
+                number,
+                before,
+                root,
+                root,
+                changes,
+                transaction=new.transaction,
+                replaces=new.replaces,
+                outgoing=draft.row.remote_servers > 0 or _concerns_others(event, draft),
+            )
+        )
+    tree.save()
     if root != draft.row.state_root:
         draft.row = draft.row._replace(state_root=root, state_version=draft.row.head_version)
     return rooted
 
 
-def _relations(txn: Transaction, drafts: Sequence[RoomDraft]) -> dict[str, Relation]:
-    """How the new events relate to others, with the thread that each is in."""
+def _concerns_others(event: Event, draft: RoomDraft) -> bool:
+    return (
+        event.type == MEMBER
+        and event.state_key is not None
+        and not event.state_key.endswith(":" + draft.server_name)
+    )
+
+
+def _relations(txn: Transaction, added: Sequence[Event]) -> dict[str, Relation]:
+    """How new events relate to others, with the thread that each is in."""
     found: dict[str, Relation] = {}
-    for draft in drafts:
-        for new in draft.added:
-            relation = relation_of(new.event)
-            if relation is not None:
-                found[new.event.event_id] = relation
+    for event in added:
+        relation = relation_of(event)
+        if relation is not None:
+            found[event.event_id] = relation
     parents = {relation.relates_to for relation in found.values() if relation.thread_root is None}
     threads = events.thread_roots(txn, parents)
     threads |= {name: rel.thread_root for name, rel in found.items() if rel.thread_root}
@@ -148,65 +231,70 @@ def _relations(txn: Transaction, drafts: Sequence[RoomDraft]) -> dict[str, Relat
     }
 
 
-def _place(
+def _row(
     draft: RoomDraft,
-    rooted: Sequence[_Rooted],
-    relations: Mapping[str, Relation],
+    item: Rooted,
+    relation: Relation | None,
     judged: Mapping[str, unread.Judgement],
     pos: int,
-) -> WrittenRoom:
-    """Give the events of one room their positions and running counts."""
-    row = draft.row
-    notify_total, highlight_total = row.notify_total, row.highlight_total
-    entries = []
-    for offset, item in enumerate(rooted, 1):
-        event = item.new.event
-        relation = relations.get(event.event_id)
-        notify = int(judged[event.event_id].event_class)
-        if relation is None or relation.thread_root is None:
-            notify_total += notify > 0
-            highlight_total += notify > 1
-        transaction = item.new.transaction
-        entries.append(
-            WrittenEvent(
-                event,
-                item.event_nid,
-                pos + offset,
-                EventRow(
-                    event_nid=item.event_nid,
-                    event_id=event.event_id,
-                    room_nid=row.room_nid,
-                    pos=pos + offset,
-                    depth=event.depth,
-                    type=event.type,
-                    state_key=event.state_key,
-                    sender=event.sender,
-                    origin_server_ts=event.origin_server_ts,
-                    json=federation_text(event),
-                    status=ACCEPTED,
-                    state_before=item.before,
-                    state_after=item.after,
-                    replaces_state=item.new.replaces.event_id if item.new.replaces else None,
-                    redacted_by=None,
-                    relates_to=relation.relates_to if relation else None,
-                    rel_type=relation.rel_type if relation else None,
-                    thread_root=relation.thread_root if relation else None,
-                    contains_url=isinstance(event.content.get("url"), str),
-                    notify=notify,
-                    notify_total=notify_total,
-                    highlight_total=highlight_total,
-                    txn_device=transaction.device if transaction else None,
-                    txn_scope=transaction.scope if transaction else None,
-                    txn_id=transaction.txn_id if transaction else None,
-                    outgoing=False,
-                ),
-                item.new.replaces,
-            )
+) -> EventRow:
+    """The row of an event, with the room's running counts; counts it in the draft's row."""
+    accepted = item.status == ACCEPTED
+    notify = int(judged[item.event.event_id].event_class) if accepted else 0
+    if relation is None or relation.thread_root is None:
+        draft.row = draft.row._replace(
+            notify_total=draft.row.notify_total + (notify > 0),
+            highlight_total=draft.row.highlight_total + (notify > 1),
         )
-    draft.row = row._replace(
-        notify_total=notify_total, highlight_total=highlight_total, last_pos=pos + len(rooted)
+    return event_row(
+        item,
+        draft.row.room_nid,
+        pos if accepted else None,
+        relation,
+        notify=notify,
+        totals=(draft.row.notify_total, draft.row.highlight_total),
     )
-    return WrittenRoom(row.room_nid, row.room_id, tuple(entries))
+
+
+def event_row(
+    item: Rooted,
+    room_nid: int,
+    pos: int | None,
+    relation: Relation | None,
+    *,
+    notify: int = 0,
+    totals: tuple[int, int] = (0, 0),
+) -> EventRow:
+    """The row of an event. `totals`: the room's running counts of notifying and highlighting."""
+    event, transaction = item.event, item.transaction
+    return EventRow(
+        event_nid=item.event_nid,
+        event_id=event.event_id,
+        room_nid=room_nid,
+        pos=pos,
+        depth=event.depth,
+        type=event.type,
+        state_key=event.state_key,
+        sender=event.sender,
+        origin_server_ts=event.origin_server_ts,
+        json=federation_text(event),
+        status=item.status,
+        state_before=item.before,
+        state_after=item.after,
+        replaces_state=item.replaces.event_id if item.replaces else None,
+        redacted_by=None,
+        relates_to=relation.relates_to if relation else None,
+        rel_type=relation.rel_type if relation else None,
+        thread_root=relation.thread_root if relation else None,
+        contains_url=isinstance(event.content.get("url"), str),
+        notify=notify,
+        notify_total=totals[0],
+        highlight_total=totals[1],
+        txn_device=transaction.device if transaction else None,
+        txn_scope=transaction.scope if transaction else None,
+        txn_id=transaction.txn_id if transaction else None,
+        outgoing=item.outgoing,
+    )
 
 
 def federation_text(event: Event) -> str:
@@ -216,18 +304,15 @@ def federation_text(event: Event) -> str:
     return encode(event.pdu).decode()
 
 
-def _project(txn: Transaction, states: StateStore, draft: RoomDraft, room: WrittenRoom) -> None:
+def _project(
+    txn: Transaction,
+    states: StateStore,
+    draft: RoomDraft,
+    rooted: Sequence[Rooted],
+    room: WrittenRoom,
+) -> None:
     """Keep the projections of current state and of memberships, and what else follows events."""
-    last: dict[StateKey, WrittenEvent] = {}
-    for entry in room.entries:
-        if entry.event.is_state:
-            last[entry.event.key] = entry
-            state.record_root(txn, room.room_nid, entry.pos, entry.row.state_after or b"")
-    if last:
-        state.put_current(
-            txn, room.room_nid, [(key, entry.event_nid) for key, entry in last.items()]
-        )
-        _project_members(txn, draft, room, last)
+    project_state(txn, draft, rooted, room.entries[0].pos if room.entries else draft.row.last_pos)
     for entry in room.entries:
         if entry.event.redacts is not None:
             redact.apply(txn, states, entry.event, entry.row)
@@ -239,45 +324,96 @@ def _project(txn: Transaction, states: StateStore, draft: RoomDraft, room: Writt
             draft.known.clear()
 
 
-def _project_members(
-    txn: Transaction, draft: RoomDraft, room: WrittenRoom, last: Mapping[StateKey, WrittenEvent]
+def project_state(
+    txn: Transaction, draft: RoomDraft, rooted: Sequence[Rooted], first_pos: int
 ) -> None:
-    log = []
+    """Keep the projections of current state and of memberships.
+
+    Parameters: `first_pos`, the position of the first of the events.
+    """
+    last: dict[StateKey, Placed | None] = {}
+    log: list[memberships.MembershipChange] = []
     previous: dict[str, str] = {}
-    for entry in room.entries:
-        event = entry.event
-        if event.type != "m.room.member" or event.state_key is None:
-            continue
-        user_id = event.state_key
-        if user_id not in previous:
-            old = draft.changed.get(event.key)
-            previous[user_id] = (old.membership if old else None) or "leave"
-        membership = event.membership or "leave"
-        log.append(
-            memberships.MembershipChange(
-                entry.pos,
-                room.room_nid,
-                user_id,
-                membership,
-                previous[user_id],
-                entry.event_nid,
-                event.event_id,
-                event.sender,
-            )
-        )
-        previous[user_id] = membership
-    if not log:
+    pos = first_pos
+    for item in rooted:
+        own = item.event.key if item.event.is_state else None
+        aside = pos + (item.status == ACCEPTED)
+        for key, now in item.changes.items():
+            place = pos
+            if key[0] == MEMBER and key != own:
+                place, aside = aside, aside + 1
+            last[key] = Placed(now, place) if now is not None else None
+            if key[0] == MEMBER:
+                log.append(_membership_change(draft, key[1], now, place, item, previous))
+        pos += _length(item)
+        if item.changes and item.current is not None:
+            state.record_root(txn, draft.row.room_nid, max(pos - 1, 1), item.current)
+    if not last:
         return
-    memberships.log(txn, log)
-    rows = [_member_row(draft, room, last[("m.room.member", user_id)]) for user_id in previous]
+    numbers = [(key, now.current.event_nid if now else None) for key, now in last.items()]
+    state.put_current(txn, draft.row.room_nid, numbers)
+    if log:
+        memberships.log(txn, log)
+        _project_members(txn, draft, last, pos - 1)
+
+
+def _membership_change(
+    draft: RoomDraft,
+    user_id: str,
+    now: Current | None,
+    pos: int,
+    item: Rooted,
+    previous: dict[str, str],
+) -> memberships.MembershipChange:
+    if user_id not in previous:
+        old = draft.changed.get((MEMBER, user_id))
+        previous[user_id] = (old.membership if old else None) or "leave"
+    event, event_nid = now if now is not None else (item.event, item.event_nid)
+    membership = (now.event.membership if now is not None else None) or "leave"
+    change = memberships.MembershipChange(
+        pos,
+        draft.row.room_nid,
+        user_id,
+        membership,
+        previous[user_id],
+        event_nid,
+        event.event_id,
+        event.sender,
+    )
+    previous[user_id] = membership
+    return change
+
+
+def _project_members(
+    txn: Transaction, draft: RoomDraft, last: Mapping[StateKey, Placed | None], pos: int
+) -> None:
+    rows, gone = [], []
+    joined: Counter[str] = Counter()
+    for key, now in last.items():
+        if key[0] != MEMBER:
+            continue
+        if now is None:
+            gone.append(key[1])
+        else:
+            rows.append(member_row(draft, now.current, now.pos))
+        old = draft.changed.get(key)
+        is_in = now is not None and now.current.event.membership == "join"
+        joined[domain_of(key[1])] += is_in - (old is not None and old.membership == "join")
     memberships.put(txn, rows)
-    txn.notify(*(f"user:{row.user_id}" for row in rows if row.is_local))
+    memberships.vanish(txn, draft.row.room_nid, gone, pos)
+    del joined[draft.server_name]
+    if any(joined.values()):
+        room_servers.change(txn, draft.row.room_nid, joined)
+        count = room_servers.count(txn, draft.row.room_nid)
+        draft.row = draft.row._replace(remote_servers=count)
+    own = ":" + draft.server_name
+    users = [row.user_id for row in rows] + gone
+    txn.notify(*(f"user:{user_id}" for user_id in users if user_id.endswith(own)))
 
 
-def _member_row(
-    draft: RoomDraft, room: WrittenRoom, entry: WrittenEvent
-) -> memberships.MembershipRow:
-    event = entry.event
+def member_row(draft: RoomDraft, current: Current, pos: int) -> memberships.MembershipRow:
+    """The projection of a member event that became current at a position."""
+    event = current.event
     user_id = event.state_key or ""
     membership = event.membership or "leave"
     is_local = user_id.endswith(":" + draft.server_name)
@@ -285,13 +421,13 @@ def _member_row(
     if is_local and membership in ("invite", "knock"):
         stripped = canonical.encode_lenient({"s": _stripped(draft, event)})[5:-1].decode()
     return memberships.MembershipRow(
-        room_nid=room.room_nid,
+        room_nid=draft.row.room_nid,
         user_id=user_id,
         membership=membership,
         event_id=event.event_id,
-        event_nid=entry.event_nid,
+        event_nid=current.event_nid,
         sender=event.sender,
-        pos=entry.pos,
+        pos=pos,
         is_local=is_local,
         forgotten=False,
         displayname=_text(event.content.get("displayname")),

@@ -1,0 +1,235 @@
+"""The state trees of one room within one transaction, in terms of state keys and events.
+
+Nodes that the transaction makes are kept here until `save`; events that it has yet to insert can
+be told with `add`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+from homeserver.core import state_res, state_tree
+from homeserver.core.event import Event
+from homeserver.core.room_versions import RoomVersion
+from homeserver.core.types import StateKey
+from storage import events
+from storage.state import StateStore
+from storage.transaction import Transaction
+
+_BATCH = 500
+
+
+class RoomTree:
+    """See the module."""
+
+    def __init__(
+        self, txn: Transaction, states: StateStore, room_nid: int, version: RoomVersion
+    ) -> None:
+        self._txn = txn
+        self._states = states
+        self._room_nid = room_nid
+        self._version = version
+        self._stored = states.loader(txn, room_nid)
+        self._fresh: dict[bytes, bytes] = {}
+        self._nids: dict[StateKey, int] = {}
+        self._by_nid: dict[int, Event] = {}
+        self._by_id: dict[str, tuple[int, Event]] = {}
+        self._rejected: set[str] = set()
+        self._resolved: dict[frozenset[bytes], bytes] = {}
+
+    def add(self, event: Event, event_nid: int, *, rejected: bool = False) -> None:
+        """Tell of an event that is not in the database yet.
+
+        Parameters: `rejected`, by its own auth events.
+        """
+        self._by_nid[event_nid] = event
+        self._by_id[event.event_id] = (event_nid, event)
+        if rejected:
+            self._rejected.add(event.event_id)
+
+    def load(self, hashes: Sequence[bytes]) -> Mapping[bytes, bytes]:
+        """Nodes by their hashes, the new ones included."""
+        missing = [name for name in hashes if name not in self._fresh]
+        found = dict(self._stored(missing)) if missing else {}
+        return found | {name: self._fresh[name] for name in hashes if name in self._fresh}
+
+    def save(self) -> None:
+        """Store the new nodes."""
+        self._states.save(self._txn, self._room_nid, self._fresh)
+
+    def build(self, numbers: Mapping[StateKey, int]) -> bytes:
+        """The root of a state that is given whole."""
+        nids = self._intern(numbers.keys())
+        root, nodes = state_tree.build({nids[key]: number for key, number in numbers.items()})
+        self._fresh |= nodes
+        return root
+
+    def update(self, root: bytes, changes: Mapping[StateKey, int | None]) -> bytes:
+        """The root of a state with other events, by their numbers; None removes a key."""
+        if not changes:
+            return root
+        nids = self._intern(changes.keys())
+        numbers = {nids[key]: number for key, number in changes.items()}
+        new, nodes = state_tree.update(root, numbers, self.load)
+        self._fresh |= nodes
+        return new
+
+    def numbers(self, root: bytes, keys: Collection[StateKey]) -> dict[StateKey, int]:
+        """Numbers of the events that a state has under these keys."""
+        unknown = [key for key in keys if key not in self._nids]
+        if unknown:
+            self._nids |= self._states.lookup(self._txn, unknown)
+        nids = {self._nids[key]: key for key in keys if key in self._nids}
+        found = state_tree.get(root, nids, self.load)
+        return {nids[nid]: number for nid, number in found.items()}
+
+    def state(self, root: bytes, keys: Collection[StateKey]) -> dict[StateKey, Event]:
+        """The events that a state has under these keys."""
+        numbers = self.numbers(root, keys)
+        found = self.events_of(numbers.values())
+        return {key: found[number] for key, number in numbers.items()}
+
+    def all_numbers(self, root: bytes) -> dict[StateKey, int]:
+        """The whole of a state."""
+        entries = dict(state_tree.items(root, self.load))
+        names = self._names(entries.keys())
+        return {names[nid]: number for nid, number in entries.items()}
+
+    def diff(self, old: bytes, new: bytes) -> dict[StateKey, tuple[int | None, int | None]]:
+        """Numbers of the events under the keys in which two states differ."""
+        if old == new:
+            return {}
+        found = state_tree.diff(old, new, self.load)
+        names = self._names(found.keys())
+        return {names[nid]: pair for nid, pair in found.items()}
+
+    def events_of(self, numbers: Collection[int]) -> dict[int, Event]:
+        """Events by their numbers."""
+        missing = [number for number in numbers if number not in self._by_nid]
+        for start in range(0, len(missing), _BATCH):
+            rows = events.get_by_nids(self._txn, missing[start : start + _BATCH])
+            for row in rows.values():
+                self._remember(row)
+        return {number: self._by_nid[number] for number in numbers if number in self._by_nid}
+
+    def number_of(self, event_id: str) -> int | None:
+        """The number of an event."""
+        self._fetch([event_id])
+        found = self._by_id.get(event_id)
+        return found[0] if found is not None else None
+
+    def numbers_of(self, event_ids: Collection[str]) -> dict[str, int]:
+        """Numbers of events by their IDs; unknown ones are left out."""
+        self._fetch(event_ids)
+        return {name: self._by_id[name][0] for name in event_ids if name in self._by_id}
+
+    def resolve(self, roots: Collection[bytes]) -> bytes:
+        """The root of the resolution of states: they are taken together by the room's version."""
+        distinct = frozenset(roots)
+        if len(distinct) == 1:
+            return next(iter(distinct))
+        found = self._resolved.get(distinct)
+        if found is None:
+            found = self._resolved[distinct] = self._resolve(sorted(distinct))
+        return found
+
+    def _resolve(self, roots: Sequence[bytes]) -> bytes:
+        conflicted, conflicted_sets = self.conflicts(roots)
+        if not conflicted:
+            return roots[0]
+        changes = state_res.resolve_conflicts(
+            conflicted_sets,
+            _Unconflicted(self, roots[0], conflicted),
+            self.event,
+            self._version,
+            get_events=self.event_map,
+            is_rejected=self.is_rejected,
+        )
+        numbers: dict[StateKey, int | None] = {
+            key: self.number_of(changes[key]) if key in changes else None for key in conflicted
+        }
+        return self.update(roots[0], numbers)
+
+    def conflicts(self, roots: Sequence[bytes]) -> tuple[set[StateKey], list[dict[StateKey, str]]]:
+        """The keys in which states differ, and the event IDs that each has under them."""
+        keys: set[StateKey] = set()
+        for other in roots[1:]:
+            keys.update(self.diff(roots[0], other))
+        sets = []
+        for root in roots:
+            numbers = self.numbers(root, keys)
+            found = self.events_of(numbers.values())
+            sets.append({key: found[number].event_id for key, number in numbers.items()})
+        return keys, sets
+
+    def event(self, event_id: str) -> Event | None:
+        """An event by its ID, if it is known."""
+        return self.event_map([event_id]).get(event_id)
+
+    def event_map(self, event_ids: Collection[str]) -> Mapping[str, Event]:
+        """Events by their IDs; unknown ones are left out."""
+        self._fetch(event_ids)
+        return {name: self._by_id[name][1] for name in event_ids if name in self._by_id}
+
+    def is_rejected(self, event_id: str) -> bool:
+        """Whether an event was rejected by its own auth events."""
+        return event_id in self._rejected
+
+    def _fetch(self, event_ids: Collection[str]) -> None:
+        missing = [name for name in event_ids if name not in self._by_id]
+        for start in range(0, len(missing), _BATCH):
+            for row in events.get_many(self._txn, missing[start : start + _BATCH]).values():
+                # An event of another room is none of this one's.
+                if row.room_nid == self._room_nid:
+                    self._remember(row)
+
+    def _remember(self, row: events.EventRow) -> None:
+        event = Event.from_json(row.json, self._version, row.event_id)
+        self.add(event, row.event_nid, rejected=row.status == events.REJECTED)
+
+    def _intern(self, keys: Collection[StateKey]) -> dict[StateKey, int]:
+        unknown = [key for key in keys if key not in self._nids]
+        if unknown:
+            self._nids |= self._states.intern(self._txn, unknown)
+        return self._nids
+
+    def _names(self, nids: Collection[int]) -> dict[int, StateKey]:
+        return self._states.keys(self._txn, nids)
+
+
+class _Unconflicted(Mapping[StateKey, str]):
+    """What states share, read where it is looked at."""
+
+    def __init__(self, tree: RoomTree, root: bytes, conflicted: Collection[StateKey]) -> None:
+        self._tree = tree
+        self._root = root
+        self._conflicted = conflicted
+        self._known: dict[StateKey, str] | None = None
+
+    def __getitem__(self, key: StateKey) -> str:
+        if key in self._conflicted:
+            raise KeyError(key)
+        event = self._tree.state(self._root, [key]).get(key)
+        if event is None:
+            raise KeyError(key)
+        return event.event_id
+
+    def __iter__(self) -> Iterator[StateKey]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    def _all(self) -> dict[StateKey, str]:
+        if self._known is None:
+            self._known = self._read_whole()
+        return self._known
+
+    def _read_whole(self) -> dict[StateKey, str]:
+        numbers = self._tree.all_numbers(self._root)
+        found = self._tree.events_of(numbers.values())
+        return {
+            key: found[number].event_id
+            for key, number in numbers.items()
+            if key not in self._conflicted and number in found
+        }
