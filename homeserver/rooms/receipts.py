@@ -8,13 +8,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from twisted.internet.interfaces import IReactorTime
 
 from homeserver.core.errors import forbidden, invalid_param, not_found
-from homeserver.core.ids import EventID, RoomID, UserID
-from storage import account_data, events, memberships, receipts, rooms
+from homeserver.core.ids import EventID, RoomID, UserID, domain_of
+from homeserver.rooms.open_to import open_to
+from storage import account_data, events, memberships, receipts, residence, rooms
 from storage.database import Database
 from storage.events import EventRow
 from storage.receipts import MAIN, PRIVATE, PUBLIC, UNTHREADED, Receipt
@@ -34,8 +36,21 @@ class Wanted(NamedTuple):
     thread_id: str = UNTHREADED
 
 
+class RemoteReceipt(NamedTuple):
+    """What another server says of its user: the newest of these events is read.
+
+    `ts` in milliseconds; None if the server gives no time that could be true.
+    """
+
+    room_id: str
+    user_id: str
+    event_ids: tuple[str, ...]
+    thread_id: str
+    ts: int | None
+
+
 class Receipts:
-    """The receipts of this server's users."""
+    """The receipts of users."""
 
     def __init__(self, db: Database, clock: IReactorTime) -> None:
         self._db = db
@@ -55,6 +70,20 @@ class Receipts:
                 raise invalid_param("m.fully_read has no thread_id.")
         now_ms = int(self._clock.seconds() * 1000)
         await self._db.write(_set, user_id, room_id, wanted, now_ms)
+
+    async def set_remote(self, origin: str, told: Sequence[RemoteReceipt]) -> None:
+        """Public receipts of another server's users.
+
+        Passed over: users of any other server or not in the room, rooms that this server is not
+        in or whose ACL denies the server, events and threads that are not in the room.
+        """
+        told = [receipt for receipt in told if domain_of(receipt.user_id) == origin]
+        if not told:
+            return
+        now_ms = int(self._clock.seconds() * 1000)
+        new = await self._db.read(_new_remote, origin, told, now_ms)
+        if new:
+            await self._db.write(_put_remote, new)
 
 
 def _set(
@@ -91,6 +120,57 @@ def _set(
     if any(receipt.type == PUBLIC for receipt in new):
         txn.notify(f"room:{room_nid}")
     txn.notify(f"user:{user_id}")
+
+
+def _new_remote(
+    txn: Transaction, origin: str, told: Sequence[RemoteReceipt], now_ms: int
+) -> list[Receipt]:
+    """Those that say something new, without a position."""
+    numbers = open_to(txn, origin, {receipt.room_id for receipt in told})
+    told = [receipt for receipt in told if receipt.room_id in numbers]
+    names = {name for receipt in told for name in receipt.event_ids}
+    names |= {receipt.thread_id for receipt in told if receipt.thread_id not in (UNTHREADED, MAIN)}
+    rows = events.get_many(txn, names)
+    joined = {
+        room_id: residence.joined(
+            txn, room_nid, {receipt.user_id for receipt in told if receipt.room_id == room_id}
+        )
+        for room_id, room_nid in numbers.items()
+    }
+    new: dict[tuple[int, str, str], Receipt] = {}
+    for told_one in told:
+        room_nid, user_id = numbers[told_one.room_id], told_one.user_id
+        if user_id not in joined[told_one.room_id]:
+            continue
+        placed = [row for name in told_one.event_ids if (row := _placed(rows, name, room_nid))]
+        thread_id = told_one.thread_id
+        if not placed or (
+            thread_id not in (UNTHREADED, MAIN) and not _placed(rows, thread_id, room_nid)
+        ):
+            continue
+        newest = max(placed, key=lambda row: row.pos or 0)
+        ts, pos = min(told_one.ts or now_ms, now_ms), newest.pos or 0
+        receipt = Receipt(room_nid, user_id, PUBLIC, thread_id, newest.event_id, pos, ts, 0)
+        before = new.get((room_nid, user_id, thread_id)) or receipts.get(
+            txn, room_nid, user_id, PUBLIC, thread_id
+        )
+        if before is None or before.event_pos < pos:
+            new[room_nid, user_id, thread_id] = receipt
+    return list(new.values())
+
+
+def _placed(rows: dict[str, EventRow], event_id: str, room_nid: int) -> EventRow | None:
+    """An event that clients see in the room."""
+    row = rows.get(event_id)
+    if row is None or row.room_nid != room_nid or row.pos is None or row.status != events.ACCEPTED:
+        return None
+    return row
+
+
+def _put_remote(txn: Transaction, new: Sequence[Receipt]) -> None:
+    pos = txn.next_pos()
+    receipts.put(txn, [receipt._replace(pos=pos) for receipt in new])
+    txn.notify(*{f"room:{receipt.room_nid}" for receipt in new})
 
 
 def _event(txn: Transaction, room_nid: int, event_id: str) -> EventRow:

@@ -3,7 +3,8 @@ ends."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
 
 import structlog
 from cachetools import LRUCache
@@ -12,10 +13,11 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
 from homeserver.core.errors import forbidden
-from homeserver.core.ids import RoomID, UserID
+from homeserver.core.ids import RoomID, UserID, domain_of
+from homeserver.rooms.open_to import open_to
 from homeserver.rooms.write import WrittenRoom
 from homeserver.web.request import Requester
-from storage import memberships, rooms
+from storage import memberships, residence, rooms
 from storage.database import Database
 from storage.ephemeral import EphemeralStore
 from storage.feed import Feed
@@ -23,10 +25,20 @@ from storage.transaction import Transaction
 
 DEFAULT_TIMEOUT = 30_000
 MAX_TIMEOUT = 120_000
+REMOTE_TIMEOUT = 60_000
+"""A user of another server types for so long at most unless the server says so again."""
 EXPIRE_EVERY = 1.0
 """Seconds between two looks for those who stopped without saying so."""
 
 _log = structlog.get_logger(__name__)
+
+
+class RemoteTyping(NamedTuple):
+    """What another server says of its user."""
+
+    room_id: str
+    user_id: str
+    is_typing: bool
 
 
 class Typing:
@@ -77,6 +89,32 @@ class Typing:
         if await self._store.set_typing(room_id, user_id, until):
             self._feed.publish(f"room:{room_nid}")
 
+    async def set_remote(self, origin: str, changes: Sequence[RemoteTyping]) -> None:
+        """Users of another server type, or no longer.
+
+        Passed over: users of any other server or not in the room, rooms that this server is not
+        in or whose ACL denies the server.
+        """
+        last = {
+            (change.room_id, change.user_id): change.is_typing
+            for change in changes
+            if domain_of(change.user_id) == origin
+        }
+        if not last:
+            return
+        joined = await self._db.read(_remote_joined, origin, last.keys())
+        until = int(self._clock.seconds() * 1000) + REMOTE_TIMEOUT
+        channels = set()
+        for (room_id, user_id), is_typing in last.items():
+            room_nid = joined.get((room_id, user_id))
+            if room_nid is None:
+                continue
+            self._nids[room_id] = room_nid
+            if await self._store.set_typing(room_id, user_id, until if is_typing else None):
+                channels.add(f"room:{room_nid}")
+        if channels:
+            self._feed.publish(*channels)
+
     def events_written(self, room: WrittenRoom) -> None:
         """Whoever leaves a room does not type there any more."""
         for entry in room.entries:
@@ -115,6 +153,19 @@ def _joined(txn: Transaction, room_id: str, user_id: str) -> int | None:
         return None
     member = memberships.get(txn, room_nid, user_id)
     return room_nid if member is not None and member.membership == "join" else None
+
+
+def _remote_joined(
+    txn: Transaction, origin: str, wanted: Collection[tuple[str, str]]
+) -> dict[tuple[str, str], int]:
+    """Those (room, user) of which the user is in the room, and the numbers of the rooms."""
+    numbers = open_to(txn, origin, {room_id for room_id, _ in wanted})
+    found = {}
+    for room_id, room_nid in numbers.items():
+        users = [user_id for name, user_id in wanted if name == room_id]
+        for user_id in residence.joined(txn, room_nid, users):
+            found[room_id, user_id] = room_nid
+    return found
 
 
 def _numbers(txn: Transaction, room_ids: list[str]) -> dict[str, int]:

@@ -1,0 +1,356 @@
+"""Events that other servers send in transactions, on their way into rooms.
+
+1. What can be told without reading the event's proofs: its room is known, this server is in it,
+   the room's ACL lets the sender in.
+2. Form, signatures and hashes of all of them are checked in bulk (`federation.client.pdus`).
+3. If nothing of the room waits, the events are added at once, and the answer has the verdicts.
+4. What lacks events before it, or comes into a room where others wait, is put into a table, where
+   it is as safe as if it had been added (`homeserver.rooms.backlog`).
+
+A room that is slow keeps neither the other rooms nor the answer waiting.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import structlog
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import TimeoutError as DeferredTimeout
+from twisted.internet.interfaces import IReactorTime
+
+from federation.client.pdus import CheckedPdu
+from homeserver.core.event import Event
+from homeserver.core.ids import EventID, InvalidIdentifier, RoomID, domain_of
+from homeserver.core.room_versions import ROOM_VERSIONS, RoomVersion
+from homeserver.core.signing import event_id_for
+from homeserver.core.types import JsonObject
+from homeserver.rooms import open_to
+from homeserver.rooms.backlog import Backlog, Verdict
+from homeserver.rooms.open_to import OpenRoom
+from storage import received
+from storage.database import Database
+from storage.errors import StorageError
+from storage.events import MISPLACED, REJECTED
+from storage.transaction import Transaction
+
+PATIENCE_S = 10.0
+"""Seconds that an answer waits for a room; then its events wait in the table."""
+KEY_PATIENCE_S = 25.0
+"""Seconds that an answer waits for the keys of third servers."""
+MAX_QUEUED = 4
+"""Additions to one room in this process; what comes then waits in the table."""
+
+_log = structlog.get_logger(__name__)
+
+
+class EventReceiver(Protocol):
+    """What is needed of `homeserver.rooms.receive.Receiver`."""
+
+    async def add(self, room_id: str, events: Sequence[Event]) -> Mapping[str, Verdict]: ...
+
+
+class Checker(Protocol):
+    """What is needed of `federation.client.pdus.PduChecker`."""
+
+    async def check(self, pdus: Sequence[Any], version: RoomVersion) -> list[CheckedPdu]: ...
+
+
+class Withdrawals(Protocol):
+    """What is needed of `homeserver.rooms.received_invites.ReceivedInvites`."""
+
+    async def withdrawn(self, origin: str, event: Event) -> bool: ...
+
+
+Answers = dict[str, JsonObject]
+"""By event ID: {}, or {"error": why}."""
+
+
+class _Pdu(NamedTuple):
+    """A PDU of a room that its sender may speak of."""
+
+    pdu: JsonObject
+    found: OpenRoom
+    version: RoomVersion
+
+
+class Inbound:
+    """Takes the events of transactions."""
+
+    def __init__(
+        self,
+        db: Database,
+        checker: Checker,
+        receiver: EventReceiver,
+        backlog: Backlog,
+        withdrawals: Withdrawals,
+        clock: IReactorTime,
+        server_name: str,
+    ) -> None:
+        self._db = db
+        self._checker = checker
+        self._receiver = receiver
+        self._backlog = backlog
+        self._withdrawals = withdrawals
+        self._clock = clock
+        self._server_name = server_name
+        self._adding: Counter[str] = Counter()
+
+    async def receive(self, origin: str, pdus: Sequence[Any]) -> Answers:
+        """What became of the PDUs that a server sent; the caller bounds their number.
+
+        PDUs that have no event ID are not answered. What is answered with {} is stored. Raises
+        StorageError if the database is away.
+        """
+        answers: Answers = {}
+        room_ids = {room_id for pdu in pdus if (room_id := _room_id(pdu)) is not None}
+        if not room_ids:
+            return {name: _error("The event names no room.") for name in _named(pdus)}
+        found, waiting = await self._db.read(_rooms, origin, room_ids)
+        good: list[_Pdu] = []
+        for pdu in pdus:
+            room_id = _room_id(pdu)
+            room = found.get(room_id) if room_id is not None else None
+            refusal = self._refusal(pdu, room)
+            if refusal is None and room is not None:
+                good.append(_Pdu(pdu, room, ROOM_VERSIONS[room.room.version]))
+                continue
+            name = _event_id(pdu, room)
+            if name is not None:
+                answers[name] = _error(refusal or "The room is unknown.")
+        checked = await self._check(origin, good, answers)
+        await self._deliver(origin, checked, waiting, answers)
+        refused = sum("error" in answer for answer in answers.values())
+        if refused:
+            _log.info("events refused", origin=origin, events=len(pdus), refused=refused)
+        return answers
+
+    def _refusal(self, pdu: Any, found: OpenRoom | None) -> str | None:
+        if found is None or found.room.version not in ROOM_VERSIONS:
+            return "This server is not in the room."
+        if not found.room.is_here:
+            if _ends_membership(pdu, self._server_name):
+                return None
+            return "This server is not in the room."
+        if not found.is_allowed:
+            return "The room's access control list denies the sending server."
+        return None
+
+    async def _check(
+        self, origin: str, pdus: Sequence[_Pdu], answers: Answers
+    ) -> dict[str, tuple[OpenRoom, list[Event]]]:
+        """Sound events by room ID, in order; refused ones go into `answers`."""
+        groups: dict[tuple[str, bool], list[_Pdu]] = {}
+        for item in pdus:
+            # The sender's own keys are at hand; those of others may take their time.
+            is_own = _is_of(origin, item.pdu)
+            groups.setdefault((item.version.identifier, is_own), []).append(item)
+        results = await _all(self._check_group(group) for group in groups.values())
+        by_room: dict[str, tuple[OpenRoom, list[Event]]] = {}
+        for group, checked in zip(groups.values(), results, strict=True):
+            for item, result in zip(group, checked, strict=True):
+                if result.event is None:
+                    name = result.event_id or _computed_id(item.pdu, item.version)
+                    if name is not None:
+                        answers[name] = _error(result.error or "The event is refused.")
+                    continue
+                room_id = item.found.room.room_id
+                by_room.setdefault(room_id, (item.found, []))[1].append(result.event)
+        return {
+            room_id: (room, list({event.event_id: event for event in events}.values()))
+            for room_id, (room, events) in by_room.items()
+        }
+
+    async def _check_group(self, group: Sequence[_Pdu]) -> list[CheckedPdu]:
+        version = group[0].version
+
+        async def check() -> list[CheckedPdu]:
+            return await self._checker.check([item.pdu for item in group], version)
+
+        work = Deferred.fromCoroutine(check())
+        try:
+            return await work.addTimeout(KEY_PATIENCE_S, self._clock)
+        except DeferredTimeout:
+            return [
+                CheckedPdu(None, None, "The keys of the event's server were not found in time.")
+                for _ in group
+            ]
+
+    async def _deliver(
+        self,
+        origin: str,
+        checked: Mapping[str, tuple[OpenRoom, list[Event]]],
+        waiting: set[int],
+        answers: Answers,
+    ) -> None:
+        async def one(found: OpenRoom, events: list[Event]) -> Answers:
+            room_nid = found.room.room_nid
+            if not found.room.is_here:
+                return await self._withdraw(origin, events)
+            if room_nid in waiting or self._adding[found.room.room_id] >= MAX_QUEUED:
+                return await self._stage(room_nid, origin, events)
+            return await self._add(origin, found, events)
+
+        for part in await _all(one(found, events) for found, events in checked.values()):
+            answers.update(part)
+
+    async def _withdraw(self, origin: str, events: Sequence[Event]) -> Answers:
+        answers: Answers = {}
+        for event in events:
+            done = await self._withdrawals.withdrawn(origin, event)
+            refusal = "This server is not in the room."
+            answers[event.event_id] = {} if done else _error(refusal)
+        return answers
+
+    async def _add(self, origin: str, found: OpenRoom, events: list[Event]) -> Answers:
+        room_id, room_nid = found.room.room_id, found.room.room_nid
+
+        async def add() -> Mapping[str, Verdict]:
+            self._adding[room_id] += 1
+            try:
+                return await self._receiver.add(room_id, events)
+            finally:
+                self._adding[room_id] -= 1
+                self._adding += Counter()
+
+        adding = Deferred.fromCoroutine(add())
+        if not await _done_within(adding, PATIENCE_S, self._clock):
+            # What is added meanwhile is found to be there when it is tried again.
+            adding.addErrback(
+                lambda failure: _log.warning(
+                    "events not added yet", room_id=room_id, reason=str(failure.value)
+                )
+            )
+            return await self._stage(room_nid, origin, events)
+        try:
+            verdicts = await adding
+        except StorageError:
+            raise
+        except Exception as error:
+            _log.error("events not added", room_id=room_id, origin=origin, exc_info=error)
+            return await self._stage(room_nid, origin, events)
+        answers: Answers = {}
+        lacking = []
+        for event in events:
+            verdict = verdicts.get(event.event_id)
+            if verdict is None or verdict.status < 0:
+                lacking.append(event)
+            elif verdict.status in (REJECTED, MISPLACED):
+                answers[event.event_id] = _error(verdict.reason or "The event is rejected.")
+            else:
+                answers[event.event_id] = {}
+        if lacking:
+            answers |= await self._stage(room_nid, origin, lacking)
+        return answers
+
+    async def _stage(self, room_nid: int, origin: str, events: Sequence[Event]) -> Answers:
+        kept = await self._backlog.stage(room_nid, origin, events)
+        return {
+            event.event_id: {}
+            if event.event_id in kept
+            else _error("Too many events wait to be added.")
+            for event in events
+        }
+
+
+def _rooms(
+    txn: Transaction, origin: str, room_ids: set[str]
+) -> tuple[dict[str, OpenRoom], set[int]]:
+    found = open_to.look_up(txn, origin, room_ids)
+    return found, received.with_backlog(txn, [each.room.room_nid for each in found.values()])
+
+
+async def _all(work: Iterable[Awaitable[Any]]) -> list[Any]:
+    """The results of awaitables that run at the same time, once all have ended.
+
+    Raises the first of their failures.
+    """
+
+    async def run(one: Awaitable[Any]) -> Any:
+        return await one
+
+    running = [Deferred.fromCoroutine(run(one)) for one in work]
+    results = await DeferredList(running, consumeErrors=True)
+    for is_success, result in results:
+        if not is_success:
+            result.raiseException()
+    return [result for _, result in results]
+
+
+def _done_within(work: Deferred[Any], seconds: float, clock: IReactorTime) -> Deferred[bool]:
+    """Whether `work` has ended, in whichever way, after so many seconds at most."""
+    waiter: Deferred[bool] = Deferred()
+    call = clock.callLater(seconds, waiter.callback, False)
+
+    def ended(result: Any) -> Any:
+        if call.active():
+            call.cancel()
+            waiter.callback(True)
+        return result
+
+    work.addBoth(ended)
+    return waiter
+
+
+def _error(reason: str) -> JsonObject:
+    return {"error": reason}
+
+
+def _room_id(pdu: Any) -> str | None:
+    """The room that a PDU names."""
+    room_id = pdu.get("room_id") if isinstance(pdu, dict) else None
+    if not isinstance(room_id, str):
+        return None
+    try:
+        return RoomID.parse(room_id)
+    except InvalidIdentifier:
+        return None
+
+
+def _is_of(origin: str, pdu: JsonObject) -> bool:
+    sender = pdu.get("sender")
+    return isinstance(sender, str) and domain_of(sender) == origin
+
+
+def _ends_membership(pdu: Any, server_name: str) -> bool:
+    """Whether a PDU looks like the end of an invite or a knock of a user of this server."""
+    if not isinstance(pdu, dict) or pdu.get("type") != "m.room.member":
+        return False
+    user_id, content = pdu.get("state_key"), pdu.get("content")
+    return (
+        isinstance(user_id, str)
+        and domain_of(user_id) == server_name
+        and isinstance(content, dict)
+        and content.get("membership") in ("leave", "ban")
+    )
+
+
+def _named(pdus: Iterable[Any]) -> list[str]:
+    return [name for pdu in pdus if (name := _event_id(pdu, None)) is not None]
+
+
+def _event_id(pdu: Any, found: OpenRoom | None) -> str | None:
+    """The event ID of a PDU that is refused unread, if that can be told."""
+    version = ROOM_VERSIONS.get(found.room.version) if found is not None else None
+    if version is not None:
+        return _computed_id(pdu, version)
+    if not isinstance(pdu, dict):
+        return None
+    # Which version the room has is not known here: the ID can be told in the oldest ones only,
+    # which carry it, and where the room's ID shows that it is of version 12.
+    if "event_id" in pdu:
+        return _computed_id(pdu, ROOM_VERSIONS["1"])
+    room_id = _room_id(pdu)
+    is_create = pdu.get("type") == "m.room.create" and "room_id" not in pdu
+    if is_create or (room_id is not None and RoomID(room_id).legacy_domain is None):
+        return _computed_id(pdu, ROOM_VERSIONS["12"])
+    return None
+
+
+def _computed_id(pdu: Any, version: RoomVersion) -> str | None:
+    try:
+        return EventID.parse(event_id_for(pdu, version))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None

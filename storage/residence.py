@@ -1,0 +1,79 @@
+"""Rooms that this server is in, and what they say of other servers.
+
+Reads `rooms`, `memberships`, `current_state` for many rooms at once: what other servers send names
+rooms as it likes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import NamedTuple
+
+from storage.transaction import Transaction
+
+
+class KnownRoom(NamedTuple):
+    """A room of which this server knows."""
+
+    room_nid: int
+    room_id: str
+    version: str
+    is_here: bool
+    """Whether a user of this server is joined."""
+
+
+_LOCAL = (
+    "EXISTS (SELECT 1 FROM memberships m WHERE m.room_nid = r.room_nid"
+    " AND m.membership = 'join' AND m.is_local)"
+)
+
+
+def known_rooms(txn: Transaction, room_ids: Collection[str]) -> dict[str, KnownRoom]:
+    """Those of these rooms that are known, by ID."""
+    if not room_ids:
+        return {}
+    where, args = txn.any_of("r.room_id", room_ids)
+    rows = txn.all(
+        f"SELECT r.room_nid, r.room_id, r.version, CASE WHEN {_LOCAL} THEN 1 ELSE 0 END"
+        f" FROM rooms r WHERE {where}",
+        args,
+    )
+    return {row[1]: KnownRoom(row[0], row[1], row[2], bool(row[3])) for row in rows}
+
+
+def access_lists(txn: Transaction, room_nids: Collection[int]) -> dict[int, str]:
+    """JSON of the current `m.room.server_acl` event of each of these rooms that has one."""
+    if not room_nids:
+        return {}
+    where, args = txn.any_of("c.room_nid", room_nids)
+    rows = txn.all(
+        "SELECT c.room_nid, e.json FROM current_state c JOIN events e ON e.event_nid = c.event_nid"
+        f" WHERE {where} AND c.type = 'm.room.server_acl' AND c.state_key = ''",
+        args,
+    )
+    return {row[0]: row[1] for row in rows}
+
+
+def joined(txn: Transaction, room_nid: int, user_ids: Collection[str]) -> set[str]:
+    """Those of these users who are joined to the room."""
+    if not user_ids:
+        return set()
+    where, args = txn.any_of("user_id", user_ids)
+    rows = txn.all(
+        f"SELECT user_id FROM memberships WHERE room_nid = ? AND {where} AND membership = 'join'",
+        [room_nid, *args],
+    )
+    return {row[0] for row in rows}
+
+
+def in_local_rooms(txn: Transaction, user_ids: Collection[str]) -> set[str]:
+    """Those of these users who share a room with a user of this server."""
+    if not user_ids:
+        return set()
+    where, args = txn.any_of("r.user_id", user_ids)
+    rows = txn.all(
+        f"SELECT DISTINCT r.user_id FROM memberships r WHERE {where} AND r.membership = 'join'"
+        f" AND {_LOCAL}",
+        args,
+    )
+    return {row[0] for row in rows}
