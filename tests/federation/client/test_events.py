@@ -147,6 +147,7 @@ class Calls(TestCase):
             with self.assertRaises(BadAnswer):
                 await CALLS[name][0](EventsClient(Answering({key: many})))
         nothing: list[Any] = []
+        pdus: list[Any]
         for pdus in (nothing, [{}, {}]):
             with self.assertRaises(BadAnswer):
                 await EventsClient(Answering({"pdus": pdus})).get_event("b", EVENT)
