@@ -70,7 +70,7 @@ class AuthChains:
                     unread.append(event_id)
                 else:
                     found[event_id] = known
-        fresh = {intern(name): auth_ids_of(given[name]) for name in unread if name in given}
+        fresh = {intern(str(name)): auth_ids_of(given[name]) for name in unread if name in given}
         missing = [name for name in unread if name not in given]
         for part in _parts(missing):
             where, args = txn.any_of("event_id", part)
