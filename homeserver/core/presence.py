@@ -18,6 +18,8 @@ OFFLINE_AFTER = 45_000
 """A user who is no longer in touch is offline after this."""
 IDLE_AFTER = 300_000
 """An online user who does nothing is unavailable after this."""
+REMOTE_OFFLINE_AFTER = 1_800_000
+"""A user of another server is offline if that server says nothing for so long."""
 ACTIVE_FOR = 60_000
 """A user is currently active for this long after doing something."""
 
@@ -122,3 +124,18 @@ def passed(presence: Presence, now: int) -> Presence:
     if presence.currently_active and now - presence.active >= ACTIVE_FOR:
         return replace(presence, currently_active=False)
     return presence
+
+
+def told(
+    state: State, status_msg: str | None, active_ago: int | None, currently_active: bool, now: int
+) -> Presence:
+    """What another server says of its user now."""
+    active = 0 if active_ago is None else max(now - active_ago, 1)
+    return Presence(state, status_msg, active, now, currently_active and state == "online")
+
+
+def remote_passed(presence: Presence, now: int) -> Presence:
+    """What becomes of a remote user's presence when their server says nothing until `now`."""
+    if presence.state == "offline" or now - presence.contact < REMOTE_OFFLINE_AFTER:
+        return presence
+    return replace(presence, state="offline", currently_active=False)

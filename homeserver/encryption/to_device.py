@@ -69,7 +69,7 @@ class ToDevice:
         for name, devices in contents.items():
             user_id = _user_id(name)
             encoded = {
-                device_id: _encode(sender, event_type, content)
+                device_id: encode_message(sender, event_type, content)
                 for device_id, content in devices.items()
             }
             if user_id.domain == self._server_name:
@@ -129,7 +129,8 @@ def _user_id(name: str) -> UserID:
         raise errors.invalid_param(str(problem))
 
 
-def _encode(sender: str, event_type: str, content: JsonObject) -> str:
+def encode_message(sender: str, event_type: str, content: JsonObject) -> str:
+    """The JSON text of a message as a device gets it. Raises MatrixError (400, 413)."""
     message = {"content": content, "sender": sender, "type": event_type}
     try:
         canonical.check(message, strict=False)

@@ -1,5 +1,7 @@
-"""Presence of this server's users: kept in the ephemeral store, told to those who share a room.
+"""Presence of users: kept in the ephemeral store, told to those who share a room.
 
+- What other servers say of their users is believed until they say something else, or are silent
+  for half an hour.
 - Nothing is written to the database. A user's syncs are noted in the store every few seconds.
 - Each process hears of all changes over the bus and remembers the last ones, so that a sync that
   has nothing to tell asks neither the store nor the database.
@@ -10,9 +12,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 from twisted.internet.defer import Deferred, DeferredSemaphore
@@ -21,13 +23,13 @@ from twisted.internet.task import LoopingCall
 
 from homeserver.core import presence as rules
 from homeserver.core.errors import forbidden, invalid_param
-from homeserver.core.ids import UserID
+from homeserver.core.ids import UserID, domain_of
 from homeserver.core.presence import OFFLINE, Presence, State
 from homeserver.core.types import JsonObject
 from homeserver.rooms.write import WrittenRoom
 from homeserver.users.account_data import check_own
 from homeserver.web.request import Requester
-from storage import acquaintances
+from storage import acquaintances, residence
 from storage.bus import Bus
 from storage.database import Database
 from storage.ephemeral import EphemeralStore
@@ -41,6 +43,8 @@ NOTE_EVERY = 15_000
 """Milliseconds after which the store is told again that a user is still in touch."""
 MAX_REMEMBERED = 5_000
 """Latest changes that are remembered."""
+MAX_REMOTE = 100_000
+"""Users of other servers who are not offline and whom this process watches."""
 MAX_SHOWN = 2_000
 """People whose presence one answer may show."""
 MAX_WOKEN = 200
@@ -73,6 +77,16 @@ class _Local:
     """When each device last synced without being idle."""
 
 
+class RemotePresence(NamedTuple):
+    """What another server says of its user; `last_active_ago` in milliseconds."""
+
+    user_id: str
+    state: State
+    status_msg: str | None
+    last_active_ago: int | None
+    currently_active: bool
+
+
 class PresenceTracker:
     """The presence of users.
 
@@ -101,6 +115,8 @@ class PresenceTracker:
         self._clock = clock
         self._suffix = ":" + server_name
         self._local: dict[str, _Local] = {}
+        # When their servers last told of users who are not offline, the longest ago first.
+        self._remote: dict[str, int] = {}
         self._changes: dict[str, int] = {}
         self._forgotten_upto: int | None = None
         self._dirty: dict[str, None] = {}
@@ -207,6 +223,44 @@ class PresenceTracker:
             local = self._local[user_id] = _Local()
         return local
 
+    # What other servers say
+
+    async def set_remote(self, origin: str, told: Sequence[RemotePresence]) -> None:
+        """Another server tells of its users.
+
+        Passed over: users of any other server, and those who share no room with local users.
+        """
+        last = {item.user_id: item for item in told if domain_of(item.user_id) == origin}
+        if not self.enabled or not last:
+            return
+        known = await self._db.read(residence.in_local_rooms, list(last))
+        stored = await self._store.presence(known)
+        now = self._now()
+        for user_id, item in last.items():
+            if user_id not in known:
+                continue
+            entry = stored.get(user_id)
+            old = OFFLINE if entry is None else _parse(entry.value)
+            status = None if item.status_msg is None else item.status_msg[:MAX_STATUS]
+            new = rules.told(item.state, status, item.last_active_ago, item.currently_active, now)
+            self._remote.pop(user_id, None)
+            if new.state != "offline":
+                self._remote[user_id] = now
+                if len(self._remote) > MAX_REMOTE:
+                    del self._remote[next(iter(self._remote))]
+            await self._put(user_id, old, new)
+
+    async def _forget_silent(self) -> None:
+        """Users of whom their servers have not told for long are offline."""
+        now = self._now()
+        for user_id, told in list(self._remote.items()):
+            if now - told < rules.REMOTE_OFFLINE_AFTER:
+                return
+            self._remote.pop(user_id, None)
+            # Another process may have heard of them since.
+            old = await self._stored(user_id)
+            await self._put(user_id, old, rules.remote_passed(old, now))
+
     # What others see
 
     async def get(self, requester: Requester, user_id: UserID) -> JsonObject:
@@ -262,7 +316,8 @@ class PresenceTracker:
         local = self._local.get(user_id)
         if local is not None and stored.currently_active and local.active > stored.active:
             stored = replace(stored, active=local.active)
-        return rules.passed(stored, self._now())
+        passed = rules.passed if user_id.endswith(self._suffix) else rules.remote_passed
+        return passed(stored, self._now())
 
     # Keeping it
 
@@ -297,6 +352,7 @@ class PresenceTracker:
 
     async def _tick(self) -> None:
         """Let time pass for the users of this process."""
+        await self._forget_silent()
         now = self._now()
         for user_id, local in list(self._local.items()):
             if local.running and now - local.contact < MAX_SYNC:
