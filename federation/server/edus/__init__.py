@@ -1,0 +1,1 @@
+"""What other servers tell besides events: EDUs, by their type."""

@@ -1,0 +1,80 @@
+"""Who takes which EDUs (Server-Server API, "EDUs"). Types that nobody takes are ignored."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import structlog
+from twisted.internet.defer import Deferred
+from twisted.internet.defer import TimeoutError as DeferredTimeout
+from twisted.internet.interfaces import IReactorTime
+
+from homeserver.core.types import JsonObject
+from storage.errors import StorageError
+
+PATIENCE_S = 20.0
+"""Seconds that EDUs of one type may take before the transaction goes on without them."""
+
+Handler = Callable[[str, Sequence[JsonObject]], Awaitable[object]]
+"""Given the sending server and the contents of all EDUs of a type in one transaction, in order."""
+
+SingleHandler = Callable[[str, JsonObject], Awaitable[object]]
+"""The same for one EDU."""
+
+_log = structlog.get_logger(__name__)
+
+
+class EduHandlers:
+    """The handlers of EDUs by type.
+
+    A handler may raise StorageError: then the transaction fails, and its sender repeats it.
+    Any other failure is logged and concerns that type only.
+    """
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._handlers: dict[str, Handler] = {}
+
+    def add(self, edu_type: str, handler: Handler) -> None:
+        """Have EDUs of a type handled, those of one transaction together."""
+        self._handlers[edu_type] = handler
+
+    def add_single(self, edu_type: str, handler: SingleHandler) -> None:
+        """Have EDUs of a type handled one after the other."""
+
+        async def handle(origin: str, contents: Sequence[JsonObject]) -> None:
+            for content in contents:
+                await handler(origin, content)
+
+        self.add(edu_type, handle)
+
+    async def receive(self, origin: str, edus: Sequence[Any]) -> None:
+        """Take the EDUs of a transaction, whose number the caller bounds. Raises StorageError."""
+        by_type: dict[str, list[JsonObject]] = {}
+        for edu in edus:
+            if not isinstance(edu, dict):
+                continue
+            edu_type, content = edu.get("edu_type"), edu.get("content")
+            # An unhashable type, say a list, is none that is known either.
+            if (
+                isinstance(edu_type, str)
+                and isinstance(content, dict)
+                and edu_type in self._handlers
+            ):
+                by_type.setdefault(edu_type, []).append(content)
+        for edu_type, contents in by_type.items():
+            await self._handle(origin, edu_type, contents)
+
+    async def _handle(self, origin: str, edu_type: str, contents: Sequence[JsonObject]) -> None:
+        async def handle() -> None:
+            await self._handlers[edu_type](origin, contents)
+
+        try:
+            await Deferred.fromCoroutine(handle()).addTimeout(PATIENCE_S, self._clock)
+        except StorageError:
+            raise
+        except DeferredTimeout:
+            _log.warning("EDUs took too long", origin=origin, edu_type=edu_type)
+        except Exception as error:
+            _log.error("EDUs failed", origin=origin, edu_type=edu_type, exc_info=error)

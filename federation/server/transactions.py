@@ -1,0 +1,206 @@
+"""Transactions of other servers (Server-Server API, "Transactions").
+
+A transaction is worked on once, by one process, and every repetition gets the same answer; those
+of one server are worked on one after the other in a process. The answer is given when everything
+in it is stored.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+
+from federation.server.edus.registry import EduHandlers
+from homeserver.core.errors import MatrixError, bad_json, invalid_param, limit_exceeded, unavailable
+from homeserver.core.ids import ServerName
+from homeserver.core.types import JsonObject
+from homeserver.rooms.inbound import Inbound
+from homeserver.web.endpoint import Auth, RawJson, endpoint
+from homeserver.web.responses import encode_json
+from storage import received
+from storage.database import Database
+from storage.errors import StorageError
+
+MAX_PDUS = 50
+MAX_EDUS = 100
+MAX_TXN_ID_BYTES = 255
+MAX_BODY = 200 * 65_536
+MAX_QUEUED = 10
+"""Transactions of one server that wait in a process; more are refused."""
+RETRY_AFTER_MS = 1000
+WAIT_FOR_S = 25.0
+"""Seconds that a repetition waits for another process to answer."""
+KEEP_MS = 24 * 3_600_000
+"""For so long at least a repetition is recognised."""
+PRUNE_EVERY_S = 900.0
+
+_log = structlog.get_logger(__name__)
+
+
+class Transactions:
+    """Takes transactions."""
+
+    def __init__(
+        self, db: Database, inbound: Inbound, edus: EduHandlers, clock: IReactorTime
+    ) -> None:
+        self._db = db
+        self._inbound = inbound
+        self._edus = edus
+        self._clock = clock
+        self._answers: dict[tuple[str, str], list[Deferred[str]]] = {}
+        self._turns: dict[str, DeferredLock] = {}
+        self._queued: Counter[str] = Counter()
+        self._loop = LoopingCall(self._prune)
+        self._loop.clock = clock
+
+    def start(self) -> None:
+        """Begin to forget old transactions."""
+        self._loop.start(PRUNE_EVERY_S, now=False)
+
+    def stop(self) -> None:
+        """Forget none any more."""
+        if self._loop.running:
+            self._loop.stop()
+
+    async def receive(
+        self, origin: str, txn_id: str, pdus: Sequence[Any], edus: Sequence[Any]
+    ) -> str:
+        """The answer to a transaction, as JSON.
+
+        Raises:
+            MatrixError: 429 M_LIMIT_EXCEEDED for too many at a time, 503 if another process is
+                still at work on the same transaction.
+            StorageError: something could not be stored; the transaction may be repeated.
+        """
+        key = (origin, txn_id)
+        waiters = self._answers.get(key)
+        if waiters is not None:
+            # What one connection can repeat is bounded by what it can have under way.
+            waiter: Deferred[str] = Deferred()
+            waiters.append(waiter)
+            return await waiter
+        if self._queued[origin] >= MAX_QUEUED:
+            raise limit_exceeded(RETRY_AFTER_MS)
+        waiters = self._answers[key] = []
+        self._queued[origin] += 1
+        try:
+            answer = await self._in_turn(origin, txn_id, pdus, edus)
+        except Exception as error:
+            del self._answers[key]
+            for waiter in waiters:
+                waiter.errback(error)
+            raise
+        finally:
+            self._queued[origin] -= 1
+            if not self._queued[origin]:
+                del self._queued[origin]
+                self._turns.pop(origin, None)
+        del self._answers[key]
+        for waiter in waiters:
+            waiter.callback(answer)
+        return answer
+
+    async def _in_turn(
+        self, origin: str, txn_id: str, pdus: Sequence[Any], edus: Sequence[Any]
+    ) -> str:
+        lock = self._turns.setdefault(origin, DeferredLock())
+        await lock.acquire()
+        try:
+            known = await self._claim(origin, txn_id)
+            if known is not None:
+                return known
+            try:
+                answer = await self._work(origin, pdus, edus)
+                await self._db.write(received.finish, origin, txn_id, answer)
+            except Exception:
+                await self._abandon(origin, txn_id)
+                raise
+            return answer
+        finally:
+            lock.release()
+
+    async def _claim(self, origin: str, txn_id: str) -> str | None:
+        """The answer, if the transaction was answered before; None if it is for us to do."""
+        pause = 0.1
+        deadline = self._clock.seconds() + WAIT_FOR_S
+        while True:
+            now_ms = int(self._clock.seconds() * 1000)
+            begun = await self._db.write(
+                received.begin, origin, txn_id, self._db.process_token, now_ms
+            )
+            if begun.mine or begun.answer is not None:
+                return begun.answer
+            if self._clock.seconds() + pause > deadline:
+                raise unavailable()
+            await _sleep(self._clock, pause)
+            pause = min(2 * pause, 2.0)
+
+    async def _work(self, origin: str, pdus: Sequence[Any], edus: Sequence[Any]) -> str:
+        answers = await self._inbound.receive(origin, pdus) if pdus else {}
+        if edus:
+            await self._edus.receive(origin, edus)
+        return encode_json({"pdus": answers}).decode()
+
+    async def _abandon(self, origin: str, txn_id: str) -> None:
+        try:
+            await self._db.write(received.abandon, origin, txn_id, self._db.process_token)
+        except StorageError as error:
+            # This process may begin it again; others, once this one has ended.
+            _log.warning("A transaction is not given up", origin=origin, reason=str(error))
+
+    def _prune(self) -> Deferred[object]:
+        before = int(self._clock.seconds() * 1000) - KEEP_MS
+        done: Deferred[object] = Deferred.fromCoroutine(
+            self._db.write(received.forget_before, before)
+        )
+        return done.addErrback(
+            lambda failure: _log.warning("Transactions not forgotten", reason=str(failure.value))
+        )
+
+
+async def _sleep(clock: IReactorTime, seconds: float) -> None:
+    waiter: Deferred[None] = Deferred()
+    clock.callLater(seconds, waiter.callback, None)
+    await waiter
+
+
+@endpoint(
+    "PUT",
+    "/_matrix/federation/v1/send/{txn_id}",
+    auth=Auth.FEDERATION,
+    lenient_json=True,
+    max_body=MAX_BODY,
+)
+async def put_transaction(
+    origin: ServerName, txn_id: str, body: JsonObject, transactions: Transactions
+) -> RawJson:
+    """Events, and what else there is, of another server."""
+    if len(txn_id.encode()) > MAX_TXN_ID_BYTES:
+        raise invalid_param(f"A transaction ID has at most {MAX_TXN_ID_BYTES} bytes.")
+    if body.get("origin") != origin:
+        raise invalid_param("`origin` is not the server that signed the request.")
+    pdus = _listed(body, "pdus", MAX_PDUS)
+    edus = _listed(body, "edus", MAX_EDUS)
+    answer = await transactions.receive(origin, txn_id, pdus, edus)
+    return RawJson(answer.encode())
+
+
+def _listed(body: JsonObject, key: str, limit: int) -> list[Any]:
+    # Some servers write null for none.
+    value = body.get(key)
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise bad_json(f"`{key}` is not a list.")
+    if len(value) > limit:
+        raise MatrixError(400, "M_TOO_LARGE", f"A transaction has at most {limit} {key}.")
+    return value
+
+
+ENDPOINTS = [put_transaction]
