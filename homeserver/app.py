@@ -337,6 +337,7 @@ def _build_rooms(parts: Parts) -> None:
         RoomCreation(
             db,
             appender,
+            members,
             config.server_name,
             config.default_room_version,
             config.public_rooms.publication,

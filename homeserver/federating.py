@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from federation.client.agent import Agent
+from federation.client.directory import DirectoryCalls
 from federation.client.keyring import Keyring
+from federation.client.membership import MembershipCalls
 from federation.client.pdus import PduChecker
 from federation.client.requests import FederationClient
 from federation.server.authenticate import SignatureAuthenticator
@@ -11,6 +13,8 @@ from federation.server.names import Delegation
 from federation.server.notary import Notary
 from federation.server.own_keys import OwnKeys
 from homeserver.parts import Parts
+from homeserver.rooms.aliases import Aliases
+from homeserver.rooms.remote_aliases import RoomFinder
 from homeserver.rooms.served_history import ServedHistory
 from storage.auth_chains import AuthChains
 from storage.state import StateStore
@@ -26,6 +30,8 @@ def build_client(parts: Parts, agent: Agent) -> None:
     keyring = add(Keyring(parts.db, client, reactor, server_name, keys, notaries))
     parts.stops.append(keyring.stop)
     add(PduChecker(keyring, reactor))
+    add(DirectoryCalls(client))
+    add(MembershipCalls(client))
 
 
 def build_federation(parts: Parts) -> SignatureAuthenticator:
@@ -38,4 +44,5 @@ def build_federation(parts: Parts) -> SignatureAuthenticator:
     add(Delegation.of(config.public_base_url))
     chains = add(AuthChains())
     add(ServedHistory(db, states, chains, server_name, reactor))
+    add(RoomFinder(db, parts.services[Aliases], parts.services[DirectoryCalls]))
     return SignatureAuthenticator(keyring, server_name)

@@ -11,14 +11,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import structlog
+from twisted.internet.defer import Deferred
+
 from homeserver.core import errors
 from homeserver.core.errors import MatrixError
-from homeserver.core.ids import InvalidIdentifier, RoomAlias, UserID
+from homeserver.core.ids import InvalidIdentifier, RoomAlias, RoomID, UserID
 from homeserver.core.power_levels import check_sent_power_levels
 from homeserver.core.room_versions import ROOM_VERSIONS, RoomVersion
 from homeserver.core.types import JsonObject
 from homeserver.rooms.append import Appender
 from homeserver.rooms.build import EventTemplate
+from homeserver.rooms.membership import Membership
 from homeserver.rooms.published import require_publication
 from homeserver.rooms.requests import AppendRequest
 from homeserver.web.request import Requester
@@ -26,6 +30,7 @@ from storage import aliases, profiles, published
 from storage.database import Database
 from storage.transaction import Transaction
 
+_log = structlog.get_logger(__name__)
 MAX_INVITES = 100
 MAX_INITIAL_STATE = 500
 
@@ -93,18 +98,21 @@ class WantedRoom:
 class RoomCreation:
     """Creates rooms.
 
-    Parameters: `publication`, who may put rooms on the public list: `anyone`, `admins`, `nobody`.
+    Parameters: `members` invites users of other servers; `publication`, who may put rooms on the
+    public list: `anyone`, `admins`, `nobody`.
     """
 
     def __init__(
         self,
         db: Database,
         appender: Appender,
+        members: Membership,
         server_name: str,
         default_version: str,
         publication: str = "anyone",
     ) -> None:
         self._db = db
+        self._members = members
         self._appender = appender
         self._server_name = server_name
         self._default_version = default_version
@@ -112,6 +120,9 @@ class RoomCreation:
 
     async def create(self, requester: Requester, wanted: WantedRoom) -> str:
         """Create a room; its ID.
+
+        Users of other servers are invited once the room is there; that it fails for one of them,
+        whose server is away perhaps, does not undo the room.
 
         Raises:
             MatrixError: 400 `M_UNSUPPORTED_ROOM_VERSION`, `M_ROOM_IN_USE`,
@@ -135,12 +146,34 @@ class RoomCreation:
 
         request = AppendRequest(None, templates, create=version, within=within)
         try:
-            return (await self._appender.append(request)).room_id
+            room_id = RoomID((await self._appender.append(request)).room_id)
         except MatrixError as problem:
             if problem.errcode == "M_FORBIDDEN":
                 # The creator may do everything but contradict themselves.
                 raise MatrixError(400, "M_INVALID_ROOM_STATE", problem.error)
             raise
+        others = [user_id for user_id in invitees if user_id.domain != self._server_name]
+        content: JsonObject = {"is_direct": True} if wanted.is_direct else {}
+        waiting = [
+            Deferred.fromCoroutine(self._invite(requester, room_id, user_id, content))
+            for user_id in others
+        ]
+        for each in waiting:
+            await each
+        return room_id
+
+    async def _invite(
+        self, requester: Requester, room_id: RoomID, user_id: UserID, content: JsonObject
+    ) -> None:
+        try:
+            await self._members.invite(requester, room_id, user_id, content)
+        except MatrixError as problem:
+            _log.warning(
+                "A user of another server was not invited to a new room",
+                room_id=room_id,
+                user_id=user_id,
+                reason=problem.error,
+            )
 
     def version(self, name: str | None) -> RoomVersion:
         """The room version of this name, or the default one.
@@ -176,8 +209,6 @@ class RoomCreation:
                 raise errors.invalid_param(f"`invite`: {name!r} is no user ID: {problem.reason}.")
             if user_id == requester.user_id:
                 raise errors.forbidden("You cannot invite yourself.")
-            if user_id.domain != self._server_name:
-                raise errors.forbidden("Users of other servers cannot be invited yet.")
             found.append(user_id)
         return found
 
@@ -239,7 +270,11 @@ class _Plan:
         if wanted.topic is not None:
             rest = [item for item in rest if (item.type, item.state_key) != ("m.room.topic", "")]
             rest.append(self._state("m.room.topic", topic_content(wanted.topic)))
-        invites = [self._invite(user_id, profile) for user_id in self.invitees]
+        invites = [
+            self._invite(user_id, profile)
+            for user_id in self.invitees
+            if user_id.domain == self.creator.domain
+        ]
         return [*first, *rest, *invites]
 
     def _state(self, event_type: str, content: JsonObject, state_key: str = "") -> EventTemplate:

@@ -58,7 +58,7 @@ class RoomServices:
         self.members = Membership(db, self.appender, restricted, SERVER_NAME)
         self.aliases = Aliases(db, self.appender, SERVER_NAME)
         self.sending = Sending(db, self.appender, self.members, self.aliases)
-        self.creation = RoomCreation(db, self.appender, SERVER_NAME, "12")
+        self.creation = RoomCreation(db, self.appender, self.members, SERVER_NAME, "12")
         self._txns = itertools.count(1)
 
     async def create(

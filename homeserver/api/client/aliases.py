@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from homeserver.core import errors
 from homeserver.core.ids import RoomAlias, RoomID
 from homeserver.rooms.aliases import Aliases
+from homeserver.rooms.remote_aliases import RoomFinder
 from homeserver.web.endpoint import EMPTY, Auth, Empty, Requester, endpoint
 
 _ALIAS = "/_matrix/client/v3/directory/room/{room_alias}"
@@ -26,12 +26,10 @@ class RoomAliases(msgspec.Struct, frozen=True):
 
 
 @endpoint("GET", _ALIAS, auth=Auth.NONE, rate="read")
-async def get_alias(room_alias: RoomAlias, aliases: Aliases) -> ResolvedAlias:
+async def get_alias(room_alias: RoomAlias, finder: RoomFinder) -> ResolvedAlias:
     """The room that an alias points to."""
-    room_id = await aliases.resolve(room_alias)
-    if room_id is None:
-        raise errors.not_found("There is no such room alias.")
-    return ResolvedAlias(room_id, [aliases.server_name])
+    found = await finder.find(room_alias)
+    return ResolvedAlias(found.room_id, list(found.servers))
 
 
 @endpoint("PUT", _ALIAS, auth=Auth.ACCESS_TOKEN, rate="write", refuse_suspended=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import msgspec
@@ -9,8 +10,8 @@ import msgspec
 from homeserver.core import errors
 from homeserver.core.ids import InvalidIdentifier, RoomAlias, RoomID, UserID
 from homeserver.core.types import JsonObject
-from homeserver.rooms.aliases import Aliases
 from homeserver.rooms.membership import Membership
+from homeserver.rooms.remote_aliases import FoundRoom, RoomFinder
 from homeserver.web.endpoint import EMPTY, Auth, Empty, Requester, endpoint
 
 Reason = Annotated[str, msgspec.Meta(max_length=20_000)]
@@ -42,18 +43,28 @@ class JoinedRooms(msgspec.Struct, frozen=True):
     joined_rooms: list[str]
 
 
-async def find_room(room_id_or_alias: str, aliases: Aliases) -> RoomID:
-    """The ID of a room that a path names. Raises MatrixError 400 `M_INVALID_PARAM`, 404
-    `M_NOT_FOUND`."""
+class ViaQuery(msgspec.Struct, frozen=True):
+    """Servers by which a room may be joined; `server_name` is the old name of `via`."""
+
+    via: list[str] = []
+    server_name: list[str] = []
+
+    @property
+    def servers(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*self.via, *self.server_name)))
+
+
+async def find_room(room_id_or_alias: str, finder: RoomFinder) -> FoundRoom:
+    """The room that a path names. Raises MatrixError 400 `M_INVALID_PARAM`, and see
+    `RoomFinder.find`."""
     try:
         if room_id_or_alias.startswith("#"):
-            found = await aliases.resolve(RoomAlias.parse(room_id_or_alias))
-            if found is None:
-                raise errors.not_found("There is no such room alias.")
-            return RoomID(found)
-        return RoomID.parse(room_id_or_alias)
+            alias = RoomAlias.parse(room_id_or_alias)
+        else:
+            return FoundRoom(RoomID.parse(room_id_or_alias))
     except InvalidIdentifier as problem:
         raise errors.invalid_param(f"This is no room ID and no alias: {problem.reason}.")
+    return await finder.find(alias)
 
 
 def _reason(reason: str | None) -> JsonObject:
@@ -61,7 +72,11 @@ def _reason(reason: str | None) -> JsonObject:
 
 
 async def _join(
-    requester: Requester, room_id: RoomID, body: JsonObject, membership: Membership
+    requester: Requester,
+    room_id: RoomID,
+    body: JsonObject,
+    membership: Membership,
+    via: Sequence[str] = (),
 ) -> RoomIdAnswer:
     if body.get("third_party_signed") is not None:
         raise errors.invalid_param("`third_party_signed`: no identity server is set up here.")
@@ -73,7 +88,7 @@ async def _join(
         for key, value in body.items()
         if key not in ("third_party_signed", "membership") and (key, value) != ("reason", None)
     }
-    await membership.join(requester, room_id, content)
+    await membership.join(requester, room_id, content, via)
     return RoomIdAnswer(room_id)
 
 
@@ -88,13 +103,15 @@ async def _join(
 async def join_room_or_alias(
     requester: Requester,
     room_id_or_alias: str,
+    query: ViaQuery,
     body: JsonObject,
     membership: Membership,
-    aliases: Aliases,
+    finder: RoomFinder,
 ) -> RoomIdAnswer:
     """Join a room by its ID or an alias."""
-    room_id = await find_room(room_id_or_alias, aliases)
-    return await _join(requester, room_id, body, membership)
+    found = await find_room(room_id_or_alias, finder)
+    via = (*query.servers, *found.servers)
+    return await _join(requester, found.room_id, body, membership, via)
 
 
 @endpoint(
@@ -106,10 +123,14 @@ async def join_room_or_alias(
     refuse_suspended=True,
 )
 async def join_room(
-    requester: Requester, room_id: RoomID, body: JsonObject, membership: Membership
+    requester: Requester,
+    room_id: RoomID,
+    query: ViaQuery,
+    body: JsonObject,
+    membership: Membership,
 ) -> RoomIdAnswer:
     """Join a room."""
-    return await _join(requester, room_id, body, membership)
+    return await _join(requester, room_id, body, membership, query.servers)
 
 
 @endpoint(
@@ -123,14 +144,16 @@ async def join_room(
 async def knock_room(
     requester: Requester,
     room_id_or_alias: str,
+    query: ViaQuery,
     body: ReasonBody,
     membership: Membership,
-    aliases: Aliases,
+    finder: RoomFinder,
 ) -> RoomIdAnswer:
     """Ask to be invited to a room."""
-    room_id = await find_room(room_id_or_alias, aliases)
-    await membership.knock(requester, room_id, _reason(body.reason))
-    return RoomIdAnswer(room_id)
+    found = await find_room(room_id_or_alias, finder)
+    via = (*query.servers, *found.servers)
+    await membership.knock(requester, found.room_id, _reason(body.reason), via)
+    return RoomIdAnswer(found.room_id)
 
 
 @endpoint("POST", _ROOM + "/leave", auth=Auth.GUEST_OK, rate="write", optional_body=True)

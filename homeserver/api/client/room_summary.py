@@ -8,7 +8,7 @@ import msgspec
 
 from homeserver.api.client.membership import find_room
 from homeserver.core.ids import ServerName
-from homeserver.rooms.aliases import Aliases
+from homeserver.rooms.remote_aliases import RoomFinder
 from homeserver.rooms.summary import RoomSummaries
 from homeserver.web.endpoint import Auth, Requester, endpoint
 
@@ -46,9 +46,9 @@ class OldRoomSummary(_Common, frozen=True, omit_defaults=True):
 
 
 async def _fields(
-    requester: Requester | None, room_id_or_alias: str, aliases: Aliases, summaries: RoomSummaries
+    requester: Requester | None, room_id_or_alias: str, finder: RoomFinder, summaries: RoomSummaries
 ) -> dict[str, Any]:
-    room_id = await find_room(room_id_or_alias, aliases)
+    room_id = (await find_room(room_id_or_alias, finder)).room_id
     reader_id = requester.user_id if requester is not None else None
     summary = await summaries.get(room_id, reader_id)
     room = summary.room
@@ -80,11 +80,11 @@ async def get_room_summary(
     requester: Requester | None,
     room_id_or_alias: str,
     query: ViaQuery,
-    aliases: Aliases,
+    finder: RoomFinder,
     summaries: RoomSummaries,
 ) -> RoomSummary:
     """What a room is, before joining it."""
-    return RoomSummary(**await _fields(requester, room_id_or_alias, aliases, summaries))
+    return RoomSummary(**await _fields(requester, room_id_or_alias, finder, summaries))
 
 
 @endpoint(
@@ -98,11 +98,11 @@ async def get_old_room_summary(
     requester: Requester | None,
     room_id_or_alias: str,
     query: ViaQuery,
-    aliases: Aliases,
+    finder: RoomFinder,
     summaries: RoomSummaries,
 ) -> OldRoomSummary:
     """As `get_room_summary`, for older clients."""
-    return OldRoomSummary(**await _fields(requester, room_id_or_alias, aliases, summaries))
+    return OldRoomSummary(**await _fields(requester, room_id_or_alias, finder, summaries))
 
 
 ENDPOINTS = [get_room_summary, get_old_room_summary]
