@@ -36,6 +36,7 @@ from homeserver.rooms.membership import Membership
 from homeserver.rooms.mutual import MutualRooms
 from homeserver.rooms.published import PublishedRooms
 from homeserver.rooms.read import Reading
+from homeserver.rooms.receive import Receiver
 from homeserver.rooms.receipts import Receipts
 from homeserver.rooms.related import RelatedEvents
 from homeserver.rooms.restricted import RestrictedJoins
@@ -323,6 +324,7 @@ def _build_rooms(parts: Parts) -> None:
         )
     )
     parts.stops.append(appender.drained)
+    add(Receiver(parts.db, appender, parts.reactor))
     config, db = parts.config, parts.db
     hooks = parts.services[UserHooks]
     restricted = RestrictedJoins(db, config.server_name)

@@ -225,6 +225,12 @@ def nth_newest(txn: Transaction, room_nid: int, upto: int, n: int) -> int | None
     return found
 
 
+def lowest(txn: Transaction, room_nid: int) -> int:
+    """The lowest position of the room's events; negative for history that was fetched."""
+    found: int | None = txn.value("SELECT MIN(pos) FROM events WHERE room_nid = ?", (room_nid,))
+    return found or 0
+
+
 def has_deeper(txn: Transaction, room_nid: int, depth: int, before: int) -> bool:
     """Whether an event was known before a position that is at this depth or deeper."""
     found = txn.one(

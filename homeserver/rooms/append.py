@@ -15,13 +15,18 @@ from cachetools import LRUCache
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from homeserver.rooms.build import LocalSigner
+from homeserver.core.event import Event
+from homeserver.core.room_versions import RoomVersion
+from homeserver.core.types import JsonObject
+from homeserver.rooms.build import EventTemplate, LocalSigner
 from homeserver.rooms.commit import (
     AppendContext,
     CachedHead,
     GroupResult,
     Job,
     commit_group,
+    draft_template,
+    propose,
 )
 from homeserver.rooms.requests import Appended, AppendRequest
 from homeserver.rooms.unread import Crowds
@@ -75,7 +80,7 @@ class Appender:
         self._db = db
         self._clock = clock
         self._heads: LRUCache[str, CachedHead] = LRUCache(1000)
-        self._context = AppendContext(
+        self.context = AppendContext(
             signer, states, NumberBlocks("event"), NumberBlocks("room", 10), crowds, self._heads
         )
         self.on_written = list(on_written)
@@ -87,7 +92,7 @@ class Appender:
     @property
     def server_name(self) -> str:
         """The domain of the events that are made here."""
-        return self._context.signer.server_name
+        return self.context.signer.server_name
 
     async def append(self, request: AppendRequest) -> Appended:
         """Add events to a room.
@@ -96,19 +101,47 @@ class Appender:
             MatrixError: 403 `M_FORBIDDEN` when the rules of the room or membership forbid it;
                 what the request's own functions raise; 413 `M_TOO_LARGE`.
         """
-        suffix = secrets.token_urlsafe(18).replace("-", "A").replace("_", "B")
-        job = Job(
-            request,
-            int(self._clock.seconds() * 1000),
-            f"!{suffix[:18]}:{self.server_name}",
-            suffix,
-        )
+        job = self._job(request)
         waiter: Deferred[Appended] = Deferred()
         self._pending.append((job, waiter))
         if not self._running:
             self._running = True
             Deferred.fromCoroutine(self._run())
         return await waiter
+
+    async def propose(self, request: AppendRequest) -> Event:
+        """Build, authorise and sign one event on the room's head, without adding it.
+
+        Others have to sign it first, or to agree: it is added by `Receiver.add` then.
+
+        Raises:
+            MatrixError: as `append`.
+        """
+        job = self._job(request)
+        return await self._db.write(lambda txn: propose(txn, self.context, job))
+
+    async def template(
+        self, room_id: str, template: EventTemplate
+    ) -> tuple[JsonObject, RoomVersion]:
+        """An event on the room's head that another server may sign: without hashes, signatures
+        and ID; with the room's version.
+
+        Raises:
+            MatrixError: 403 `M_FORBIDDEN` when the rules forbid it, or the room is not known.
+        """
+        now_ms = int(self._clock.seconds() * 1000)
+        return await self._db.write(
+            lambda txn: draft_template(txn, self.context, room_id, template, now_ms)
+        )
+
+    def _job(self, request: AppendRequest) -> Job:
+        suffix = secrets.token_urlsafe(18).replace("-", "A").replace("_", "B")
+        return Job(
+            request,
+            int(self._clock.seconds() * 1000),
+            f"!{suffix[:18]}:{self.server_name}",
+            suffix,
+        )
 
     async def drained(self) -> None:
         """Wait until everything that was asked for is committed: for a clean stop."""
@@ -164,7 +197,7 @@ class Appender:
         last: list[GroupResult] = []
 
         def work(txn: Transaction) -> GroupResult:
-            last[:] = [commit_group(txn, self._context, jobs)]
+            last[:] = [commit_group(txn, self.context, jobs)]
             return last[0]
 
         tries = 0

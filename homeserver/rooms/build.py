@@ -61,6 +61,21 @@ def build_event(template: EventTemplate, place: Place, signer: LocalSigner, now_
         MatrixError: 413 `M_TOO_LARGE`, 400 `M_BAD_JSON` when the content cannot be canonical JSON.
     """
     version = place.version
+    pdu = unsigned_pdu(template, place, now_ms)
+    try:
+        signing.hash_and_sign_event(pdu, version, signer.server_name, signer.key)
+    except ValueError as problem:
+        raise errors.bad_json(f"The content of the event is not canonical JSON: {problem}")
+    try:
+        event_format.check_sizes(pdu)
+    except event_format.EventTooLarge as problem:
+        raise errors.too_large(str(problem))
+    return Event.from_pdu(pdu, version, place.event_id)
+
+
+def unsigned_pdu(template: EventTemplate, place: Place, now_ms: int) -> JsonObject:
+    """The event without hashes and signatures."""
+    version = place.version
     content = template.content
     pdu: dict[str, Any] = {
         "auth_events": _references(place.auth_events, place),
@@ -84,15 +99,7 @@ def build_event(template: EventTemplate, place: Place, signer: LocalSigner, now_
             pdu["content"] = {**content, "redacts": template.redacts}
         else:
             pdu["redacts"] = template.redacts
-    try:
-        signing.hash_and_sign_event(pdu, version, signer.server_name, signer.key)
-    except ValueError as problem:
-        raise errors.bad_json(f"The content of the event is not canonical JSON: {problem}")
-    try:
-        event_format.check_sizes(pdu)
-    except event_format.EventTooLarge as problem:
-        raise errors.too_large(str(problem))
-    return Event.from_pdu(pdu, version, place.event_id)
+    return pdu
 
 
 def _references(event_ids: Sequence[str], place: Place) -> list[Any]:

@@ -108,6 +108,31 @@ def commit_group(txn: Transaction, context: AppendContext, jobs: Sequence[Job]) 
     )
 
 
+def propose(txn: Transaction, context: AppendContext, job: Job) -> Event:
+    """The event that a request makes, not added to the room. Raises MatrixError."""
+    group = _Group(txn, context)
+    _lock_rooms(group, [job])
+    draft, _ = _run(group, job)
+    if not draft.added:
+        raise errors.forbidden("There is nothing to change.")
+    return draft.added[-1].event
+
+
+def draft_template(
+    txn: Transaction, context: AppendContext, room_id: str, template: EventTemplate, now_ms: int
+) -> tuple[JsonObject, RoomVersion]:
+    """An event of another server on the room's head, still to be signed. Raises MatrixError."""
+    draft = open_draft(txn, context, room_id)
+    if draft is None:
+        raise errors.forbidden("You are not in this room, or it does not exist.")
+    return draft.template(template, now_ms), draft.version
+
+
+def open_draft(txn: Transaction, context: AppendContext, room_id: str) -> RoomDraft | None:
+    """The room of this ID, locked; None if there is no head to build on."""
+    return _open(txn, context, [room_id]).get(room_id)
+
+
 def _outcome(
     outcome: Outcome | tuple[RoomDraft, tuple[str, ...]], positions: Mapping[str, int]
 ) -> Outcome:
@@ -123,22 +148,41 @@ def _lock_rooms(group: _Group, jobs: Sequence[Job]) -> None:
     room_ids |= {job.request.succession.old_room_id for job in jobs if job.request.succession}
     if not room_ids:
         return
-    for room_id, row in rooms.lock(group.txn, room_ids).items():
+    group.drafts |= _open(group.txn, group.context, room_ids)
+
+
+def _open(
+    txn: Transaction, context: AppendContext, room_ids: Collection[str]
+) -> dict[str, RoomDraft]:
+    drafts = {}
+    for room_id, row in rooms.lock(txn, room_ids).items():
         version = ROOM_VERSIONS.get(row.version)
         if version is None or row.state_root is None:
             # A room that only was joined or invited to elsewhere has no head to build on.
             continue
-        cached = group.context.heads.get(room_id)
+        cached = context.heads.get(room_id)
         fresh = cached is not None and cached.head_version == row.head_version
         known = dict(cached.known) if cached is not None and fresh else {}
-        group.drafts[room_id] = RoomDraft(
-            row,
-            version,
-            known,
-            _fetcher(group.txn, row.room_nid, version),
-            _hasher(group.txn, version),
-            group.context.signer.server_name,
-        )
+        drafts[room_id] = draft_of(txn, context, row, version, known)
+    return drafts
+
+
+def draft_of(
+    txn: Transaction,
+    context: AppendContext,
+    row: RoomRow,
+    version: RoomVersion,
+    known: dict[StateKey, Event | None],
+) -> RoomDraft:
+    """A draft of a room whose row is locked. `known`: what is known of its current state."""
+    return RoomDraft(
+        row,
+        version,
+        known,
+        _fetcher(txn, row.room_nid, version),
+        _hasher(txn, version),
+        context.signer.server_name,
+    )
 
 
 def _fetcher(txn: Transaction, room_nid: int, version: RoomVersion) -> Fetch:

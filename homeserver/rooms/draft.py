@@ -14,8 +14,8 @@ from homeserver.core.event import Event
 from homeserver.core.event_format import MAX_PREV_EVENTS
 from homeserver.core.room_versions import RoomVersion
 from homeserver.core.signing import encode_base64, reference_hash
-from homeserver.core.types import StateKey
-from homeserver.rooms.build import EventTemplate, LocalSigner, Place, build_event
+from homeserver.core.types import JsonObject, StateKey
+from homeserver.rooms.build import EventTemplate, LocalSigner, Place, build_event, unsigned_pdu
 from storage.events import TransactionKey
 from storage.rooms import RoomRow
 
@@ -100,6 +100,34 @@ class RoomDraft:
         Raises:
             MatrixError: 403 `M_FORBIDDEN` with the rule that it breaks; see also `build_event`.
         """
+        state, place = self._placed(template, event_id)
+        event = build_event(template, place, signer, now_ms)
+        try:
+            auth_rules.check(event, state, create=state.get(CREATE))
+        except auth_rules.EventRejected as refusal:
+            raise errors.forbidden(refusal.reason)
+        self._advance(event, transaction)
+        return event
+
+    def template(self, template: EventTemplate, now_ms: int) -> JsonObject:
+        """An event on the head that another server has yet to hash and sign.
+
+        Raises:
+            MatrixError: 403 `M_FORBIDDEN` with the rule that it breaks.
+        """
+        state, place = self._placed(template, None)
+        pdu = unsigned_pdu(template, place, now_ms)
+        event = Event.from_pdu(pdu, self.version, "$template")
+        try:
+            auth_rules.check(event, state, create=state.get(CREATE), signed_by=lambda server: True)
+        except auth_rules.EventRejected as refusal:
+            raise errors.forbidden(refusal.reason)
+        return pdu
+
+    def _placed(
+        self, template: EventTemplate, event_id: str | None
+    ) -> tuple[dict[StateKey, Event], Place]:
+        """The state that decides on a new event, and where it goes."""
         creates = template.type == CREATE[0] and template.state_key == ""
         if creates and not self.is_new:
             raise errors.forbidden("A room is created only once.")
@@ -117,13 +145,7 @@ class RoomDraft:
             reference_hashes=self._hashes(state, extremities),
             event_id=event_id,
         )
-        event = build_event(template, place, signer, now_ms)
-        try:
-            auth_rules.check(event, state, create=state.get(CREATE))
-        except auth_rules.EventRejected as refusal:
-            raise errors.forbidden(refusal.reason)
-        self._advance(event, transaction)
-        return event
+        return state, place
 
     def _hashes(
         self, state: Mapping[StateKey, Event], extremities: Collection[str]

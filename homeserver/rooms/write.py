@@ -99,12 +99,18 @@ class Rooted:
     replaces: Event | None = None
     outgoing: bool = False
     is_known: bool = False
+    logged: str = ""
 
     @property
     def asides(self) -> list[StateKey]:
-        """Memberships that changed by resolution of the states, not by what this event says."""
+        """Memberships that changed beside the event, by resolution of the states, and are logged:
+        those of user IDs that end with `logged`."""
         own = self.event.key if self.event.is_state else None
-        return [key for key in self.changes if key[0] == MEMBER and key != own]
+        return [
+            key
+            for key in self.changes
+            if key[0] == MEMBER and key != own and key[1].endswith(self.logged)
+        ]
 
 
 def write_drafts(
@@ -138,9 +144,9 @@ def insert(
     A draft's row has the new head already; its `changed` has the events that the current state
     had before. Returns the accepted events: the others have no place in the timeline.
     """
-    relations = _relations(txn, [item.event for _, rooted in rooms_events for item in rooted])
+    relations = relations_among(txn, [item.event for _, rooted in rooms_events for item in rooted])
     total = sum(_length(item) for _, rooted in rooms_events for item in rooted)
-    pos = txn.next_pos(total) - total
+    pos = txn.next_pos(total) - total if total else 0
     written = []
     rows: list[EventRow] = []
     known: list[EventRow] = []
@@ -153,7 +159,8 @@ def insert(
                 entry = WrittenEvent(item.event, item.event_nid, row.pos, row, item.replaces)
                 entries.append(entry)
             pos += _length(item)
-        draft.row = draft.row._replace(last_pos=pos)
+        if any(map(_length, rooted)):
+            draft.row = draft.row._replace(last_pos=pos)
         written.append(WrittenRoom(draft.row.room_nid, draft.row.room_id, tuple(entries)))
     events.insert(txn, rows)
     events.overwrite(txn, known)
@@ -162,7 +169,7 @@ def insert(
         _project(txn, states, draft, rooted, room)
         draft.is_new = False
     rooms.put(txn, [draft.row for draft, _ in rooms_events])
-    txn.notify(*(f"room:{room.room_nid}" for room in written))
+    txn.notify(*(f"room:{room.room_nid}" for room in written if room.entries))
     return written
 
 
@@ -213,7 +220,7 @@ def _concerns_others(event: Event, draft: RoomDraft) -> bool:
     )
 
 
-def _relations(txn: Transaction, added: Sequence[Event]) -> dict[str, Relation]:
+def relations_among(txn: Transaction, added: Sequence[Event]) -> dict[str, Relation]:
     """How new events relate to others, with the thread that each is in."""
     found: dict[str, Relation] = {}
     for event in added:
@@ -336,14 +343,14 @@ def project_state(
     previous: dict[str, str] = {}
     pos = first_pos
     for item in rooted:
-        own = item.event.key if item.event.is_state else None
-        aside = pos + (item.status == ACCEPTED)
+        first_aside = pos + (item.status == ACCEPTED)
+        places = {key: place for place, key in enumerate(item.asides, first_aside)}
+        if item.event.is_state:
+            places[item.event.key] = pos
         for key, now in item.changes.items():
-            place = pos
-            if key[0] == MEMBER and key != own:
-                place, aside = aside, aside + 1
+            place = places.get(key, pos)
             last[key] = Placed(now, place) if now is not None else None
-            if key[0] == MEMBER:
+            if key[0] == MEMBER and key in places:
                 log.append(_membership_change(draft, key[1], now, place, item, previous))
         pos += _length(item)
         if item.changes and item.current is not None:
@@ -352,8 +359,8 @@ def project_state(
         return
     numbers = [(key, now.current.event_nid if now else None) for key, now in last.items()]
     state.put_current(txn, draft.row.room_nid, numbers)
-    if log:
-        memberships.log(txn, log)
+    memberships.log(txn, log)
+    if any(key[0] == MEMBER for key in last):
         _project_members(txn, draft, last, pos - 1)
 
 

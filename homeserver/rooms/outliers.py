@@ -1,0 +1,138 @@
+"""Events without a place in a room's timeline: of auth chains, and of states.
+
+They are judged by their own auth events only (Server-Server API, "Checks performed on receipt of
+a PDU", step 4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from homeserver.core import auth_rules
+from homeserver.core.event import Event
+from homeserver.core.graph import topological_order
+from homeserver.core.room_versions import RoomVersion
+from homeserver.rooms.receiving import NOT_ADDED, Judged
+from homeserver.rooms.relations import relation_of
+from homeserver.rooms.room_tree import RoomTree
+from homeserver.rooms.write import Rooted, event_row
+from storage import events
+from storage.events import ACCEPTED, MISPLACED, REJECTED, EventRow
+from storage.state import NumberBlocks
+from storage.transaction import Transaction
+
+_BATCH = 500
+
+
+class Outliers:
+    """Judges outliers of one room and stores them, in one transaction."""
+
+    def __init__(
+        self, txn: Transaction, room_nid: int, tree: RoomTree, event_numbers: NumberBlocks
+    ) -> None:
+        self._txn = txn
+        self._room_nid = room_nid
+        self._tree = tree
+        self._numbers = event_numbers
+        self.judged: dict[str, Judged] = {}
+        self._rows: dict[str, EventRow] = {}
+        self._statuses: dict[str, int] = {}
+        self._create: Event | None = None
+
+    def add(self, received: Sequence[Event]) -> None:
+        """Judge events and store those that can be judged; `judged` has the outcomes."""
+        self._load(received)
+        fresh: list[EventRow] = []
+        again: list[EventRow] = []
+        ordered = topological_order(received)
+        numbers = iter(self._numbers.take(self._txn, len(ordered))) if ordered else iter(())
+        for event in ordered:
+            row = self._rows.get(event.event_id)
+            if row is not None and not self._is_judged_anew(row):
+                self._answer(event, row)
+                continue
+            judged = self._judge(event)
+            self.judged[event.event_id] = judged
+            if judged.status == NOT_ADDED:
+                continue
+            self._statuses[event.event_id] = judged.status
+            number = row.event_nid if row is not None else next(numbers)
+            (again if row is not None else fresh).append(self._row(event, number, judged.status))
+        for event in received:
+            if event.event_id not in self.judged:
+                reason = "The event is its own ancestor."
+                self.judged[event.event_id] = Judged(event.event_id, NOT_ADDED, reason)
+        events.insert(self._txn, fresh)
+        events.overwrite(self._txn, again)
+
+    def status(self, event_id: str) -> int | None:
+        """The verdict on an event; None if it is not known."""
+        return self._statuses.get(event_id)
+
+    def _load(self, received: Sequence[Event]) -> None:
+        wanted = {name for event in received for name in (event.event_id, *event.auth_event_ids)}
+        for event in received:
+            if event.version.room_id_is_create_hash:
+                wanted.add("$" + event.room_id[1:])
+                break
+        names = list(wanted)
+        for start in range(0, len(names), _BATCH):
+            self._rows |= events.get_many(self._txn, names[start : start + _BATCH])
+        for name, row in self._rows.items():
+            self._statuses[name] = row.status
+
+    def _is_judged_anew(self, row: EventRow) -> bool:
+        # Rejected for something that was not known then, perhaps.
+        is_here = row.room_nid == self._room_nid
+        return is_here and row.status == REJECTED and row.state_after is None
+
+    def _answer(self, event: Event, row: EventRow) -> None:
+        if row.room_nid != self._room_nid:
+            reason = "The event is known in another room."
+            self.judged[event.event_id] = Judged(event.event_id, NOT_ADDED, reason)
+            return
+        self._note_create(event)
+        self.judged[event.event_id] = Judged(event.event_id, row.status, pos=row.pos)
+
+    def _note_create(self, event: Event) -> None:
+        if event.is_create:
+            self._create = event
+
+    def _judge(self, event: Event) -> Judged:
+        missing = [name for name in event.auth_event_ids if name not in self._statuses]
+        if missing:
+            reason = "Events of its auth chain are not known."
+            return Judged(event.event_id, NOT_ADDED, reason, missing_auth=tuple(missing))
+        try:
+            self._check(event)
+        except auth_rules.EventRejected as refusal:
+            return Judged(event.event_id, REJECTED, refusal.reason, is_new=True)
+        self._note_create(event)
+        return Judged(event.event_id, ACCEPTED, is_new=True)
+
+    def _check(self, event: Event) -> None:
+        for name in event.auth_event_ids:
+            row = self._rows.get(name)
+            if row is not None and row.room_nid != self._room_nid:
+                raise auth_rules.EventRejected("3.5", f"{name} belongs to another room.")
+        found = self._tree.event_map(event.auth_event_ids)
+        named = [found[name] for name in dict.fromkeys(event.auth_event_ids) if name in found]
+        create = self._create
+        if create is None and event.version.room_id_is_create_hash:
+            create = self._tree.event("$" + event.room_id[1:])
+        auth_rules.check_auth_events(
+            event, named, lambda name: self._statuses.get(name) in (REJECTED, MISPLACED), create
+        )
+        state = {other.key: other for other in named}
+        auth_rules.check(event, state, create=create)
+
+    def _row(self, event: Event, number: int, status: int) -> EventRow:
+        self._tree.add(event, number, rejected=status == REJECTED)
+        item = Rooted(event, number, b"", b"", None, {}, status)
+        row = event_row(item, self._room_nid, None, relation_of(event))
+        return row._replace(state_before=None, state_after=None)
+
+
+def known_version(received: Collection[Event]) -> RoomVersion:
+    """The room version of events that go together."""
+    return next(iter(received)).version

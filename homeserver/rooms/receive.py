@@ -1,0 +1,267 @@
+"""Events of other servers, on their way into rooms: see `homeserver.rooms.receiving`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Protocol, TypeVar
+
+import structlog
+from twisted.internet.interfaces import IReactorTime
+
+from homeserver.core.event import Event
+from homeserver.core.room_versions import RoomVersion
+from homeserver.rooms import redact, unread
+from homeserver.rooms.adopt import BadState, Entry, adopt, open_room
+from homeserver.rooms.append import Appender
+from homeserver.rooms.commit import open_draft
+from homeserver.rooms.outliers import Outliers, known_version
+from homeserver.rooms.receiving import NOT_ADDED, Judged, KnownState, Receiving, Reset
+from homeserver.rooms.room_tree import RoomTree
+from homeserver.rooms.write import WrittenRoom, event_row, insert, relations_among
+from storage import events, gaps, memberships, timeline
+from storage.database import Database
+from storage.errors import CommitUnknown, IntegrityViolation
+from storage.events import ACCEPTED
+from storage.transaction import Transaction
+
+__all__ = ["NOT_ADDED", "BadState", "Judged", "KnownState", "Receiver"]
+
+MAX_TRIES = 5
+
+T = TypeVar("T")
+
+_log = structlog.get_logger(__name__)
+
+NO_STATES: Mapping[str, KnownState] = {}
+
+
+class Observer(Protocol):
+    """Told of what was received: for metrics."""
+
+    def __call__(self, status: int, count: int, /) -> None: ...
+
+
+class Receiver:
+    """Adds events that other servers made, and those that others had to sign first.
+
+    They must have been checked by `federation.client.pdus.PduChecker`.
+
+    Parameters: `on_reset`, called with the room and each change of its state that came out of
+    state resolution alone.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        appender: Appender,
+        clock: IReactorTime,
+        on_reset: Sequence[Callable[[str, Sequence[Reset]], None]] = (),
+        observe: Observer | None = None,
+    ) -> None:
+        self._db = db
+        self._appender = appender
+        self._context = appender.context
+        self._clock = clock
+        self.on_reset = list(on_reset)
+        self._observe = observe
+
+    async def add(
+        self,
+        room_id: str,
+        received: Sequence[Event],
+        *,
+        states: Mapping[str, KnownState] = NO_STATES,
+        outgoing: bool = False,
+    ) -> dict[str, Judged]:
+        """Add events at the head of a room; what became of each, by its ID.
+
+        Parameters: `states`, the state before those events whose predecessors are not known, by
+        event ID; `outgoing`, whether this server is to tell the others in the room.
+        """
+
+        def work(txn: Transaction) -> tuple[dict[str, Judged], list[WrittenRoom], list[Reset]]:
+            receiving = self._open(txn, room_id, live=True)
+            if receiving is None:
+                return _unknown_room(received), [], []
+            receiving.run(received, states, outgoing)
+            written: list[WrittenRoom] = []
+            if receiving.rooted:
+                written = self._write(txn, receiving)
+            places = {entry.event.event_id: entry.pos for w in written for entry in w.entries}
+            return receiving.finish(places), written, receiving.resets
+
+        judged, written, resets = await self._retried(work)
+        self._tell(room_id, judged, written)
+        if resets:
+            for callback in self.on_reset:
+                callback(room_id, resets)
+        return judged
+
+    async def add_outliers(self, room_id: str, received: Sequence[Event]) -> dict[str, Judged]:
+        """Store events of auth chains and states, without a place in the timeline.
+
+        Raises BadState if the room is known with another version.
+        """
+        if not received:
+            return {}
+        now_ms = int(self._clock.seconds() * 1000)
+
+        def work(txn: Transaction) -> dict[str, Judged]:
+            version = known_version(received)
+            draft = open_room(txn, self._context, room_id, version, now_ms)
+            tree = RoomTree(txn, self._context.states, draft.row.room_nid, version)
+            outliers = Outliers(txn, draft.row.room_nid, tree, self._context.event_numbers)
+            outliers.add(received)
+            return outliers.judged
+
+        return await self._retried(work)
+
+    async def add_history(
+        self,
+        room_id: str,
+        received: Sequence[Event],
+        states: Mapping[str, KnownState] = NO_STATES,
+    ) -> dict[str, Judged]:
+        """Add events that are older than what is known: nobody is told, the head stays.
+
+        Parameters: as in `add`.
+        """
+
+        def work(txn: Transaction) -> dict[str, Judged]:
+            receiving = self._open(txn, room_id, live=False)
+            if receiving is None:
+                return _unknown_room(received)
+            receiving.run(received, states, False)
+            return receiving.finish(self._write_history(txn, receiving))
+
+        judged = await self._retried(work)
+        self._tell(room_id, judged, [])
+        return judged
+
+    async def adopt(
+        self,
+        join: Event,
+        version: RoomVersion,
+        state: Sequence[Event],
+        auth_chain: Sequence[Event],
+        *,
+        servers: Collection[str] | None = None,
+        within: Callable[[Transaction, int], None] | None = None,
+    ) -> Judged:
+        """Enter a room by a join of a local user, with the state before it.
+
+        Parameters: `servers`, the other servers in the room, where `state` leaves out members;
+        `within`, more writing in the same transaction, called with the room's number before the
+        positions are taken.
+
+        Raises BadState: what the other server gave cannot be.
+        """
+        now_ms = int(self._clock.seconds() * 1000)
+        entry = Entry(join, version, state, auth_chain, servers)
+
+        def work(txn: Transaction) -> tuple[Judged, list[WrittenRoom]]:
+            if within is not None:
+                draft = open_room(txn, self._context, join.room_id, version, now_ms)
+                within(txn, draft.row.room_nid)
+            return adopt(txn, self._context, entry, now_ms)
+
+        judged, written = await self._retried(work)
+        self._tell(join.room_id, {join.event_id: judged}, written)
+        return judged
+
+    async def is_resident(self, room_id: str) -> bool:
+        """Whether a user of this server is in the room: then its head is kept up to date."""
+
+        def read(txn: Transaction) -> bool:
+            room_nid = txn.value("SELECT room_nid FROM rooms WHERE room_id = ?", (room_id,))
+            return room_nid is not None and bool(memberships.local_joined(txn, room_nid))
+
+        return await self._db.read(read)
+
+    def _open(self, txn: Transaction, room_id: str, *, live: bool) -> Receiving | None:
+        draft = open_draft(txn, self._context, room_id)
+        if draft is None:
+            return None
+        row, context = draft.row, self._context
+        return Receiving(
+            txn,
+            RoomTree(txn, context.states, row.room_nid, draft.version),
+            draft,
+            lambda count: context.event_numbers.take(txn, count),
+            live=live,
+        )
+
+    def _write(self, txn: Transaction, receiving: Receiving) -> list[WrittenRoom]:
+        draft, context = receiving.draft, self._context
+        receiving.tree.save()
+        _note_gaps(txn, receiving)
+        judged = unread.judge(txn, context.crowds, [draft]) if draft.added else {}
+        return insert(txn, context.states, judged, [(draft, receiving.rooted)])
+
+    def _write_history(self, txn: Transaction, receiving: Receiving) -> dict[str, int]:
+        """Write events before all others; their positions by ID."""
+        draft, rooted = receiving.draft, receiving.rooted
+        receiving.tree.save()
+        _note_gaps(txn, receiving)
+        relations = relations_among(txn, [item.event for item in rooted])
+        pos = min(timeline.lowest(txn, draft.row.room_nid), 0)
+        positions: dict[str, int] = {}
+        for item in reversed(rooted):
+            if item.status == ACCEPTED:
+                pos -= 1
+                positions[item.event.event_id] = pos
+        rows = {}
+        for item in rooted:
+            name = item.event.event_id
+            place = positions.get(name)
+            rows[name] = event_row(item, draft.row.room_nid, place, relations.get(name))
+        events.insert(txn, [rows[i.event.event_id] for i in rooted if not i.is_known])
+        events.overwrite(txn, [rows[i.event.event_id] for i in rooted if i.is_known])
+        states = self._context.states
+        for item in rooted:
+            if item.status == ACCEPTED and item.event.redacts is not None:
+                redact.apply(txn, states, item.event, rows[item.event.event_id])
+        for redactions in events.held_redactions(txn, list(positions)).values():
+            for redaction_id in redactions:
+                redact.apply_held(txn, states, draft.row.room_nid, redaction_id, draft.version)
+        return positions
+
+    async def _retried(self, work: Callable[[Transaction], T]) -> T:
+        for tries in range(1, MAX_TRIES + 1):
+            try:
+                return await self._db.write(work)
+            except (IntegrityViolation, CommitUnknown):
+                # Another process stored one of the events at the same moment, or the connection
+                # was lost: what is there already is answered from the database.
+                if tries == MAX_TRIES:
+                    raise
+        raise AssertionError("unreachable")
+
+    def _tell(
+        self, room_id: str, judged: Mapping[str, Judged], written: Sequence[WrittenRoom]
+    ) -> None:
+        for room in written:
+            for callback in self._appender.on_written:
+                callback(room)
+        for entry in judged.values():
+            if entry.status not in (ACCEPTED, NOT_ADDED) and entry.is_new:
+                _log.info(
+                    "event not accepted",
+                    room_id=room_id,
+                    event_id=entry.event_id,
+                    status=entry.status,
+                    reason=entry.reason,
+                )
+            if self._observe is not None and entry.is_new:
+                self._observe(entry.status, 1)
+
+
+def _unknown_room(received: Sequence[Event]) -> dict[str, Judged]:
+    reason = "This server is not in the room."
+    return {event.event_id: Judged(event.event_id, NOT_ADDED, reason) for event in received}
+
+
+def _note_gaps(txn: Transaction, receiving: Receiving) -> None:
+    room_nid = receiving.draft.row.room_nid
+    gaps.close(txn, room_nid, [item.event.event_id for item in receiving.rooted])
+    gaps.add(txn, room_nid, receiving.new_gaps)

@@ -1,0 +1,338 @@
+"""Adding events of other servers to a room, within one transaction and under the room's lock.
+
+Server-Server API, "Checks performed on receipt of a PDU", from step 4 on (steps 1 to 3 are in
+`federation.client.pdus`). For each event, its predecessors first:
+
+1. It must be known what it builds on: the events that it names, or else the state before it.
+2. Its own auth events must allow it, or it is rejected.
+3. The state before it, resolved if it joins branches, must allow it, or it is rejected too
+   ("misplaced"): it stays usable for state resolution.
+4. The current state must allow it, or it is soft-failed: kept, but not shown or built on.
+5. The room's forward extremities and its current state follow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from homeserver.core import auth_rules, state_tree
+from homeserver.core.event import Event
+from homeserver.core.graph import forward_extremities, topological_order
+from homeserver.core.room_versions import RoomVersion
+from homeserver.core.types import StateKey
+from homeserver.rooms.draft import CREATE, NewEvent, RoomDraft
+from homeserver.rooms.room_tree import RoomTree
+from homeserver.rooms.write import Current, Rooted
+from storage import events, gaps
+from storage.events import ACCEPTED, MISPLACED, REJECTED, SOFT_FAILED, EventRow
+from storage.gaps import Gap
+from storage.transaction import Transaction
+
+NOT_ADDED = -1
+"""`Judged.status` of an event that was not stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What became of an event.
+
+    `status` is as in `storage.events`, or `NOT_ADDED`; then `missing_prev` and `missing_auth` name
+    events that have to be known before it can be judged. `pos` is its position if it is in the
+    timeline; `is_new` is False for an event that was known before.
+    """
+
+    event_id: str
+    status: int
+    reason: str | None = None
+    missing_prev: tuple[str, ...] = ()
+    missing_auth: tuple[str, ...] = ()
+    pos: int | None = None
+    is_new: bool = False
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the event is part of the room."""
+        return self.status == ACCEPTED
+
+
+@dataclass(frozen=True, slots=True)
+class KnownState:
+    """The state before an event: event IDs of events that are stored, outliers or not."""
+
+    state: Mapping[StateKey, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """A change of the current state that no event of the batch is about."""
+
+    key: StateKey
+    old: str | None
+    new: str | None
+
+
+@dataclass(slots=True)
+class Receiving:
+    """Events of one room on their way in. `draft` has the room's head.
+
+    Parameters: `live`, whether the events count for the head; `numbers` gives new event numbers;
+    `is_partial`, whether only some members of the room are known.
+    """
+
+    txn: Transaction
+    tree: RoomTree
+    draft: RoomDraft
+    numbers: Callable[[int], list[int]]
+    live: bool = True
+    is_partial: bool = False
+    judged: dict[str, Judged] = field(default_factory=dict)
+    rooted: list[Rooted] = field(default_factory=list)
+    resets: list[Reset] = field(default_factory=list)
+    new_gaps: list[Gap] = field(default_factory=list)
+    _rows: dict[str, EventRow] = field(default_factory=dict)
+    _after: dict[str, bytes] = field(default_factory=dict)
+    _statuses: dict[str, int] = field(default_factory=dict)
+    _referenced: Collection[str] = ()
+    _create: Event | None = None
+
+    @property
+    def version(self) -> RoomVersion:
+        """The room's version."""
+        return self.draft.version
+
+    def run(
+        self, received: Sequence[Event], states: Mapping[str, KnownState], outgoing: bool
+    ) -> None:
+        """Judge the events; `judged` has the outcomes, `rooted` what is to be written."""
+        self._load(received)
+        ordered = topological_order(received)
+        fresh = [event for event in ordered if not self._answered(event)]
+        numbers = iter(self.numbers(len(fresh))) if fresh else iter(())
+        for event in fresh:
+            stored = self._rows.get(event.event_id)
+            number = next(numbers) if stored is None else stored.event_nid
+            self._one(event, number, states.get(event.event_id), outgoing)
+        for event in received:
+            if event.event_id not in self.judged:
+                self._refuse(event, "The event is its own ancestor.")
+        self._find_resets({event.key for event in ordered if event.is_state})
+
+    def _load(self, received: Sequence[Event]) -> None:
+        wanted = set(self.draft.row.extremities)
+        for event in received:
+            wanted.update((event.event_id, *event.prev_event_ids, *event.auth_event_ids))
+        self._rows = events.get_many(self.txn, wanted)
+        for name, row in self._rows.items():
+            self._statuses[name] = row.status
+            if row.room_nid == self.draft.row.room_nid and row.state_after is not None:
+                self._after[name] = row.state_after
+        names = [event.event_id for event in received]
+        self._referenced = gaps.missing(self.txn, self.draft.row.room_nid, names)
+        root = self.draft.row.state_root
+        if root is not None:
+            self._create = self.tree.state(root, [CREATE]).get(CREATE)
+
+    def _answered(self, event: Event) -> bool:
+        """Answer for an event that is in its place already; rejected ones are judged again."""
+        row = self._rows.get(event.event_id)
+        if row is None:
+            return False
+        if row.room_nid != self.draft.row.room_nid:
+            self._refuse(event, "The event is known in another room.")
+            return True
+        if row.state_after is None or row.status not in (ACCEPTED, SOFT_FAILED):
+            return False
+        self.judged[event.event_id] = Judged(event.event_id, row.status, pos=row.pos)
+        return True
+
+    def _refuse(
+        self,
+        event: Event,
+        reason: str,
+        missing_prev: Sequence[str] = (),
+        missing_auth: Sequence[str] = (),
+    ) -> None:
+        self.judged[event.event_id] = Judged(
+            event.event_id, NOT_ADDED, reason, tuple(missing_prev), tuple(missing_auth)
+        )
+
+    def _one(
+        self, event: Event, number: int, known_state: KnownState | None, outgoing: bool
+    ) -> None:
+        missing_auth = [name for name in event.auth_event_ids if name not in self._statuses]
+        missing_prev = []
+        if known_state is None:
+            missing_prev = [
+                name
+                for name in event.prev_event_ids
+                if name not in self._after and not self._is_elsewhere(name)
+            ]
+        if missing_prev or missing_auth:
+            reason = "Events that it is built on are not known."
+            self._refuse(event, reason, missing_prev, missing_auth)
+            return
+        before = self._before(event, known_state)
+        if before is None:
+            self._refuse(event, "Events of the state before it are not known.")
+            return
+        status, reason_or_none = self._verdict(event, before)
+        self._place(event, number, before, status, outgoing and status == ACCEPTED)
+        if known_state is not None:
+            self.new_gaps += [
+                Gap(name, event.event_id, event.depth)
+                for name in event.prev_event_ids
+                if name not in self._after
+            ]
+        self.judged[event.event_id] = Judged(
+            event.event_id, status, reason_or_none, is_new=event.event_id not in self._rows
+        )
+
+    def _is_elsewhere(self, event_id: str) -> bool:
+        row = self._rows.get(event_id)
+        return row is not None and row.room_nid != self.draft.row.room_nid
+
+    def _before(self, event: Event, known: KnownState | None) -> bytes | None:
+        """The root of the state before an event."""
+        if known is not None:
+            numbers = self.tree.numbers_of(set(known.state.values()))
+            if len(numbers) < len(set(known.state.values())):
+                return None
+            return self.tree.build({key: numbers[name] for key, name in known.state.items()})
+        roots = [self._after[name] for name in event.prev_event_ids if name in self._after]
+        return self.tree.resolve(roots) if roots else state_tree.EMPTY
+
+    def _verdict(self, event: Event, before: bytes) -> tuple[int, str | None]:
+        if event.is_create and (self._create is None or event != self._create):
+            return REJECTED, "A room is created only once."
+        for name in (*event.prev_event_ids, *event.auth_event_ids):
+            if self._is_elsewhere(name):
+                return REJECTED, f"{name} belongs to another room."
+        try:
+            named = self._check_auth_events(event)
+        except auth_rules.EventRejected as refusal:
+            return REJECTED, f"By its auth events: {refusal.reason}"
+        try:
+            auth_rules.check(event, self._state(event, before, named), create=self._create)
+        except auth_rules.EventRejected as refusal:
+            return MISPLACED, f"By the state before it: {refusal.reason}"
+        current = self.draft.row.state_root
+        if self.live and current is not None and current != before:
+            try:
+                auth_rules.check(event, self._state(event, current, named), create=self._create)
+            except auth_rules.EventRejected as refusal:
+                return SOFT_FAILED, f"By the current state: {refusal.reason}"
+        return ACCEPTED, None
+
+    def _check_auth_events(self, event: Event) -> dict[StateKey, Event]:
+        found = self.tree.event_map(event.auth_event_ids)
+        named = [found[name] for name in dict.fromkeys(event.auth_event_ids) if name in found]
+        auth_rules.check_auth_events(
+            event,
+            named,
+            lambda name: self._statuses.get(name) in (REJECTED, MISPLACED),
+            self._create,
+        )
+        state = {other.key: other for other in named}
+        auth_rules.check(event, state, create=self._create)
+        return state
+
+    def _state(
+        self, event: Event, root: bytes, named: Mapping[StateKey, Event]
+    ) -> dict[StateKey, Event]:
+        keys = auth_rules.auth_types(
+            event.type, event.sender, event.state_key, event.content, self.version
+        )
+        state = self.tree.state(root, {*keys, CREATE})
+        if self.is_partial:
+            # Of members that are not known yet, the event's own auth events have to be believed.
+            for key, other in named.items():
+                if key[0] == "m.room.member":
+                    state.setdefault(key, other)
+        return state
+
+    def _place(self, event: Event, number: int, before: bytes, status: int, outgoing: bool) -> None:
+        after, replaces = before, None
+        self.tree.add(event, number, rejected=status == REJECTED)
+        if event.is_state and status in (ACCEPTED, SOFT_FAILED):
+            replaces = self.tree.state(before, [event.key]).get(event.key)
+            after = self.tree.update(before, {event.key: number})
+        self._after[event.event_id] = after
+        self._statuses[event.event_id] = status
+        current = None
+        changes: dict[StateKey, Current | None] = {}
+        if self.live and status == ACCEPTED:
+            current, changes = self._advance(event)
+            self.draft.added.append(NewEvent(event, None, replaces))
+        self.rooted.append(
+            Rooted(
+                event,
+                number,
+                before,
+                after,
+                current,
+                changes,
+                status,
+                replaces=replaces,
+                outgoing=outgoing,
+                is_known=event.event_id in self._rows,
+            )
+        )
+
+    def _advance(self, event: Event) -> tuple[bytes, dict[StateKey, Current | None]]:
+        """The new head; returns the new current state, and by what it differs."""
+        row = self.draft.row
+        extremities = forward_extremities(
+            row.extremities,
+            [event],
+            referenced=self._referenced,
+            excluded_prev_event_ids=self._prev_of_excluded,
+        )
+        old = row.state_root or state_tree.EMPTY
+        roots = [self._after[name] for name in extremities if name in self._after]
+        current = self.tree.resolve(roots) if roots else old
+        changes: dict[StateKey, Current | None] = {}
+        for key, (old_number, new_number) in self.tree.diff(old, current).items():
+            numbers = [number for number in (old_number, new_number) if number is not None]
+            found = self.tree.events_of(numbers)
+            new = found[new_number] if new_number is not None else None
+            changes[key] = Current(new, new_number) if new and new_number is not None else None
+            self.draft.changed.setdefault(
+                key, found[old_number] if old_number is not None else None
+            )
+            self.draft.known[key] = new
+        self.draft.row = row._replace(
+            head_version=row.head_version + 1,
+            depth=max(row.depth, event.depth),
+            extremities=tuple(sorted(extremities)),
+            state_root=current,
+            state_version=row.head_version + 1 if changes else row.state_version,
+        )
+        return current, changes
+
+    def _prev_of_excluded(self, event_id: str) -> Sequence[str]:
+        """The predecessors of an event that was rejected or soft-failed."""
+        if self._statuses.get(event_id, ACCEPTED) == ACCEPTED:
+            return ()
+        event = self.tree.event(event_id)
+        if event is None:
+            return ()
+        unknown = [name for name in event.prev_event_ids if name not in self._statuses]
+        for name, row in events.get_many(self.txn, unknown).items():
+            self._statuses[name] = row.status
+        return event.prev_event_ids
+
+    def _find_resets(self, touched: Collection[StateKey]) -> None:
+        for key, old in self.draft.changed.items():
+            new = self.draft.known.get(key)
+            if key not in touched and old != new:
+                self.resets.append(
+                    Reset(key, old.event_id if old else None, new.event_id if new else None)
+                )
+
+    def finish(self, positions: Mapping[str, int]) -> dict[str, Judged]:
+        """The outcomes, with the positions that the events were given."""
+        return {
+            name: replace(judged, pos=positions[name]) if name in positions else judged
+            for name, judged in self.judged.items()
+        }
