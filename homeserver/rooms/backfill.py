@@ -25,7 +25,7 @@ from homeserver.core.ids import domain_of
 from homeserver.core.power_levels import PowerLevels
 from homeserver.core.room_versions import ROOM_VERSIONS, RoomVersion
 from homeserver.rooms.fetch import Errand, Fetcher, Store
-from homeserver.rooms.receive import NOT_ADDED, KnownState
+from homeserver.rooms.receiving import NOT_ADDED, KnownState
 from storage import events, memberships, room_servers, rooms
 from storage.database import Database
 from storage.events import EventRow
@@ -204,7 +204,7 @@ class Backfill:
             return 0
         await self._fetcher.store_auth(errand, fresh)
         judged = await self._receiver.add_history(errand.room_id, list(fresh.values()), states)
-        return sum(1 for item in judged.values() if item.status != NOT_ADDED and item.is_new)
+        return sum(1 for item in judged.values() if item.status != NOT_ADDED)
 
     async def _fresh(
         self, errand: Errand, found: Mapping[str, Event]

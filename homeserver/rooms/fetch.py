@@ -20,7 +20,7 @@ from homeserver.core import gaps
 from homeserver.core.auth_rules import auth_types
 from homeserver.core.event import Event
 from homeserver.core.room_versions import RoomVersion
-from homeserver.rooms.receive import Judged, KnownState
+from homeserver.rooms.receiving import Judged, KnownState
 from storage import events, history, room_servers, rooms, state
 from storage.database import Database
 from storage.history import Known
