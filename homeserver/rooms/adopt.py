@@ -20,9 +20,10 @@ from homeserver.rooms.outliers import Outliers
 from homeserver.rooms.receiving import Judged
 from homeserver.rooms.room_tree import RoomTree
 from homeserver.rooms.write import Current, Rooted, WrittenRoom, insert
-from storage import events, gaps, room_servers, rooms
+from storage import events, gaps, partial_rooms, room_servers, rooms
 from storage.events import ACCEPTED
 from storage.gaps import Gap
+from storage.partial_rooms import PartialRoom
 from storage.rooms import RoomRow
 from storage.transaction import Transaction
 
@@ -40,6 +41,7 @@ class Entry:
         state: the state before it.
         auth_chain: auth events of all that, whatever `state` has not.
         servers: the other servers in the room, where `state` leaves members out.
+        partial: whether it does.
     """
 
     join: Event
@@ -47,6 +49,7 @@ class Entry:
     state: Sequence[Event]
     auth_chain: Sequence[Event]
     servers: Collection[str] | None
+    partial: bool = False
 
 
 def adopt(
@@ -90,9 +93,13 @@ def adopt(
     )
     tree.save()
     _note_gaps(txn, row.room_nid, join)
+    if entry.partial:
+        partial_rooms.put(txn, PartialRoom(row.room_nid, join.event_id, now_ms))
+    else:
+        partial_rooms.remove(txn, row.room_nid)
     judged = unread.judge(txn, context.crowds, [draft])
     written = insert(txn, context.states, judged, [(draft, [rooted])])
-    if entry.servers is not None:
+    if entry.partial and entry.servers is not None:
         servers = {name: 1 for name in entry.servers if name != draft.server_name}
         room_servers.put(txn, row.room_nid, servers)
         rooms.put(txn, [draft.row._replace(remote_servers=len(servers))])

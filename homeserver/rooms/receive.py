@@ -18,7 +18,7 @@ from homeserver.rooms.outliers import Outliers, known_version
 from homeserver.rooms.receiving import NOT_ADDED, Judged, KnownState, Receiving, Reset
 from homeserver.rooms.room_tree import RoomTree
 from homeserver.rooms.write import WrittenRoom, event_row, insert, relations_among
-from storage import events, gaps, memberships, timeline
+from storage import events, gaps, memberships, partial_rooms, timeline
 from storage.database import Database
 from storage.errors import CommitUnknown, IntegrityViolation
 from storage.events import ACCEPTED
@@ -146,18 +146,19 @@ class Receiver:
         auth_chain: Sequence[Event],
         *,
         servers: Collection[str] | None = None,
+        partial: bool = False,
         within: Callable[[Transaction, int], None] | None = None,
     ) -> Judged:
         """Enter a room by a join of a local user, with the state before it.
 
-        Parameters: `servers`, the other servers in the room, where `state` leaves out members;
-        `within`, more writing in the same transaction, called with the room's number before the
+        Parameters: `partial`, whether `state` leaves out members; `servers`, the other servers in
+        the room, for then; `within`, more writing in the same transaction, called with the room's number before the
         positions are taken.
 
         Raises BadState: what the other server gave cannot be.
         """
         now_ms = int(self._clock.seconds() * 1000)
-        entry = Entry(join, version, state, auth_chain, servers)
+        entry = Entry(join, version, state, auth_chain, servers, partial)
 
         def work(txn: Transaction) -> tuple[Judged, list[WrittenRoom]]:
             if within is not None:
@@ -189,6 +190,7 @@ class Receiver:
             draft,
             lambda count: context.event_numbers.take(txn, count),
             live=live,
+            is_partial=partial_rooms.get(txn, row.room_nid) is not None,
         )
 
     def _write(self, txn: Transaction, receiving: Receiving) -> list[WrittenRoom]:

@@ -276,6 +276,12 @@ CREATE TABLE outgoing_to_device (
     PRIMARY KEY (destination, pos)
 );
 
+CREATE TABLE partial_rooms (
+    room_nid BIGINT NOT NULL PRIMARY KEY,
+    join_event_id TEXT NOT NULL,
+    started_ts BIGINT NOT NULL
+);
+
 CREATE TABLE pending_redactions (
     redacts TEXT NOT NULL,
     redaction_id TEXT NOT NULL,
