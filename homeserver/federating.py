@@ -9,13 +9,33 @@ from federation.client.membership import MembershipCalls
 from federation.client.pdus import PduChecker
 from federation.client.requests import FederationClient
 from federation.server.authenticate import SignatureAuthenticator
+from federation.server.edus.registry import EduHandlers
+from federation.server.edus.rooms import ReceiptEdus, TypingEdus
+from federation.server.edus.users import PresenceEdus, ToDeviceEdus
 from federation.server.names import Delegation
 from federation.server.notary import Notary
 from federation.server.own_keys import OwnKeys
+from homeserver.encryption.remote_to_device import RemoteToDevice
+from homeserver.encryption.to_device import ToDevice
 from homeserver.parts import Parts
 from homeserver.rooms.aliases import Aliases
+from homeserver.rooms.append import Appender
+from homeserver.rooms.build import LocalSigner
+from homeserver.rooms.handshake import Handshake
+from homeserver.rooms.join_answers import JoinAnswers
+from homeserver.rooms.membership import Membership
+from homeserver.rooms.receive import Receiver
+from homeserver.rooms.received_invites import ReceivedInvites
 from homeserver.rooms.remote_aliases import RoomFinder
+from homeserver.rooms.remote_invite import RemoteInvites
+from homeserver.rooms.remote_join import RemoteJoins
+from homeserver.rooms.remote_membership import RemoteMembership
+from homeserver.rooms.remote_record import OutsideRecords
+from homeserver.rooms.receipts import Receipts
 from homeserver.rooms.served_history import ServedHistory
+from homeserver.rooms.typing import Typing
+from homeserver.users.presence import PresenceTracker
+from homeserver.rooms.third_party_invites import ThirdPartyInvites
 from storage.auth_chains import AuthChains
 from storage.state import StateStore
 
@@ -45,4 +65,47 @@ def build_federation(parts: Parts) -> SignatureAuthenticator:
     chains = add(AuthChains())
     add(ServedHistory(db, states, chains, server_name, reactor))
     add(RoomFinder(db, parts.services[Aliases], parts.services[DirectoryCalls]))
+    _build_membership(parts)
+    _build_handshakes(parts, chains)
+    _build_edus(parts)
     return SignatureAuthenticator(keyring, server_name)
+
+
+def _build_edus(parts: Parts) -> None:
+    """Who takes which EDUs; others add theirs to `EduHandlers`."""
+    services, reactor = parts.services, parts.reactor
+    edus = services.add(EduHandlers(reactor))
+    to_devices = RemoteToDevice(parts.db, services[ToDevice], reactor, parts.config.server_name)
+    edus.add("m.typing", TypingEdus(services[Typing]).receive)
+    edus.add("m.receipt", ReceiptEdus(services[Receipts]).receive)
+    edus.add("m.presence", PresenceEdus(services[PresenceTracker]).receive)
+    edus.add("m.direct_to_device", ToDeviceEdus(services.add(to_devices)).receive)
+
+
+def _build_membership(parts: Parts) -> None:
+    """Build what changes memberships through other servers."""
+    db, reactor, services = parts.db, parts.reactor, parts.services
+    signer = LocalSigner(parts.config.server_name, parts.keys[0])
+    calls, checker = services[MembershipCalls], services[PduChecker]
+    receiver, appender = services[Receiver], services[Appender]
+    records = services.add(OutsideRecords())
+    joins = services.add(RemoteJoins(db, calls, checker, receiver, signer, reactor))
+    parts.stops.append(joins.stop)
+    services[Membership].federate(
+        RemoteMembership(db, joins, calls, checker, records, signer, reactor),
+        RemoteInvites(db, appender, receiver, calls, services[Keyring], reactor),
+    )
+
+
+def _build_handshakes(parts: Parts, chains: AuthChains) -> None:
+    """Build what lets other servers' users in and out, and takes their invites."""
+    db, services, add = parts.db, parts.services, parts.services.add
+    signer = LocalSigner(parts.config.server_name, parts.keys[0])
+    appender, receiver, checker = services[Appender], services[Receiver], services[PduChecker]
+    add(Handshake(db, appender, receiver, checker, signer))
+    add(JoinAnswers(db, services[StateStore], chains))
+    records = services[OutsideRecords]
+    add(ReceivedInvites(db, receiver, checker, records, signer, parts.reactor))
+    calls, keyring = services[MembershipCalls], services[Keyring]
+    inviter = RemoteInvites(db, appender, receiver, calls, keyring, parts.reactor)
+    add(ThirdPartyInvites(db, appender, calls, inviter, signer.server_name))

@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from federation.server import events as federation_events
+from federation.server import invites as federation_invites
+from federation.server import joins as federation_joins
 from federation.server import keys as federation_keys
+from federation.server import knocks as federation_knocks
+from federation.server import leaves as federation_leaves
 from federation.server import names as federation_names
 from federation.server import openid as federation_openid
+from federation.server import third_party as federation_third_party
 from homeserver.api.client import (
     account,
     account_data,
@@ -52,9 +57,14 @@ _MODULES = (
     context,
     devices,
     federation_events,
+    federation_invites,
+    federation_joins,
     federation_keys,
+    federation_knocks,
+    federation_leaves,
     federation_names,
     federation_openid,
+    federation_third_party,
     filters,
     login,
     membership,

@@ -50,8 +50,8 @@ class PendingInvite:
 class RemoteInviter(Protocol):
     """Invites users of other servers: their server signs first."""
 
-    async def invite(self, room_id: str, template: EventTemplate) -> str:
-        """The ID of the invite. Raises MatrixError."""
+    async def invite(self, request: AppendRequest) -> str:
+        """The ID of the invite that is the request's only event. Raises MatrixError."""
 
 
 class ThirdPartyInvites:
@@ -158,10 +158,11 @@ class ThirdPartyInvites:
         name = original.get("display_name")
         content = _content(invite, name if isinstance(name, str) else str(target))
         template = EventTemplate(MEMBER, str(invite.sender), content, str(target))
+        request = AppendRequest(invite.room_id, [template], idempotent=True)
         if target.domain != self._server_name:
-            await self._inviter.invite(invite.room_id, template)
-            return
-        await self._appender.append(AppendRequest(invite.room_id, [template], idempotent=True))
+            await self._inviter.invite(request)
+        else:
+            await self._appender.append(request)
 
 
 def check_signed(signed: Any, user_id: str) -> JsonObject:
