@@ -98,6 +98,21 @@ def owner_of(txn: Transaction, name: str, now: int) -> str | None:
     return owner
 
 
+def taken(txn: Transaction, names: Collection[str], now: int) -> set[str]:
+    """Those of the leases that somebody holds at the moment."""
+    condition, args = txn.any_of("name", names)
+    sql = f"SELECT name FROM leases WHERE {condition} AND expires_ts > ?"
+    return {name for (name,) in txn.all(sql, [*args, now])}
+
+
+def held_by(txn: Transaction, names: Collection[str], owner: str) -> set[str]:
+    """`holds` for several: those of the leases that nobody else took."""
+    condition, args = txn.any_of("name", names)
+    lock = txn.dialect.for_update
+    sql = f"SELECT name FROM leases WHERE {condition} AND owner = ? ORDER BY name{lock}"
+    return {name for (name,) in txn.all(sql, [*args, owner])}
+
+
 class LeaseKeeper:
     """Claims leases for one owner and renews them in time.
 

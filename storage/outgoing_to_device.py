@@ -88,8 +88,8 @@ def destinations(txn: Transaction, after: int, upto: int) -> list[str]:
 
 def waiting(
     txn: Transaction, destination: str, after: int, max_messages: int, max_bytes: int
-) -> list[Waiting]:
-    """What waits for a server behind `after`, the oldest first; at least one if there is any."""
+) -> tuple[list[Waiting], bool]:
+    """What waits for a server behind `after`, the oldest first, and whether that is all."""
     rows = txn.all(
         "SELECT pos, content FROM outgoing_to_device WHERE destination = ? AND pos > ?"
         " ORDER BY pos LIMIT ?",
@@ -100,9 +100,9 @@ def waiting(
     for pos, content in rows:
         size += len(content)
         if found and size > max_bytes:
-            break
+            return found, False
         found.append(Waiting(pos, content))
-    return found
+    return found, len(rows) < max_messages
 
 
 def delete(txn: Transaction, destination: str, upto: int) -> None:

@@ -141,6 +141,28 @@ class FederationClient:
             ),
         )
 
+    async def put_encoded(
+        self,
+        destination: str,
+        path: str,
+        content: bytes,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+    ) -> JsonObject:
+        """`put_json` with a body that is canonical JSON already."""
+        return _object(
+            destination,
+            await self.request(
+                "PUT",
+                destination,
+                path,
+                body=content,
+                timeout_s=timeout_s,
+                max_bytes=max_bytes,
+            ),
+        )
+
     async def post_json(
         self,
         destination: str,
@@ -174,19 +196,20 @@ class FederationClient:
         path: str,
         *,
         query: Query | None = None,
-        body: JsonObject | None = None,
+        body: JsonObject | bytes | None = None,
         signed: bool = True,
         timeout_s: float = DEFAULT_TIMEOUT_S,
         max_bytes: int = DEFAULT_MAX_BYTES,
     ) -> Any:
         """Send a request and give the JSON value of its answer, of any type.
 
-        As `get_json`; the version 1 endpoints that answer with an array need it. Raises
+        As `get_json`; the version 1 endpoints that answer with an array need it. `body` may be
+        given as canonical JSON. Raises
         `CanonicalJSONError` for a body of ours that has no JSON form.
         """
         name = self._checked(destination)
         uri = path if not query else f"{path}?{urlencode(query, doseq=True)}"
-        content = None if body is None else encode_content(body)
+        content = encode_content(body) if isinstance(body, dict) else body
         headers = {}
         if content is not None:
             headers["Content-Type"] = "application/json"

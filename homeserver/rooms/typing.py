@@ -3,7 +3,7 @@ ends."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 import structlog
@@ -51,6 +51,8 @@ class Typing:
         self._store = store
         self._feed = feed
         self._clock = clock
+        self.on_changed: list[Callable[[str, int], object]] = []
+        """Called with ID and number of a room when this process changed who types there."""
         self._nids: LRUCache[str, int] = LRUCache(10_000)
         self._loop = LoopingCall(self._expire)
         self._loop.clock = clock
@@ -125,7 +127,7 @@ class Typing:
     def _stop(self, room: WrittenRoom, user_id: str) -> None:
         async def stop() -> None:
             if await self._store.set_typing(room.room_id, user_id, None):
-                self._feed.publish(f"room:{room.room_nid}")
+                self._tell({room.room_id: room.room_nid})
 
         Deferred.fromCoroutine(stop()).addErrback(_failed)
 
@@ -137,9 +139,15 @@ class Typing:
         unknown = [room_id for room_id in changed if room_id not in self._nids]
         if unknown:
             self._nids.update(await self._db.read(_numbers, unknown))
-        channels = [f"room:{self._nids[name]}" for name in changed if name in self._nids]
-        if channels:
-            self._feed.publish(*channels)
+        known = {name: self._nids[name] for name in changed if name in self._nids}
+        if known:
+            self._tell(known)
+
+    def _tell(self, changed: dict[str, int]) -> None:
+        self._feed.publish(*(f"room:{room_nid}" for room_nid in changed.values()))
+        for room_id, room_nid in changed.items():
+            for listener in self.on_changed:
+                listener(room_id, room_nid)
 
 
 def _failed(failure: Any) -> None:

@@ -1,0 +1,158 @@
+"""Reading from the log what is new for other servers: once for all of them, or for one that is
+behind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from federation.sender import edus
+from federation.sender.audience import NOBODY, audiences
+from federation.sender.edus import Described, Device, KeySource, PlacedEdu
+from storage import destinations, device_updates, devices, outgoing, outgoing_to_device
+from storage.device_updates import SIGNING_KEYS, Update
+from storage.outgoing import OutgoingEvent
+from storage.transaction import Transaction
+
+PAGE = 500
+"""Events, and receipts, of one reading."""
+
+
+class Reading(NamedTuple):
+    """What is asked for: the log in `after < pos <= upto`, for `server` or for everybody."""
+
+    after: int
+    upto: int
+    server: str | None = None
+
+
+class Dispatch(NamedTuple):
+    """A PDU or an EDU, and the servers that get it."""
+
+    pos: int
+    is_edu: bool
+    body: bytes
+    servers: frozenset[str]
+    apart: frozenset[str]
+
+
+class News(NamedTuple):
+    """What was found, in order, up to `upto`."""
+
+    upto: int
+    dispatches: list[Dispatch]
+    to_device: list[str]
+    """Servers for whose devices there are messages."""
+
+
+class NewsReader:
+    """Functions of transactions; `keys` is asked for the keys of local users' devices."""
+
+    def __init__(self, server_name: str, keys: KeySource) -> None:
+        self._server_name = server_name
+        self._suffix = ":" + server_name
+        self._keys = keys
+
+    def read(self, txn: Transaction, reading: Reading) -> News:
+        """What there is, possibly only to a position before `reading.upto`."""
+        after, upto, server = reading
+        found = outgoing.events(txn, after, upto, PAGE, server)
+        if len(found) == PAGE:
+            upto = found[-1].pos
+        receipts = outgoing.receipts(txn, after, upto, PAGE, server)
+        if len(receipts) == PAGE:
+            upto = receipts[-1].pos
+            found = [event for event in found if event.pos <= upto]
+        if server is not None:
+            apart = destinations.events_for(txn, server, after, upto)
+            own = {event.pos for event in found}
+            found += outgoing.events_at(txn, [pos for pos in apart if pos not in own])
+            found.sort()
+        receipts = [each for each in receipts if each.user_id.endswith(self._suffix)]
+        placed = edus.receipts(receipts)
+        placed += self._device_edus(txn, Reading(after, upto, server))
+        rooms = {event.room_nid for event in found}
+        rooms |= {each.room_nid for each in placed if each.room_nid is not None}
+        joined = outgoing.servers(txn, rooms)
+        dispatches = self._pdus(txn, found, joined, after)
+        dispatches += self._edus(txn, placed, joined, server)
+        if server is not None:
+            dispatches = [each for each in dispatches if server in each.servers]
+        dispatches.sort(key=lambda each: each.pos)
+        waiting = [] if server is not None else outgoing_to_device.destinations(txn, after, upto)
+        return News(upto, dispatches, waiting)
+
+    def newest(self, txn: Transaction, reading: Reading) -> tuple[list[int], list[Dispatch]]:
+        """For a server that was away for long: the positions of the newest event in each room,
+        the newest first, and what it has to know of devices."""
+        after, upto, server = reading
+        assert server is not None
+        positions = set(outgoing.newest(txn, server, after, upto))
+        positions.update(destinations.events_for(txn, server, after, upto))
+        placed = self._device_edus(txn, reading)
+        found = self._edus(txn, placed, {}, server)
+        return sorted(positions, reverse=True), [each for each in found if server in each.servers]
+
+    def _pdus(
+        self,
+        txn: Transaction,
+        found: Sequence[OutgoingEvent],
+        joined: Mapping[int, Mapping[str, int]],
+        after: int,
+    ) -> list[Dispatch]:
+        if not found:
+            return []
+        moves = outgoing.moves(txn, {event.room_nid for event in found}, after)
+        who = audiences(found, joined, moves, self._server_name)
+        return [
+            Dispatch(event.pos, False, event.json.encode(), each.servers, each.apart)
+            for event, each in zip(found, who, strict=True)
+            if each.servers
+        ]
+
+    def _edus(
+        self,
+        txn: Transaction,
+        placed: Sequence[PlacedEdu],
+        joined: Mapping[int, Mapping[str, int]],
+        server: str | None,
+    ) -> list[Dispatch]:
+        users = {each.user_id for each in placed if each.user_id is not None}
+        around = outgoing.servers_around(txn, users, server) if users else {}
+        found = []
+        for each in placed:
+            if each.room_nid is not None:
+                servers = frozenset(joined[each.room_nid])
+            else:
+                servers = frozenset(around.get(each.user_id or "", ()))
+            if servers:
+                found.append(Dispatch(each.pos, True, each.body, servers, NOBODY))
+        return found
+
+    def _device_edus(self, txn: Transaction, reading: Reading) -> list[PlacedEdu]:
+        after, upto, server = reading
+        updates: Sequence[Update] = device_updates.between(txn, after, upto)
+        if server is not None and updates:
+            around = outgoing.servers_around(txn, {each.user_id for each in updates}, server)
+            updates = [each for each in updates if around[each.user_id]]
+        if not updates:
+            return []
+        changed = {
+            (each.user_id, each.device_id) for each in updates if each.device_id != SIGNING_KEYS
+        }
+        before = device_updates.last_before(txn, {user_id for user_id, _ in changed}, after)
+        found = edus.device_lists(updates, self._describe(txn, changed), before)
+        signers = {each.user_id for each in updates if each.device_id == SIGNING_KEYS}
+        if signers:
+            found += edus.signing_keys(updates, self._keys.signing_keys(txn, signers))
+        return found
+
+    def _describe(self, txn: Transaction, changed: set[Device]) -> dict[Device, Described]:
+        keys = self._keys.device_keys(txn, changed) if changed else {}
+        return {
+            (row.user_id, row.device_id): Described(
+                row.display_name, keys.get((row.user_id, row.device_id))
+            )
+            for user_id in sorted({user_id for user_id, _ in changed})
+            for row in devices.get_devices(txn, user_id)
+        }
