@@ -40,6 +40,7 @@ _TEMPLATES = {
     "send_knock": f"PUT {_PREFIX}/v1/send_knock/{{}}/{{}}",
     "invite": f"PUT {_PREFIX}/v2/invite/{{}}/{{}}",
     "invite_v1": f"PUT {_PREFIX}/v1/invite/{{}}/{{}}",
+    "exchange": f"PUT {_PREFIX}/v1/exchange_third_party_invite/{{}}",
     "event": f"GET {_PREFIX}/v1/event/{{}}",
     "state": f"GET {_PREFIX}/v1/state/{{}}",
     "state_ids": f"GET {_PREFIX}/v1/state_ids/{{}}",
@@ -177,7 +178,7 @@ class PeerClient:
     ) -> tuple[int, Any]:
         """(status, JSON or bytes). Raises what the connection raises."""
         raw = Headers({name: [value] for name, value in headers.items()})
-        producer = _Body(body) if body else None
+        producer = BodyProducer(body) if body else None
         response: Any = await self._agent.request(
             method.encode(), f"https://{destination}{target}".encode(), raw, producer
         )
@@ -192,7 +193,9 @@ class PeerClient:
 
 
 @implementer(IBodyProducer)
-class _Body:
+class BodyProducer:
+    """The body of a request, from bytes."""
+
     def __init__(self, body: bytes) -> None:
         self.body = body
         self.length: Any = len(body)
