@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from federation.client.agent import Agent
 from federation.client.directory import DirectoryCalls
+from federation.client.events import EventsClient
 from federation.client.keyring import Keyring
 from federation.client.membership import MembershipCalls
 from federation.client.pdus import PduChecker
@@ -15,15 +16,21 @@ from federation.server.edus.users import PresenceEdus, ToDeviceEdus
 from federation.server.names import Delegation
 from federation.server.notary import Notary
 from federation.server.own_keys import OwnKeys
+from federation.server.transactions import Transactions
 from homeserver.encryption.remote_to_device import RemoteToDevice
 from homeserver.encryption.to_device import ToDevice
 from homeserver.parts import Parts
 from homeserver.rooms.aliases import Aliases
 from homeserver.rooms.append import Appender
+from homeserver.rooms.backlog import Backlog
 from homeserver.rooms.build import LocalSigner
+from homeserver.rooms.fetch import Fetcher
 from homeserver.rooms.handshake import Handshake
+from homeserver.rooms.inbound import Inbound
 from homeserver.rooms.join_answers import JoinAnswers
 from homeserver.rooms.membership import Membership
+from homeserver.rooms.missing import MissingEvents
+from homeserver.rooms.receipts import Receipts
 from homeserver.rooms.receive import Receiver
 from homeserver.rooms.received_invites import ReceivedInvites
 from homeserver.rooms.remote_aliases import RoomFinder
@@ -31,11 +38,10 @@ from homeserver.rooms.remote_invite import RemoteInvites
 from homeserver.rooms.remote_join import RemoteJoins
 from homeserver.rooms.remote_membership import RemoteMembership
 from homeserver.rooms.remote_record import OutsideRecords
-from homeserver.rooms.receipts import Receipts
 from homeserver.rooms.served_history import ServedHistory
+from homeserver.rooms.third_party_invites import ThirdPartyInvites
 from homeserver.rooms.typing import Typing
 from homeserver.users.presence import PresenceTracker
-from homeserver.rooms.third_party_invites import ThirdPartyInvites
 from storage.auth_chains import AuthChains
 from storage.state import StateStore
 
@@ -68,6 +74,7 @@ def build_federation(parts: Parts) -> SignatureAuthenticator:
     _build_membership(parts)
     _build_handshakes(parts, chains)
     _build_edus(parts)
+    _build_inbound(parts)
     return SignatureAuthenticator(keyring, server_name)
 
 
@@ -80,6 +87,23 @@ def _build_edus(parts: Parts) -> None:
     edus.add("m.receipt", ReceiptEdus(services[Receipts]).receive)
     edus.add("m.presence", PresenceEdus(services[PresenceTracker]).receive)
     edus.add("m.direct_to_device", ToDeviceEdus(services.add(to_devices)).receive)
+
+
+def _build_inbound(parts: Parts) -> None:
+    """What takes the events of other servers, and gets those that are missing."""
+    db, reactor, services, add = parts.db, parts.reactor, parts.services, parts.services.add
+    server_name = parts.config.server_name
+    receiver, checker = services[Receiver], services[PduChecker]
+    calls = add(EventsClient(services[FederationClient]))
+    fetcher = add(Fetcher(db, calls, checker, receiver, reactor, server_name))
+    missing = add(MissingEvents(db, fetcher, receiver))
+    backlog = add(Backlog(db, parts.feed, missing, reactor))
+    invites = services[ReceivedInvites]
+    inbound = add(Inbound(db, checker, receiver, backlog, invites, reactor, server_name))
+    transactions = add(Transactions(db, inbound, services[EduHandlers], reactor))
+    parts.stops += [transactions.stop, backlog.stop]
+    transactions.start()
+    backlog.start()
 
 
 def _build_membership(parts: Parts) -> None:

@@ -13,6 +13,7 @@ from federation.server import leaves as federation_leaves
 from federation.server import names as federation_names
 from federation.server import openid as federation_openid
 from federation.server import third_party as federation_third_party
+from federation.server import transactions as federation_transactions
 from homeserver.api.client import (
     account,
     account_data,
@@ -65,6 +66,7 @@ _MODULES = (
     federation_names,
     federation_openid,
     federation_third_party,
+    federation_transactions,
     filters,
     login,
     membership,

@@ -49,7 +49,7 @@ _log = structlog.get_logger(__name__)
 class EventReceiver(Protocol):
     """What is needed of `homeserver.rooms.receive.Receiver`."""
 
-    async def add(self, room_id: str, events: Sequence[Event]) -> Mapping[str, Verdict]: ...
+    async def add(self, room_id: str, events: Sequence[Event], /) -> Mapping[str, Verdict]: ...
 
 
 class Checker(Protocol):
