@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from twisted.internet.interfaces import IReactorTime
 
 from federation.client.errors import RemoteError
@@ -15,6 +13,7 @@ from homeserver.core.ids import domain_of
 from homeserver.core.room_versions import ROOM_VERSIONS
 from homeserver.core.types import JsonObject, StateKey
 from homeserver.rooms.append import Appender
+from homeserver.rooms.receive import Receiver
 from homeserver.rooms.remote_attempts import client_error
 from homeserver.rooms.remote_event import MEMBER, with_signatures
 from homeserver.rooms.requests import AppendRequest
@@ -23,9 +22,6 @@ from storage import rooms, state
 from storage.database import Database
 from storage.events import ACCEPTED
 from storage.transaction import Transaction
-
-if TYPE_CHECKING:
-    from homeserver.rooms.receive import Receiver
 
 MAX_SIGNATURES = 10
 """Signatures of the invited user's server that are looked at."""

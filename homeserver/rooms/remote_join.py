@@ -10,7 +10,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import structlog
 from twisted.internet.defer import Deferred, DeferredLock
@@ -25,6 +24,7 @@ from homeserver.core.event import Event
 from homeserver.core.room_versions import ROOM_VERSIONS, RoomVersion
 from homeserver.core.types import JsonObject
 from homeserver.rooms.build import LocalSigner
+from homeserver.rooms.receive import BadState, KnownState, Receiver
 from homeserver.rooms.remote_attempts import Attempts
 from homeserver.rooms.remote_event import AUTHORISER, WantedMember, sign_template, with_signatures
 from homeserver.rooms.remote_state import JoinState, read_join_state
@@ -33,9 +33,6 @@ from storage.database import Database
 from storage.events import ACCEPTED
 from storage.leases import LeaseKeeper
 from storage.transaction import Transaction
-
-if TYPE_CHECKING:
-    from homeserver.rooms.receive import Receiver
 
 LEASE_MS = 15_000
 WAIT_S = 300
@@ -229,21 +226,15 @@ class RemoteJoins:
         answer: JoinAnswer,
         server: str,
     ) -> None:
-        judged = await self._receiver.adopt(
-            event,
-            version,
-            found.state,
-            found.auth_chain,
-            servers=answer.servers,
-            partial=answer.members_omitted,
-        )
-        if judged.status != ACCEPTED:
-            raise BadAnswer(server, f"the join is not accepted: {judged.reason}")
+        try:
+            await self._receiver.adopt(
+                event, version, found.state, found.auth_chain, servers=answer.servers
+            )
+        except BadState as problem:
+            raise BadAnswer(server, str(problem)) from None
 
     async def _add(self, event: Event, found: JoinState, server: str) -> None:
         """Put a join into a room that this server is in already."""
-        from homeserver.rooms.receive import KnownState
-
         room_id = event.room_id
         judged = (await self._receiver.add(room_id, [event]))[event.event_id]
         if judged.missing_prev or judged.missing_auth:
