@@ -138,14 +138,16 @@ def modules_on_a_database() -> list[str]:
     return sorted(name for name in reach if name.rpartition(".")[2].startswith("test_"))
 
 
-def run_trial(database: str, names: list[str], environment: dict[str, str]) -> Count:
+def run_trial(
+    database: str, names: list[str], environment: dict[str, str], jobs: int = _JOBS
+) -> Count:
     """Run tests with `database` (sqlite or postgres) as the server's; print trial's output."""
     print(f"\n--- Tests with {database} ---", flush=True)
     command = [
         sys.executable,
         "-m",
         "twisted.trial",
-        f"--jobs={_JOBS}",
+        *([f"--jobs={jobs}"] if jobs > 1 else []),
         "--reporter=text",
         f"--temp-directory=_trial_temp-{database}",
         *names,
