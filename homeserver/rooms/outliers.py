@@ -79,7 +79,8 @@ class Outliers:
         for start in range(0, len(names), _BATCH):
             self._rows |= events.get_many(self._txn, names[start : start + _BATCH])
         for name, row in self._rows.items():
-            self._statuses[name] = row.status
+            is_here = row.room_nid == self._room_nid
+            self._statuses[name] = row.status if is_here else REJECTED
 
     def _is_judged_anew(self, row: EventRow) -> bool:
         # Rejected for something that was not known then, perhaps.

@@ -81,13 +81,16 @@ class RoomBuilder:
         power: JsonObject | None = None,
         create_content: JsonObject | None = None,
         sign: bool = False,
+        room_id: str | None = None,
     ) -> RoomBuilder:
         """A room as it is after its creation: creator, power levels, join rules, members.
 
         `users` are added to the users of the power levels, `power` replaces other keys. The
         creator is listed with 100 where the version lets creators be listed.
         """
-        room = cls(version, creator=creator, create_content=create_content, sign=sign)
+        room = cls(
+            version, creator=creator, room_id=room_id, create_content=create_content, sign=sign
+        )
         room.join(creator)
         listed = {} if room.version.creators_privileged else {creator: 100}
         room.power_levels(**{"users": {**listed, **(users or {})}, **(power or {})})
