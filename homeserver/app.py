@@ -20,8 +20,7 @@ from homeserver.api.client.well_known import WellKnown
 from homeserver.api.endpoints import ENDPOINTS
 from homeserver.core.errors import MatrixError, resource_limit_exceeded
 from homeserver.core.ids import domain_of
-from homeserver.encryption.device_lists import device_changed
-from homeserver.encryption.to_device import ToDevice
+from homeserver.encrypting import build_encryption
 from homeserver.federating import build_client, build_federation
 from homeserver.parts import Parts, Services
 from homeserver.rooms.aliases import Aliases
@@ -76,7 +75,7 @@ from homeserver.users.turn import Turn
 from homeserver.users.uia import InteractiveAuth
 from homeserver.web.limits import MemoryRateLimiter
 from homeserver.web.router import Router
-from storage import erasures, push_rules, to_device
+from storage import erasures, push_rules
 from storage.bus import Bus, MemoryBus
 from storage.database import Database, DatabaseUnavailable, Timing, open_database
 from storage.ephemeral import EphemeralStore, MemoryEphemeral
@@ -147,7 +146,7 @@ async def build(config: Config, reactor: Any, log: Any) -> Homeserver:
     parts.stops.append(ephemeral.close)
     build_client(parts, agent)
     _build_users(parts)
-    _build_devices(parts)
+    build_encryption(parts)
     _build_rooms(parts)
     await _build_user_data(parts, ephemeral)
     _build_reading(parts)
@@ -297,13 +296,6 @@ def _build_users(parts: Parts) -> None:
     activity.start()
     housekeeping.start()
     parts.stops += [passwords.close, activity.stop, housekeeping.stop]
-
-
-def _build_devices(parts: Parts) -> None:
-    hooks = parts.services[UserHooks]
-    parts.services.add(ToDevice(parts.db, parts.reactor, parts.config.server_name))
-    hooks.device_deleted.append(to_device.delete_device)
-    hooks.device_changed.append(device_changed)
 
 
 def _build_rooms(parts: Parts) -> None:

@@ -120,20 +120,37 @@ def count_devices(txn: Transaction, user_id: str) -> int:
     return int(txn.value("SELECT COUNT(*) FROM remote_devices WHERE user_id = ?", (user_id,)))
 
 
-def shared(txn: Transaction, user_ids: Collection[str], since: int | None = None) -> set[str]:
-    """Those of the users who are in a room with a user of this server.
-
-    With `since`: where both have been in one room since that position, so that their server has
-    told of all changes. Memberships that changed otherwise, as by a new name, do not count.
-    """
+def shared(txn: Transaction, user_ids: Collection[str]) -> set[str]:
+    """Those of the users who are in a room with a user of this server."""
     if not user_ids:
         return set()
     where, args = txn.any_of("b.user_id", user_ids)
-    before = "" if since is None else " AND a.pos <= ? AND b.pos <= ?"
     rows = txn.all(
         f"SELECT DISTINCT b.user_id FROM memberships b WHERE {where} AND b.membership = 'join'"
         " AND EXISTS (SELECT 1 FROM memberships a WHERE a.room_nid = b.room_nid"
-        f" AND a.membership = 'join' AND a.is_local{before})",
-        args if since is None else [*args, since, since],
+        " AND a.membership = 'join' AND a.is_local)",
+        args,
     )
     return {row[0] for row in rows}
+
+
+def usable_lists(txn: Transaction, user_ids: Collection[str]) -> dict[str, RemoteList]:
+    """Those lists of these users that are as their servers have them.
+
+    Their users have been in one room with a user of this server ever since the list was fetched,
+    so that their servers have told of all changes. Stays are told by the positions of member
+    events, also by those that only change a name: a list may be fetched without need.
+    """
+    if not user_ids:
+        return {}
+    where, args = txn.any_of("l.user_id", user_ids)
+    columns = ", ".join(f"l.{column}" for column in _COLUMNS.split(", "))
+    rows = txn.all(
+        f"SELECT {columns} FROM remote_device_lists l WHERE {where} AND NOT l.stale"
+        " AND l.fetched_pos > 0 AND EXISTS (SELECT 1 FROM memberships b"
+        " JOIN memberships a ON a.room_nid = b.room_nid"
+        " WHERE b.user_id = l.user_id AND b.membership = 'join' AND b.pos <= l.fetched_pos"
+        " AND a.is_local AND a.membership = 'join' AND a.pos <= l.fetched_pos)",
+        args,
+    )
+    return {row[0]: _list(row) for row in rows}

@@ -30,11 +30,19 @@ class Newest(NamedTuple):
     """The oldest message that waits for the device."""
     ignored: str | None
     """No position: the content of `m.ignored_user_list`."""
+    one_time_keys: str | None
+    """No position: how many one-time keys the device has, JSON by algorithm."""
+    unused_fallback: str | None
+    """No position: JSON list of the algorithms of fallback keys that were not given out."""
 
 
 def _last(rows: str) -> str:
     # Not MAX(pos), which PostgreSQL plans in two ways to choose from.
     return f"(SELECT pos FROM {rows} ORDER BY pos DESC LIMIT 1)"
+
+
+def _key_counts(column: str) -> str:
+    return f"(SELECT {column} FROM one_time_key_counts WHERE user_id = ? AND device_id = ?)"
 
 
 def newest(txn: Transaction, user_id: str, device_id: str) -> Newest:
@@ -50,9 +58,10 @@ def newest(txn: Transaction, user_id: str, device_id: str) -> Newest:
         " (SELECT pos FROM to_device_messages WHERE user_id = ? AND device_id = ?"
         " ORDER BY pos LIMIT 1),"
         " (SELECT content FROM account_data WHERE user_id = ? AND room_id = ''"
-        " AND type = 'm.ignored_user_list')"
+        " AND type = 'm.ignored_user_list'),"
+        f" {_key_counts('counts')}, {_key_counts('unused_fallback')}"
         " FROM clock",
-        (user_id, user_id, user_id, user_id, user_id, device_id, user_id),
+        (user_id,) * 5 + (device_id, user_id) + (user_id, device_id) * 2,
     )
     assert raw is not None, "the clock is one row"
     return Newest(*raw)

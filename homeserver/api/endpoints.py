@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+from federation.server import device_queries as federation_device_queries
 from federation.server import events as federation_events
 from federation.server import invites as federation_invites
 from federation.server import joins as federation_joins
@@ -23,6 +24,7 @@ from homeserver.api.client import (
     context,
     devices,
     filters,
+    keys,
     login,
     membership,
     old_sync,
@@ -57,6 +59,7 @@ _MODULES = (
     capabilities,
     context,
     devices,
+    federation_device_queries,
     federation_events,
     federation_invites,
     federation_joins,
@@ -68,6 +71,7 @@ _MODULES = (
     federation_third_party,
     federation_transactions,
     filters,
+    keys,
     login,
     membership,
     old_sync,

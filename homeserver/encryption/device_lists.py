@@ -1,4 +1,7 @@
-"""Tells those who are concerned that a user's devices changed."""
+"""Tells those who are concerned that a user's devices, or the keys that vouch for them, changed.
+
+The hints go to rooms, not to people: a user has fewer rooms than there are others in them.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,24 @@ from storage.transaction import Transaction
 
 
 def device_changed(txn: Transaction, user_id: str, device_id: str) -> None:
-    """A hook of `UserHooks.device_changed`: list the change in syncs and wake those that wait.
+    """A hook of `UserHooks.device_changed`: list the change in syncs and wake those that wait."""
+    list_changed(txn, user_id)
 
-    The hints go to rooms, not to people: a user has fewer rooms than there are others in them.
+
+def list_changed(txn: Transaction, user_id: str) -> None:
+    """As `device_changed`; the user may be one of another server.
+
+    Advances the clock: to be called last in a transaction.
     """
     rooms = memberships.of_user(txn, user_id, ["join"])
     if device_lists.record(txn, user_id):
         txn.notify(f"user:{user_id}", *(f"room:{row.room_nid}" for row in rooms))
+
+
+def signatures_changed(txn: Transaction, user_id: str, signer: str) -> None:
+    """The signer signed a user's master key: the signer's own devices are told, and no others.
+
+    Advances the clock: to be called last in a transaction.
+    """
+    device_lists.record_for(txn, user_id, signer)
+    txn.notify(f"user:{signer}")

@@ -125,9 +125,9 @@ def _read(snapshot: Snapshot, all_rooms: bool) -> Durable:
     reached, has_acknowledged = _add_to_device(snapshot, answer)
     _add_device_lists(snapshot, answer)
     is_empty = not answer
-    # No keys can be uploaded yet: there are none to count.
-    answer["device_one_time_keys_count"] = {}
-    answer["device_unused_fallback_key_types"] = []
+    counts, unused_fallback = snapshot.newest.one_time_keys, snapshot.newest.unused_fallback
+    answer["device_one_time_keys_count"] = json.loads(counts or "{}")
+    answer["device_unused_fallback_key_types"] = json.loads(unused_fallback or "[]")
     return Durable(
         now=snapshot.now,
         answer=answer,

@@ -31,6 +31,9 @@ class UserHooks:
     device_changed: list[DeviceHook] = field(default_factory=list)
     """A device was added, renamed or deleted: others' device lists change."""
 
+    signing_keys_changed: list[Callable[[Transaction, str], None]] = field(default_factory=list)
+    """A user's master or self-signing key changed, or got a signature that all may see."""
+
     deactivated: list[Callable[[Transaction, str], None]] = field(default_factory=list)
     """An account was closed: it leaves its rooms."""
 

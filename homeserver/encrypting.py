@@ -1,0 +1,43 @@
+"""The part of the composition root that keeps keys of end-to-end encryption."""
+
+from __future__ import annotations
+
+from federation.client.requests import FederationClient
+from homeserver.encryption import cross_signing as cross_signing_service
+from homeserver.encryption import uploads
+from homeserver.encryption.claims import KeyClaims
+from homeserver.encryption.cross_signing import CrossSigning
+from homeserver.encryption.device_lists import device_changed, list_changed
+from homeserver.encryption.device_reads import DeviceReads
+from homeserver.encryption.queries import KeyQueries
+from homeserver.encryption.remote_devices import RemoteDevices
+from homeserver.encryption.signatures import KeySignatures
+from homeserver.encryption.to_device import ToDevice
+from homeserver.encryption.uploads import KeyUploads
+from homeserver.parts import Parts
+from homeserver.sync.device_list_changes import DeviceListChanges
+from homeserver.users.hooks import UserHooks
+from storage import cross_signing, to_device
+
+
+def build_encryption(parts: Parts) -> None:
+    """Build what devices need of a server: messages, keys, lists of each other."""
+    db, reactor, add = parts.db, parts.reactor, parts.services.add
+    server_name = parts.config.server_name
+    hooks, client = parts.services[UserHooks], parts.services[FederationClient]
+    add(ToDevice(db, reactor, server_name))
+    add(KeyUploads(db, hooks))
+    add(CrossSigning(db, hooks))
+    add(KeySignatures(db, hooks))
+    add(KeyQueries(db, client, server_name))
+    add(KeyClaims(db, client, server_name))
+    add(DeviceReads(db, server_name))
+    add(DeviceListChanges(db))
+    lists = add(RemoteDevices(db, client, reactor))
+    parts.jobs[RemoteDevices.KIND] = lists.run
+    parts.stops.append(lists.stop)
+    hooks.device_id_reserved.append(cross_signing_service.is_reserved)
+    hooks.device_deleted += [to_device.delete_device, uploads.device_deleted]
+    hooks.device_changed.append(device_changed)
+    hooks.signing_keys_changed.append(list_changed)
+    hooks.deactivated.append(cross_signing.delete_all)
