@@ -2,37 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 from federation.client.signer import encode_content
 from homeserver.core import canonical
 from homeserver.core.types import JsonObject
 from storage.device_updates import SIGNING_KEYS, Update
 from storage.outgoing import OutgoingReceipt
-from storage.transaction import Transaction
 
 Device = tuple[str, str]
 """User ID and device ID."""
-
-
-class KeySource(Protocol):
-    """Where the keys of local users are."""
-
-    def device_keys(
-        self, txn: Transaction, devices: Collection[Device]
-    ) -> Mapping[Device, JsonObject]:
-        """The identity keys of devices, with all signatures; those without keys are left out."""
-
-    def signing_keys(self, txn: Transaction, user_ids: Collection[str]) -> Mapping[str, JsonObject]:
-        """`master_key` and `self_signing_key` of users, as far as they have them."""
-
-
-class Described(NamedTuple):
-    """What is told of a device: its name and its identity keys."""
-
-    display_name: str | None
-    keys: JsonObject | None
 
 
 class PlacedEdu(NamedTuple):
@@ -73,12 +53,12 @@ def receipts(rows: Iterable[OutgoingReceipt]) -> list[PlacedEdu]:
 
 
 def device_lists(
-    updates: Iterable[Update], devices: Mapping[Device, Described], before: Mapping[str, int]
+    updates: Iterable[Update], devices: Mapping[Device, JsonObject], before: Mapping[str, int]
 ) -> list[PlacedEdu]:
     """`m.device_list_update`s, one for each device: what it has become after the last change.
 
-    Parameters: `devices` that are not there have been deleted; `before` is the `stream_id` of
-    the last change of each user that was sent earlier.
+    Parameters: `devices` has the contents besides the stream; `before` is the `stream_id` of the
+    last change of each user that was sent earlier.
     """
     last: dict[Device, Update] = {}
     for update in updates:
@@ -88,35 +68,23 @@ def device_lists(
     found = []
     for update in sorted(last.values()):
         user_id = update.user_id
-        content: JsonObject = {
-            "user_id": user_id,
-            "device_id": update.device_id,
+        content = devices[user_id, update.device_id] | {
             "stream_id": update.pos,
             "prev_id": [previous[user_id]] if user_id in previous else [],
         }
-        device = devices.get((user_id, update.device_id))
-        if device is None:
-            content["deleted"] = True
-        else:
-            if device.display_name is not None:
-                content["device_display_name"] = device.display_name
-            if device.keys is not None:
-                content["keys"] = device.keys
         previous[user_id] = update.pos
         body = edu("m.device_list_update", content)
         found.append(PlacedEdu(update.pos, None, user_id, body))
     return found
 
 
-def signing_keys(updates: Iterable[Update], keys: Mapping[str, JsonObject]) -> list[PlacedEdu]:
-    """`m.signing_key_update`s, one for each user."""
+def signing_keys(updates: Iterable[Update], contents: Mapping[str, JsonObject]) -> list[PlacedEdu]:
+    """`m.signing_key_update`s, one for each user that `contents` has."""
     last = {each.user_id: each.pos for each in updates if each.device_id == SIGNING_KEYS}
     return [
-        PlacedEdu(
-            pos, None, user_id, edu("m.signing_key_update", {"user_id": user_id, **keys[user_id]})
-        )
+        PlacedEdu(pos, None, user_id, edu("m.signing_key_update", contents[user_id]))
         for user_id, pos in last.items()
-        if user_id in keys
+        if user_id in contents
     ]
 
 

@@ -8,8 +8,15 @@ from typing import NamedTuple
 
 from federation.sender import edus
 from federation.sender.audience import NOBODY, audiences
-from federation.sender.edus import Described, Device, KeySource, PlacedEdu
-from storage import destinations, device_updates, devices, outgoing, outgoing_to_device
+from federation.sender.edus import PlacedEdu
+from storage import (
+    cross_signing,
+    destinations,
+    device_keys,
+    device_updates,
+    outgoing,
+    outgoing_to_device,
+)
 from storage.device_updates import SIGNING_KEYS, Update
 from storage.outgoing import OutgoingEvent
 from storage.transaction import Transaction
@@ -46,12 +53,11 @@ class News(NamedTuple):
 
 
 class NewsReader:
-    """Functions of transactions; `keys` is asked for the keys of local users' devices."""
+    """Functions of transactions."""
 
-    def __init__(self, server_name: str, keys: KeySource) -> None:
+    def __init__(self, server_name: str) -> None:
         self._server_name = server_name
         self._suffix = ":" + server_name
-        self._keys = keys
 
     def read(self, txn: Transaction, reading: Reading) -> News:
         """What there is, possibly only to a position before `reading.upto`."""
@@ -141,18 +147,10 @@ class NewsReader:
             (each.user_id, each.device_id) for each in updates if each.device_id != SIGNING_KEYS
         }
         before = device_updates.last_before(txn, {user_id for user_id, _ in changed}, after)
-        found = edus.device_lists(updates, self._describe(txn, changed), before)
+        found = edus.device_lists(updates, device_keys.for_update(txn, changed), before)
         signers = {each.user_id for each in updates if each.device_id == SIGNING_KEYS}
-        if signers:
-            found += edus.signing_keys(updates, self._keys.signing_keys(txn, signers))
-        return found
-
-    def _describe(self, txn: Transaction, changed: set[Device]) -> dict[Device, Described]:
-        keys = self._keys.device_keys(txn, changed) if changed else {}
-        return {
-            (row.user_id, row.device_id): Described(
-                row.display_name, keys.get((row.user_id, row.device_id))
-            )
-            for user_id in sorted({user_id for user_id, _ in changed})
-            for row in devices.get_devices(txn, user_id)
-        }
+        contents = {user_id: cross_signing.for_update(txn, user_id) for user_id in signers}
+        # A user whose keys are gone has nothing but the user ID there.
+        return found + edus.signing_keys(
+            updates, {user_id: content for user_id, content in contents.items() if len(content) > 1}
+        )

@@ -22,7 +22,6 @@ from twisted.internet.task import LoopingCall
 
 from federation.client.requests import FederationClient
 from federation.sender.destination import Destination, Item, shard_of
-from federation.sender.edus import KeySource
 from federation.sender.news import Dispatch, NewsReader, Reading
 from federation.sender.progress import IDLE_EVERY_S, Progress
 from federation.sender.schedule import Schedule
@@ -62,7 +61,6 @@ class FederationSender:
         clock: Any,
         client: FederationClient,
         server_name: str,
-        keys: KeySource,
         *,
         told: Callable[[bool], object] = lambda arrived: None,
         random: Random | None = None,
@@ -72,7 +70,7 @@ class FederationSender:
         self._bus = bus
         self._clock = clock
         self._server_name = server_name
-        self._reader = NewsReader(server_name, keys)
+        self._reader = NewsReader(server_name)
         self._progress = Progress(db, db.process_token)
         transmitter = Transmitter(
             db,

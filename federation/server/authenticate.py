@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from federation.client.keyring import Keyring
 from homeserver.core import canonical
 from homeserver.core.errors import MatrixError
@@ -13,11 +15,20 @@ from homeserver.web.request import Request
 
 
 class SignatureAuthenticator:
-    """Checks `X-Matrix` signatures; a `homeserver.web.request.FederationAuthenticator`."""
+    """Checks `X-Matrix` signatures; a `homeserver.web.request.FederationAuthenticator`.
 
-    def __init__(self, keyring: Keyring, server_name: str) -> None:
+    `heard_from(server)` is called for each request that is signed as it should be.
+    """
+
+    def __init__(
+        self,
+        keyring: Keyring,
+        server_name: str,
+        heard_from: Callable[[str], object] = lambda server: None,
+    ) -> None:
         self._keyring = keyring
         self._server_name = server_name
+        self._heard_from = heard_from
 
     async def authenticate(self, request: Request) -> ServerName:
         """The server that signed a request.
@@ -44,6 +55,7 @@ class SignatureAuthenticator:
             signed = _signed_object(request, credential, content)
             try:
                 await self._verify(signed, credential)
+                self._heard_from(origin)
                 return origin
             except MatrixError as error:
                 refusal = error

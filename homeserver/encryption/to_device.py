@@ -6,6 +6,7 @@ that it got them. A queue that is full loses its oldest messages.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 
 from twisted.internet.interfaces import IReactorTime
@@ -13,7 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 from homeserver.core import canonical, errors
 from homeserver.core.ids import InvalidIdentifier, UserID
 from homeserver.core.types import JsonObject
-from storage import to_device
+from storage import outgoing_to_device, to_device
 from storage.database import Database
 from storage.to_device import Message
 from storage.transaction import Transaction
@@ -27,12 +28,17 @@ MAX_TYPE_BYTES = 255
 TRANSACTION_LIFETIME_MS = 24 * 60 * 60 * 1000
 """For so long at least a repeated transaction is recognised."""
 
+MESSAGE_ID_BYTES = 10
+
 Messages = Mapping[str, Mapping[str, str]]
 """User IDs to device IDs, or `ALL_DEVICES`, to the JSON text of the message."""
 
 
 class ToDevice:
-    """Takes messages for devices of this server. `max_waiting`: see `MAX_WAITING`."""
+    """Takes messages for devices, of users here and elsewhere.
+
+    `max_waiting`: see `MAX_WAITING`.
+    """
 
     def __init__(
         self,
@@ -66,6 +72,7 @@ class ToDevice:
         if not 0 < len(event_type.encode()) <= MAX_TYPE_BYTES:
             raise errors.invalid_param("The type of an event has 1 to 255 bytes.")
         messages: dict[str, dict[str, str]] = {}
+        remote: dict[str, dict[str, dict[str, str]]] = {}
         for name, devices in contents.items():
             user_id = _user_id(name)
             encoded = {
@@ -74,9 +81,14 @@ class ToDevice:
             }
             if user_id.domain == self._server_name:
                 messages[user_id] = encoded
+            elif devices:
+                remote.setdefault(user_id.domain, {})[user_id] = {
+                    device_id: canonical.encode_plain(content).decode()
+                    for device_id, content in devices.items()
+                }
         now_ms = int(self._clock.seconds() * 1000)
         await self._db.write(
-            self._send, sender, sending_device or "", event_type, txn_id, messages, now_ms
+            self._send, sender, sending_device or "", event_type, txn_id, messages, remote, now_ms
         )
 
     def _send(
@@ -87,12 +99,16 @@ class ToDevice:
         event_type: str,
         txn_id: str,
         messages: Messages,
+        remote: Mapping[str, Messages],
         now_ms: int,
     ) -> None:
         if not to_device.begin_transaction(txn, sender, device_id, event_type, txn_id, now_ms):
             return
         to_device.forget_transactions(txn, sender, device_id, now_ms - TRANSACTION_LIFETIME_MS)
         self.deliver(txn, messages)
+        for destination, theirs in sorted(remote.items()):
+            message_id = secrets.token_hex(MESSAGE_ID_BYTES)
+            outgoing_to_device.add(txn, destination, sender, event_type, message_id, theirs)
 
     def deliver(self, txn: Transaction, messages: Messages) -> None:
         """Put messages into the queues of local users' devices.

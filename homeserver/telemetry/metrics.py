@@ -67,6 +67,12 @@ class Metrics:
             buckets=_COUNTS,
             registry=self.registry,
         )
+        self.federation_transactions = Counter(
+            "hearth_federation_transactions_total",
+            "Attempts to send a transaction to another server, by outcome: arrived or failed.",
+            ["outcome"],
+            registry=self.registry,
+        )
         self.loop_lag = Histogram(
             "hearth_loop_lag_seconds",
             "How much later than asked the event loop ran a timer.",
