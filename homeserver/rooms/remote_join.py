@@ -12,14 +12,16 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import CancelledError, Deferred, DeferredLock
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
 
 from federation.client.errors import BadAnswer, RemoteError
 from federation.client.membership import JoinAnswer, MembershipCalls
 from federation.client.pdus import PduChecker
 from homeserver.core import errors
+from homeserver.core.errors import MatrixError
 from homeserver.core.event import Event
 from homeserver.core.room_versions import ROOM_VERSIONS, RoomVersion
 from homeserver.core.types import JsonObject
@@ -117,8 +119,15 @@ class RemoteJoins:
 
     def _tell(self, key: tuple[str, str], result: object) -> None:
         self._running.pop(key, None)
+        if isinstance(result, Failure) and isinstance(result.value, CancelledError):
+            # This server stops.
+            result = errors.unavailable()
         for waiter in self._waiters.pop(key, ()):
-            if not waiter.called:
+            if waiter.called:
+                continue
+            if isinstance(result, MatrixError):
+                waiter.errback(result)
+            else:
                 waiter.callback(result)  # type: ignore[arg-type]  # a Failure calls the errbacks
 
     async def _alone(self, wanted: WantedJoin) -> str | None:
