@@ -21,7 +21,7 @@ from homeserver.api.endpoints import ENDPOINTS
 from homeserver.core.errors import MatrixError, resource_limit_exceeded
 from homeserver.core.ids import domain_of
 from homeserver.encrypting import build_encryption
-from homeserver.federating import build_client, build_federation
+from homeserver.federating import build_client, build_federation, start_federation
 from homeserver.parts import Parts, Services
 from homeserver.rooms.aliases import Aliases
 from homeserver.rooms.append import Appender
@@ -35,8 +35,8 @@ from homeserver.rooms.membership import Membership
 from homeserver.rooms.mutual import MutualRooms
 from homeserver.rooms.published import PublishedRooms
 from homeserver.rooms.read import Reading
-from homeserver.rooms.receive import Receiver
 from homeserver.rooms.receipts import Receipts
+from homeserver.rooms.receive import Receiver
 from homeserver.rooms.related import RelatedEvents
 from homeserver.rooms.restricted import RestrictedJoins
 from homeserver.rooms.send import Sending
@@ -172,6 +172,7 @@ async def build(config: Config, reactor: Any, log: Any) -> Homeserver:
     heartbeat = Heartbeat(db, reactor, db.process_token, lambda process_id: feed.missed())
     await heartbeat.start()
     homeserver.on_stop(heartbeat.stop)
+    await start_federation(parts)
     runner = JobRunner(db, feed, reactor, db.process_token, parts.jobs)
     runner.start()
     homeserver.on_stop(runner.stop)

@@ -9,6 +9,8 @@ from federation.client.keyring import Keyring
 from federation.client.membership import MembershipCalls
 from federation.client.pdus import PduChecker
 from federation.client.requests import FederationClient
+from federation.sender.live import LiveEdus
+from federation.sender.sender import FederationSender
 from federation.server.authenticate import SignatureAuthenticator
 from federation.server.edus.registry import EduHandlers
 from federation.server.edus.rooms import ReceiptEdus, TypingEdus
@@ -22,8 +24,10 @@ from homeserver.encryption.to_device import ToDevice
 from homeserver.parts import Parts
 from homeserver.rooms.aliases import Aliases
 from homeserver.rooms.append import Appender
+from homeserver.rooms.backfill import Backfill
 from homeserver.rooms.backlog import Backlog
 from homeserver.rooms.build import LocalSigner
+from homeserver.rooms.context import EventContext
 from homeserver.rooms.fetch import Fetcher
 from homeserver.rooms.handshake import Handshake
 from homeserver.rooms.inbound import Inbound
@@ -40,9 +44,14 @@ from homeserver.rooms.remote_membership import RemoteMembership
 from homeserver.rooms.remote_record import OutsideRecords
 from homeserver.rooms.served_history import ServedHistory
 from homeserver.rooms.third_party_invites import ThirdPartyInvites
+from homeserver.rooms.timeline import Timeline
+from homeserver.rooms.timestamp import EventsByTime
 from homeserver.rooms.typing import Typing
+from homeserver.users.hooks import UserHooks
 from homeserver.users.presence import PresenceTracker
+from storage import device_updates
 from storage.auth_chains import AuthChains
+from storage.ephemeral import EphemeralStore
 from storage.state import StateStore
 
 
@@ -75,7 +84,62 @@ def build_federation(parts: Parts) -> SignatureAuthenticator:
     _build_handshakes(parts, chains)
     _build_edus(parts)
     _build_inbound(parts)
-    return SignatureAuthenticator(keyring, server_name)
+    _build_backfill(parts)
+    sender = _build_sender(parts)
+    return SignatureAuthenticator(keyring, server_name, sender.heard_from)
+
+
+async def start_federation(parts: Parts) -> None:
+    """Begin to send to other servers; after the feed and this process's row are there."""
+    for part in (parts.services[FederationSender], parts.services[LiveEdus]):
+        await part.start()
+        parts.stops.append(part.stop)
+
+
+def _build_sender(parts: Parts) -> FederationSender:
+    db, reactor, services, metrics = parts.db, parts.reactor, parts.services, parts.metrics
+    name, client, hooks = parts.config.server_name, services[FederationClient], services[UserHooks]
+    outcomes = {
+        arrived: metrics.federation_transactions.labels(outcome)
+        for arrived, outcome in ((True, "arrived"), (False, "failed"))
+    }
+    sender = services.add(
+        FederationSender(
+            db,
+            parts.feed,
+            parts.bus,
+            reactor,
+            client,
+            name,
+            told=lambda arrived: outcomes[arrived].inc(),
+        )
+    )
+    metrics.gauge(
+        "hearth_federation_pending_destinations",
+        "Other servers that have not got everything.",
+        lambda: sender.pending,
+    )
+    metrics.gauge(
+        "hearth_federation_unreachable_destinations",
+        "Other servers that did not take the last transaction.",
+        lambda: sender.unreachable,
+    )
+    store: EphemeralStore = services.following(EphemeralStore)
+    typing, presence = services[Typing], services[PresenceTracker]
+    services.add(
+        LiveEdus(db, parts.bus, reactor, name, store, typing, presence, sender.put_volatile)
+    )
+
+    def now_ms() -> int:
+        return int(reactor.seconds() * 1000)
+
+    hooks.device_changed.append(
+        lambda txn, user_id, device_id: device_updates.record(txn, user_id, device_id, now_ms())
+    )
+    hooks.signing_keys_changed.append(
+        lambda txn, user_id: device_updates.record_signing_keys(txn, user_id, now_ms())
+    )
+    return sender
 
 
 def _build_edus(parts: Parts) -> None:
@@ -104,6 +168,17 @@ def _build_inbound(parts: Parts) -> None:
     parts.stops += [transactions.stop, backlog.stop]
     transactions.start()
     backlog.start()
+
+
+def _build_backfill(parts: Parts) -> None:
+    """What gets the history that readers of this server lack."""
+    db, reactor, services = parts.db, parts.reactor, parts.services
+    fetcher, receiver = services[Fetcher], services[Receiver]
+    name = parts.config.server_name
+    backfill = Backfill(db, services[StateStore], fetcher, receiver, reactor, name)
+    parts.stops.append(services.add(backfill).stop)
+    services[Timeline].filler = services[EventContext].filler = backfill
+    services[EventsByTime].others = backfill
 
 
 def _build_membership(parts: Parts) -> None:
