@@ -96,3 +96,8 @@ def ensure(txn: Transaction, room_nid: int, room_id: str, version: str, now: int
         (*row[:5], json.dumps(row.extremities), *row[6:]),
     )
     return lock(txn, [room_id])[room_id]
+
+
+def set_version(txn: Transaction, room_nid: int, version: str) -> None:
+    """Say anew which version a room has that this server never was in."""
+    txn.execute("UPDATE rooms SET version = ? WHERE room_nid = ?", (version, room_nid))

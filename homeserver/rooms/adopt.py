@@ -112,7 +112,7 @@ def open_room(
 ) -> RoomDraft:
     """A room of other servers, locked; made if it is not known, without a head.
 
-    Raises BadState if it is known with another version.
+    Raises BadState if this server was in it and knows it with another version.
     """
     row = rooms.lock(txn, [room_id]).get(room_id)
     if row is None:
@@ -132,6 +132,10 @@ def open_room(
             remote_servers=0,
         )
         rooms.put(txn, [row])
+    elif row.version != version.identifier and row.state_root is None:
+        # Only an invite told of the room so far, and anybody can say anything in one.
+        rooms.set_version(txn, row.room_nid, version.identifier)
+        row = row._replace(version=version.identifier)
     elif row.version != version.identifier:
         raise BadState(f"The room is of version {row.version}, not {version.identifier}.")
     return draft_of(txn, context, row, version, {})

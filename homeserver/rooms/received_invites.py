@@ -220,11 +220,13 @@ def _check_invitee(
     if account_data.blocks_invites(txn, user_id):
         raise MatrixError(403, "M_INVITE_BLOCKED", f"{user_id} takes no invites.")
     room = rooms.get(txn, room_id)
-    if room is None or not resident.is_here(txn, room):
+    if room is None or room.state_root is None:
         return False
-    check_acl(txn, room, origin)
     if room.version != version_id:
         raise errors.invalid_param(f"The room has version {room.version!r}.")
+    if not resident.is_here(txn, room):
+        return False
+    check_acl(txn, room, origin)
     row = memberships.get(txn, room.room_nid, user_id)
     if row is not None and row.membership in ("join", "ban"):
         raise errors.forbidden(f"{user_id} is in the room or banned from it.")

@@ -97,7 +97,11 @@ class OutsideRecords:
         known = rooms.nid(txn, event.room_id)
         number = known if known is not None else self._room_numbers.take(txn, 1)[0]
         version = event.version.identifier
-        return rooms.ensure(txn, number, event.room_id, version, now_ms).room_nid
+        room = rooms.ensure(txn, number, event.room_id, version, now_ms)
+        if room.state_root is None and room.version != version:
+            # Nothing but such an event told of the version so far.
+            rooms.set_version(txn, room.room_nid, version)
+        return room.room_nid
 
     def _event(self, txn: Transaction, room_nid: int, event: Event) -> int:
         stored = events.get(txn, event.event_id)

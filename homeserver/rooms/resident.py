@@ -13,7 +13,7 @@ from homeserver.core.room_versions import ROOM_VERSIONS, RoomVersion
 from homeserver.core.types import JsonObject
 from homeserver.rooms import restricted
 from homeserver.rooms.server_access import check_acl
-from storage import memberships, rooms, state
+from storage import memberships, partial_rooms, residence, rooms, state
 from storage.rooms import RoomRow
 from storage.transaction import Transaction
 
@@ -26,20 +26,25 @@ def resident_room(txn: Transaction, room_id: str, origin: str) -> tuple[RoomRow,
     """A room that a user of this server is joined to, for another server to deal with.
 
     Raises:
-        MatrixError: 404 `M_NOT_FOUND` if nobody here is in the room; 403 `M_FORBIDDEN` if the
+        MatrixError: 404 `M_NOT_FOUND` if nobody here is in the room, or all of its state is not
+            known here yet; 403 `M_FORBIDDEN` if the
             room's access control list denies the server.
     """
     room = rooms.get(txn, room_id)
     version = ROOM_VERSIONS.get(room.version) if room is not None else None
     if room is None or version is None or not is_here(txn, room):
         raise errors.not_found("This server is not in this room.")
+    if partial_rooms.get(txn, room.room_nid) is not None:
+        # What is not known of the state can neither be told nor judged.
+        raise errors.not_found("This server is not fully in this room yet.")
     check_acl(txn, room, origin)
     return room, version
 
 
 def is_here(txn: Transaction, room: RoomRow) -> bool:
     """Whether a user of this server is joined to the room, so that its state is up to date."""
-    return room.state_root is not None and bool(memberships.local_joined(txn, room.room_nid))
+    known = residence.known_rooms(txn, [room.room_id])
+    return room.state_root is not None and known[room.room_id].is_here
 
 
 def incompatible_version(version: str) -> MatrixError:

@@ -319,6 +319,68 @@ class EndTest(InviteScene):
         self.assertFalse(await self.end(room, self.leave(room)))
 
 
+class KnockEndTest(InviteScene):
+    async def knocked(self) -> PeerRoom:
+        """A room of the peer's that alice knocks on."""
+        await self.begin()
+        room = self.peer.create_room("10", join_rule="knock")
+        path = f"/knock/{quoted(room.room_id)}?server_name={quoted(self.peer.name)}"
+        await self.alice.ok("POST", path, {})
+        synced = await self.alice.sync()
+        self.assertIn(room.room_id, synced["rooms"]["knock"])
+        return room
+
+    async def test_a_refused_knock(self) -> None:
+        """Shows FJ-16."""
+        room = await self.knocked()
+        since = (await self.alice.sync())["next_batch"]
+        leave = room.make(
+            "m.room.member", {"membership": "leave"}, self.mallory, self.alice.user_id
+        )
+        await self.peer.sent(self.hearth.name, leave)
+        synced = await self.alice.sync(since)
+        self.assertIn(room.room_id, synced["rooms"]["leave"])
+        self.assertNotIn("knock", (await self.alice.sync()).get("rooms", {}))
+
+    async def test_an_accepted_knock(self) -> None:
+        """Shows FJ-12."""
+        room = await self.knocked()
+        since = (await self.alice.sync())["next_batch"]
+        await self.peer.invite(self.hearth.name, room, self.alice.user_id)
+        synced = await self.alice.sync(since)
+        self.assertIn(room.room_id, synced["rooms"]["invite"])
+        await self.alice.ok(
+            "POST", f"/join/{quoted(room.room_id)}?server_name={quoted(self.peer.name)}", {}
+        )
+        self.assertIn(room.room_id, (await self.alice.sync())["rooms"]["join"])
+
+
+class LyingTest(InviteScene):
+    async def test_an_invite_to_a_room_of_others_lies_about_its_version(self) -> None:
+        """Shows FJ-12."""
+        await self.begin()
+        liar = await make_peer(self, self.federation)
+        room = self.peer.create_room("10")
+        lie = PeerRoom(liar.name, liar.key, "1", room.room_id)
+        sender = liar.user("liar")
+        event = lie.make(
+            "m.room.member", {"membership": "invite"}, sender, self.alice.user_id, prev=[], auth=[]
+        )
+        body = {"room_version": "1", "event": event.pdu, "invite_room_state": []}
+        answer = await self.send(
+            room.room_id, body, "v2/invite", event_id=event.event_id, peer=liar
+        )
+        self.assertEqual(answer[0], 200, answer)
+        await self.alice.ok(
+            "POST", f"/join/{quoted(room.room_id)}?server_name={quoted(self.peer.name)}", {}
+        )
+        self.assertIn(room.room_id, (await self.alice.sync())["rooms"]["join"])
+        answer = await self.send(
+            room.room_id, body, "v2/invite", event_id=event.event_id, peer=liar
+        )
+        self.refused(answer, 400, "M_INVALID_PARAM")
+
+
 class ResidentTest(InviteScene):
     async def resident(self) -> PeerRoom:
         """A room on hearth that mallory and bob are in, and alice is not, as mallory's server
