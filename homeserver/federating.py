@@ -19,6 +19,7 @@ from federation.server.names import Delegation
 from federation.server.notary import Notary
 from federation.server.own_keys import OwnKeys
 from federation.server.transactions import Transactions
+from homeserver.encryption.remote_devices import RemoteDevices
 from homeserver.encryption.remote_to_device import RemoteToDevice
 from homeserver.encryption.to_device import ToDevice
 from homeserver.parts import Parts
@@ -151,6 +152,9 @@ def _build_edus(parts: Parts) -> None:
     edus.add("m.receipt", ReceiptEdus(services[Receipts]).receive)
     edus.add("m.presence", PresenceEdus(services[PresenceTracker]).receive)
     edus.add("m.direct_to_device", ToDeviceEdus(services.add(to_devices)).receive)
+    lists = services[RemoteDevices]
+    edus.add_single("m.device_list_update", lists.updated)
+    edus.add_single("m.signing_key_update", lists.signing_key_updated)
 
 
 def _build_inbound(parts: Parts) -> None:

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 from homeserver.core.types import JsonObject
 from storage import cross_signing, device_keys, device_updates, users
 from storage.database import Database
@@ -26,20 +24,6 @@ class DeviceReads:
         `stream_id` is the one of the last `m.device_list_update` about them, 0 if there was none.
         """
         return await self._db.read(_devices_of, user_id)
-
-    def device_keys(
-        self, txn: Transaction, devices: Collection[tuple[str, str]]
-    ) -> dict[tuple[str, str], JsonObject]:
-        """The keys of (user, device) pairs with the signatures that all may see."""
-        updates = device_keys.for_update(txn, devices)
-        return {device: update["keys"] for device, update in updates.items() if "keys" in update}
-
-    def signing_keys(self, txn: Transaction, user_ids: Collection[str]) -> dict[str, JsonObject]:
-        """`master_key` and `self_signing_key` of users, as far as they have them."""
-        found = {user_id: cross_signing.for_update(txn, user_id) for user_id in user_ids}
-        for content in found.values():
-            del content["user_id"]
-        return found
 
 
 def _devices_of(txn: Transaction, user_id: str) -> JsonObject | None:
