@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import NamedTuple
 
-from storage.outgoing_to_device import CHANNEL
+from storage.outgoing import CHANNEL
 from storage.transaction import Transaction
 
 SIGNING_KEYS = ""

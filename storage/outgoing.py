@@ -11,6 +11,10 @@ from typing import NamedTuple
 
 from storage.transaction import Transaction
 
+CHANNEL = "federation"
+"""Hints that there is something new for other servers. Without one it is found within a
+second."""
+
 
 class OutgoingEvent(NamedTuple):
     """An event that this server sends to others; `json` is its federation form."""

@@ -9,10 +9,9 @@ import json
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from storage.outgoing import CHANNEL
 from storage.transaction import Transaction
 
-CHANNEL = "federation"
-"""Hints for whoever sends to other servers."""
 MAX_BYTES = 64 * 1024
 """Of one message's EDU, roughly; more recipients are spread over several."""
 

@@ -32,11 +32,9 @@ from storage.bus import Bus
 from storage.database import Database
 from storage.destinations import DestinationRow
 from storage.feed import Feed
+from storage.outgoing import CHANNEL
 from storage.transaction import Transaction
 
-CHANNEL = outgoing_to_device.CHANNEL
-"""Hints that there may be something new for other servers. Without one it is found within a
-second."""
 HEARD_CHANNEL = "federation_heard"
 LOOK_S = 1.0
 SHARDS_S = 5.0

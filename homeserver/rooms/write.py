@@ -20,7 +20,7 @@ from homeserver.rooms import redact, unread
 from homeserver.rooms.draft import RoomDraft
 from homeserver.rooms.relations import Relation, relation_of
 from homeserver.rooms.room_tree import RoomTree
-from storage import events, memberships, room_servers, rooms, state
+from storage import events, memberships, outgoing, room_servers, rooms, state
 from storage.events import ACCEPTED, EventRow, TransactionKey
 from storage.state import NumberBlocks, StateStore
 from storage.transaction import Transaction
@@ -170,6 +170,8 @@ def insert(
         draft.is_new = False
     rooms.put(txn, [draft.row for draft, _ in rooms_events])
     txn.notify(*(f"room:{room.room_nid}" for room in written if room.entries))
+    if any(row.outgoing for row in rows + known):
+        txn.notify(outgoing.CHANNEL)
     return written
 
 
