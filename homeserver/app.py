@@ -38,6 +38,7 @@ from homeserver.rooms.read import Reading
 from homeserver.rooms.receipts import Receipts
 from homeserver.rooms.receive import Receiver
 from homeserver.rooms.related import RelatedEvents
+from homeserver.rooms.resets import ResetWatch
 from homeserver.rooms.restricted import RestrictedJoins
 from homeserver.rooms.send import Sending
 from homeserver.rooms.summary import RoomSummaries
@@ -317,7 +318,9 @@ def _build_rooms(parts: Parts) -> None:
         )
     )
     parts.stops.append(appender.drained)
-    add(Receiver(parts.db, appender, parts.reactor))
+    watch = ResetWatch(parts.metrics.state_resets)
+    received = parts.metrics.received
+    add(Receiver(parts.db, appender, parts.reactor, [watch.noticed], received))
     config, db = parts.config, parts.db
     hooks = parts.services[UserHooks]
     restricted = RestrictedJoins(db, config.server_name)

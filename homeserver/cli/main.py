@@ -9,6 +9,7 @@ import click
 
 import homeserver
 from homeserver.cli.config import config_group
+from homeserver.cli.room import room_group
 from homeserver.cli.run import run
 from homeserver.cli.user import user_group
 
@@ -33,6 +34,7 @@ def version() -> None:
 hearth.add_command(run)
 hearth.add_command(config_group)
 hearth.add_command(user_group)
+hearth.add_command(room_group)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
 
 from config import Config
+from homeserver.cli.acting import with_homeserver
 from homeserver.cli.options import Failure, config_option, load_config
-from homeserver.core.errors import MatrixError
 from homeserver.core.ids import InvalidIdentifier, UserID
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def add(config_file: str, name: str, password: str | None, admin: bool) -> None:
         await accounts.create(user_id, secret, is_admin=admin)
         click.echo(f"Made {user_id}{', an administrator' if admin else ''}.")
 
-    _with_homeserver(config, act)
+    with_homeserver(config, act)
 
 
 @user_group.command("passwd")
@@ -71,7 +71,7 @@ def passwd(config_file: str, name: str, password: str | None, keep_sessions: boo
         await accounts.set_password(user_id, secret, logout_devices=not keep_sessions)
         click.echo(f"Changed the password of {user_id}.")
 
-    _with_homeserver(config, act)
+    with_homeserver(config, act)
 
 
 @user_group.command("list")
@@ -98,7 +98,7 @@ def list_(config_file: str) -> None:
                 click.echo("\t".join([row.user_id, made.isoformat(), " ".join(words)]).rstrip())
             after = rows[-1].user_id
 
-    _with_homeserver(config, act)
+    with_homeserver(config, act)
 
 
 @user_group.command("deactivate")
@@ -119,7 +119,7 @@ def deactivate(config_file: str, name: str, erase: bool, yes: bool) -> None:
         await hs.services[Accounts].deactivate(user_id, erase=erase)
         click.echo(f"Closed {user_id}.")
 
-    _with_homeserver(config, act)
+    with_homeserver(config, act)
 
 
 def _user_id(name: str, config: Config) -> UserID:
@@ -149,20 +149,3 @@ def _read_password(given: str | None) -> str:
     if not given:
         raise Failure("The password is empty.")
     return given
-
-
-def _with_homeserver(config: Config, act: Callable[[Homeserver], Awaitable[None]]) -> None:
-    """Open the homeserver's data without serving anyone, and act on it."""
-    from homeserver.server import run_once
-    from homeserver.startup import CannotStart
-
-    async def guarded(hs: Homeserver) -> None:
-        try:
-            await act(hs)
-        except MatrixError as error:
-            raise Failure(error.error) from None
-
-    try:
-        run_once(config, guarded)
-    except CannotStart as error:
-        raise Failure(str(error)) from None

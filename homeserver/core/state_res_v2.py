@@ -16,7 +16,7 @@ from homeserver.core.graph import lexicographical_topological_sort
 from homeserver.core.power_levels import PowerLevels
 from homeserver.core.rejection import EventRejected
 from homeserver.core.room_versions import RoomVersion, StateRes
-from homeserver.core.state_sets import Events, StateMap
+from homeserver.core.state_sets import Events, StateMap, Step
 from homeserver.core.types import StateKey
 
 _CREATE = ("m.room.create", "")
@@ -40,7 +40,7 @@ def resolve_conflicts(
     # 2.
     base = {} if version.state_res is StateRes.V2_1 else unconflicted
     resolved: StateMap = {}
-    iterative_auth_checks(power_events, resolved, base, events, create)
+    iterative_auth_checks(power_events, resolved, base, events, create, phase="power")
     # 3.
     picked = {event.event_id for event in power_events}
     power_id = resolved.get(_POWER_LEVELS) or base.get(_POWER_LEVELS)
@@ -50,7 +50,7 @@ def resolve_conflicts(
         events,
     )
     # 4.
-    iterative_auth_checks(others, resolved, base, events, create)
+    iterative_auth_checks(others, resolved, base, events, create, phase="others")
     # 5.
     return {key: event_id for key, event_id in resolved.items() if key not in unconflicted}
 
@@ -183,6 +183,7 @@ def iterative_auth_checks(
     base: Mapping[StateKey, str],
     events: Events,
     create: Event | None = None,
+    phase: str = "",
 ) -> None:
     """Apply to a state those events that the authorisation rules allow, in order.
 
@@ -198,8 +199,10 @@ def iterative_auth_checks(
         state = _auth_state(event, keys, resolved, base, events)
         try:
             check(event, state, create=create)
-        except EventRejected:
+        except EventRejected as refusal:
+            events.steps.append(Step(phase, event, refusal.reason))
             continue
+        events.steps.append(Step(phase, event, None))
         resolved[event.key] = event.event_id
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from homeserver.core.event import Event
 from homeserver.core.types import StateKey
@@ -16,6 +16,15 @@ GetEvent: TypeAlias = Callable[[str], Event | None]
 GetEvents: TypeAlias = Callable[[Collection[str]], Mapping[str, Event]]
 
 _BATCH = 500
+
+
+class Step(NamedTuple):
+    """One look at an event during a resolution: applied, unless there is a reason against it."""
+
+    phase: str
+    """`power` events come first, then `others` (room version 2)."""
+    event: Event
+    refusal: str | None
 
 
 class Events:
@@ -37,6 +46,8 @@ class Events:
         self._get_events = get_events
         self._is_rejected = is_rejected
         self._known: dict[str, Event | None] = {}
+        self.steps: list[Step] = []
+        """What versions 2 and up did, in order: for those who want it explained."""
 
     def get(self, event_id: str) -> Event | None:
         """Return an event, None if it is not known."""

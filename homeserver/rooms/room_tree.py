@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from homeserver.core import state_res, state_tree
 from homeserver.core.event import Event
 from homeserver.core.room_versions import RoomVersion
+from homeserver.core.state_sets import Step
 from homeserver.core.types import StateKey
 from storage import events
 from storage.state import StateStore
@@ -135,6 +136,19 @@ class RoomTree:
 
     def _resolve(self, roots: Sequence[bytes]) -> bytes:
         conflicted, conflicted_sets = self.conflicts(roots)
+        return self.resolve_conflicts(roots, conflicted, conflicted_sets)
+
+    def resolve_conflicts(
+        self,
+        roots: Sequence[bytes],
+        conflicted: Collection[StateKey],
+        conflicted_sets: Sequence[Mapping[StateKey, str]],
+        steps: list[Step] | None = None,
+    ) -> bytes:
+        """The root of the resolution of states whose conflicts are known (see `conflicts`).
+
+        `steps`, if given, is told what the resolution looked at.
+        """
         if not conflicted:
             return roots[0]
         changes = state_res.resolve_conflicts(
@@ -144,6 +158,7 @@ class RoomTree:
             self._version,
             get_events=self.event_map,
             is_rejected=self.is_rejected,
+            steps=steps,
         )
         numbers: dict[StateKey, int | None] = {
             key: self.number_of(changes[key]) if key in changes else None for key in conflicted

@@ -73,6 +73,17 @@ class Metrics:
             ["outcome"],
             registry=self.registry,
         )
+        self.state_resets = Counter(
+            "hearth_state_resets_total",
+            "Changes of a room's state by state resolution that no event which arrived was about.",
+            registry=self.registry,
+        )
+        self.received_events = Counter(
+            "hearth_received_events_total",
+            "New events of other servers, by verdict.",
+            ["verdict"],
+            registry=self.registry,
+        )
         self.loop_lag = Histogram(
             "hearth_loop_lag_seconds",
             "How much later than asked the event loop ran a timer.",
@@ -96,6 +107,11 @@ class Metrics:
             times = self.request_seconds.labels(endpoint, method)
             self._request_times[endpoint, method] = times
         times.observe(seconds)
+
+    def received(self, status: int, count: int) -> None:
+        """Note events of other servers, by their verdict (`storage.events`)."""
+        verdicts = ("accepted", "soft-failed", "rejected", "rejected")
+        self.received_events.labels(verdicts[status] if status >= 0 else "missing").inc(count)
 
     def transaction(self, name: str, kind: str, seconds: float) -> None:
         """Count a database transaction; `kind` is read or write. Safe in any thread."""
