@@ -80,3 +80,8 @@ def altered(answer: JsonObject, changes: JsonObject) -> JsonObject:
         if answer[key] is None:
             del answer[key]
     return answer
+
+
+def always(answer: Any) -> Any:
+    """A script of a peer that answers all requests alike."""
+    return lambda request: answer

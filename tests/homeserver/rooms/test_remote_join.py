@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
 from twisted.internet.defer import Deferred, gatherResults
 
 from homeserver.core.signing import sign_event
+from homeserver.core.types import JsonObject
 from storage import leases, rooms
-from tests.homeserver.rooms.remote_case import RemoteCase, altered
+from tests.homeserver.rooms.remote_case import RemoteCase, altered, always
 from tests.support.events import ALL_VERSIONS
 from tests.support.federation import eventually
 from tests.support.peer import Peer, Received, Reply
@@ -35,7 +37,7 @@ class JoinTest(RemoteCase):
             assert member is not None
             self.assertEqual(member.content["displayname"], "Alice")
             sent = await self.alice.send(room.room_id)
-            await eventually(lambda sent=sent, room=room: sent in room.events)
+            await eventually(partial(room.events.__contains__, sent))
         self.assertEqual(self.peer.faults, [])
 
     async def test_sync_shows_the_room(self) -> None:
@@ -77,7 +79,7 @@ class JoinTest(RemoteCase):
         """Shows FJ-3."""
         await self.start()
         room, bob = self.peer.create_room(), self.peer.user("bob")
-        for change in (
+        changes: list[JsonObject] = [
             {"type": "m.room.message"},
             {"room_id": "!other:" + self.peer.name},
             {"sender": bob},
@@ -91,7 +93,8 @@ class JoinTest(RemoteCase):
             {"auth_events": [1]},
             {"depth": "7"},
             {"depth": -1},
-        ):
+        ]
+        for change in changes:
             self.alter(self.peer, "make_join", event=fork(change))
             self.assert_error(await self.join(room), 502, "M_UNKNOWN")
         self.assertEqual(self.peer.received("send_join"), [])
@@ -118,7 +121,7 @@ class JoinTest(RemoteCase):
             for answer in (Reply({}, 500), Reply(b"rubbish"), {"event": 1}, {"state": 7}, None):
                 room = self.peer.create_room()
                 third.rooms[room.room_id] = room
-                third.on = {endpoint: lambda request, answer=answer: answer}
+                third.on = {endpoint: always(answer)}
                 await self.joined(room, other, third, self.peer)
                 self.assertEqual(await self.state(room), set(room.state.values()))
 
@@ -160,7 +163,7 @@ class JoinTest(RemoteCase):
                 (400, "M_UNABLE_TO_AUTHORISE_JOIN"),
             ):
                 reply = Reply({"errcode": errcode, "error": "so", "room_version": "x"}, status)
-                self.peer.on[endpoint] = lambda request, reply=reply: reply
+                self.peer.on[endpoint] = always(reply)
                 answer = await self.join(room)
                 self.assert_error(answer, status, errcode)
                 self.assertEqual(answer.body["error"], "so")
@@ -172,7 +175,7 @@ class JoinTest(RemoteCase):
         room = self.peer.create_room()
         for status, errcode in ((401, "M_UNKNOWN_TOKEN"), (403, "M_USER_DEACTIVATED"), (418, "X")):
             reply = Reply({"errcode": errcode, "error": "so"}, status)
-            self.peer.on["make_join"] = lambda request, reply=reply: reply
+            self.peer.on["make_join"] = always(reply)
             self.assert_error(await self.join(room), 502, "M_UNKNOWN")
 
     async def test_nobody_to_ask(self) -> None:
@@ -279,7 +282,7 @@ class AnswerTest(RemoteCase):
         other = [elsewhere.events[each].pdu for each in elsewhere.state.values()]
         message = room.message(self.peer.user())
         forged = room.make("m.room.join_rules", {"join_rule": "public"}, self.peer.user(), "")
-        for changes in (
+        answers: list[JsonObject] = [
             {"state": other, "auth_chain": other},
             {"state": lambda pdus: [*pdus, message.pdu]},
             {"state": lambda pdus: [*pdus, forged.pdu]},
@@ -288,7 +291,8 @@ class AnswerTest(RemoteCase):
             {"auth_chain": None},
             {"event": 5},
             {"members_omitted": "yes"},
-        ):
+        ]
+        for changes in answers:
             self.alter(self.peer, "send_join", **changes)
             self.assert_error(await self.join(room), 502, "M_UNKNOWN")
             self.assertIsNone(await self.membership(room.room_id, self.alice.user_id))
@@ -313,7 +317,7 @@ class RestrictedTest(RemoteCase):
             (unwilling, "M_UNABLE_TO_GRANT_JOIN"),
         ):
             reply = Reply({"errcode": errcode, "error": "no"}, 400)
-            peer.on["make_join"] = lambda request, reply=reply: reply
+            peer.on["make_join"] = always(reply)
         await self.joined(room, unable, unwilling, able)
         member = room.state_event("m.room.member", self.alice.user_id)
         assert member is not None
@@ -325,9 +329,7 @@ class RestrictedTest(RemoteCase):
         room = self.restricted_room(self.peer)
         usual = self.peer.on["send_join"]
         for event in (None, {}, {"signatures": {self.peer.name: {"ed25519:peer": "AAAA"}}}):
-            self.peer.on["send_join"] = lambda request, event=event: altered(
-                usual(request), {"event": event}
-            )
+            self.peer.on["send_join"] = partial(self.answer_with, usual, event)
             self.assert_error(await self.join(room), 502, "M_UNKNOWN")
         self.peer.on["send_join"] = usual
         await self.joined(room)
@@ -366,6 +368,9 @@ class RestrictedTest(RemoteCase):
         self.assertEqual(len(self.peer.received("make_join")), 2)
         self.assertIn(bob.user_id, room.members())
         self.assertEqual(await self.state(room, bob), set(room.state.values()))
+
+    def answer_with(self, usual: Any, event: Any, request: Received) -> Any:
+        return altered(usual(request), {"event": event})
 
     def restricted_room(self, peer: Peer) -> Any:
         """A room in which `peer` lets everybody in."""
