@@ -8,6 +8,7 @@ from collections.abc import Callable
 from random import Random
 
 import structlog
+from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTime
 
 from federation.client.errors import RemoteError, RemoteHttpError
@@ -84,6 +85,8 @@ class Transmitter:
                 timeout_s=TIMEOUT_S,
                 max_bytes=MAX_ANSWER_BYTES,
             )
+        except CancelledError:
+            raise
         except RemoteError as error:
             if isinstance(error, RemoteHttpError):
                 retry_after = error.retry_after_ms
