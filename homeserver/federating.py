@@ -8,6 +8,7 @@ from federation.client.events import EventsClient
 from federation.client.keyring import Keyring
 from federation.client.membership import MembershipCalls
 from federation.client.pdus import PduChecker
+from federation.client.queries import QueryCalls
 from federation.client.requests import FederationClient
 from federation.sender.live import LiveEdus
 from federation.sender.sender import FederationSender
@@ -31,10 +32,12 @@ from homeserver.rooms.build import LocalSigner
 from homeserver.rooms.context import EventContext
 from homeserver.rooms.fetch import Fetcher
 from homeserver.rooms.handshake import Handshake
+from homeserver.rooms.hierarchy import SpaceHierarchy
 from homeserver.rooms.inbound import Inbound
 from homeserver.rooms.join_answers import JoinAnswers
 from homeserver.rooms.membership import Membership
 from homeserver.rooms.missing import MissingEvents
+from homeserver.rooms.published import PublishedRooms
 from homeserver.rooms.receipts import Receipts
 from homeserver.rooms.receive import Receiver
 from homeserver.rooms.received_invites import ReceivedInvites
@@ -43,13 +46,17 @@ from homeserver.rooms.remote_invite import RemoteInvites
 from homeserver.rooms.remote_join import RemoteJoins
 from homeserver.rooms.remote_membership import RemoteMembership
 from homeserver.rooms.remote_record import OutsideRecords
+from homeserver.rooms.remote_rooms import RemoteRooms
 from homeserver.rooms.served_history import ServedHistory
+from homeserver.rooms.summary import RoomSummaries
 from homeserver.rooms.third_party_invites import ThirdPartyInvites
 from homeserver.rooms.timeline import Timeline
 from homeserver.rooms.timestamp import EventsByTime
 from homeserver.rooms.typing import Typing
 from homeserver.users.hooks import UserHooks
 from homeserver.users.presence import PresenceTracker
+from homeserver.users.profiles import Profiles
+from homeserver.users.remote_profiles import RemoteProfiles
 from storage import device_updates
 from storage.auth_chains import AuthChains
 from storage.ephemeral import EphemeralStore
@@ -83,6 +90,7 @@ def build_federation(parts: Parts) -> SignatureAuthenticator:
     add(RoomFinder(db, parts.services[Aliases], parts.services[DirectoryCalls]))
     _build_membership(parts)
     _build_handshakes(parts, chains)
+    _build_queries(parts)
     _build_edus(parts)
     _build_inbound(parts)
     _build_backfill(parts)
@@ -141,6 +149,17 @@ def _build_sender(parts: Parts) -> FederationSender:
         lambda txn, user_id: device_updates.record_signing_keys(txn, user_id, now_ms())
     )
     return sender
+
+
+def _build_queries(parts: Parts) -> None:
+    """What asks other servers about their users and rooms."""
+    db, reactor, services = parts.db, parts.reactor, parts.services
+    queries = QueryCalls(services[FederationClient])
+    remote = RemoteRooms(queries, reactor, parts.config.server_name)
+    services[Profiles].remote = RemoteProfiles(queries, reactor)
+    services[PublishedRooms].federate(remote, served=parts.config.federation.public_rooms)
+    services[RoomSummaries].remote = remote
+    services.add(SpaceHierarchy(db, remote, reactor))
 
 
 def _build_edus(parts: Parts) -> None:

@@ -49,9 +49,7 @@ class Federation:
     trusted_key_servers: tuple[str, ...] = option(
         (), "Servers asked for the keys of servers that do not answer."
     )
-    public_rooms: bool = option(
-        False, "Whether other servers can list this server's public rooms.", not_yet=True
-    )
+    public_rooms: bool = option(False, "Whether other servers can list this server's public rooms.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

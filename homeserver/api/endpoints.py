@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from federation.server import device_queries as federation_device_queries
+from federation.server import directory as federation_directory
 from federation.server import events as federation_events
 from federation.server import invites as federation_invites
 from federation.server import joins as federation_joins
@@ -13,6 +14,7 @@ from federation.server import knocks as federation_knocks
 from federation.server import leaves as federation_leaves
 from federation.server import names as federation_names
 from federation.server import openid as federation_openid
+from federation.server import queries as federation_queries
 from federation.server import third_party as federation_third_party
 from federation.server import transactions as federation_transactions
 from homeserver.api.client import (
@@ -24,6 +26,7 @@ from homeserver.api.client import (
     context,
     devices,
     filters,
+    hierarchy,
     keys,
     login,
     membership,
@@ -60,6 +63,7 @@ _MODULES = (
     context,
     devices,
     federation_device_queries,
+    federation_directory,
     federation_events,
     federation_invites,
     federation_joins,
@@ -68,9 +72,11 @@ _MODULES = (
     federation_leaves,
     federation_names,
     federation_openid,
+    federation_queries,
     federation_third_party,
     federation_transactions,
     filters,
+    hierarchy,
     keys,
     login,
     membership,

@@ -36,7 +36,8 @@ class RoomDescription:
     """See the module; None: not set."""
 
     room_id: str
-    room_version: str
+    room_version: str | None
+    """None: another server described the room and did not say it."""
     num_joined_members: int
     join_rule: str
     guest_can_join: bool

@@ -16,8 +16,10 @@ from cachetools import LRUCache
 
 from homeserver.core import errors
 from homeserver.core.ids import RoomID
+from homeserver.core.types import JsonObject
 from homeserver.rooms.aliases import moderates
 from homeserver.rooms.description import RoomDescription, describe
+from homeserver.rooms.remote_rooms import RemoteRooms
 from homeserver.web.request import Requester
 from storage import published, rooms
 from storage.database import Database
@@ -97,9 +99,16 @@ class PublishedRooms:
         self._server_name = server_name
         self._publication = publication
         self._without_auth = without_auth
+        self._remote: RemoteRooms | None = None
+        self._is_served = False
         # Good while the room's head is the same, in whatever process it changes.
         self._entries: LRUCache[int, _Entry] = LRUCache(20_000)
         self._lock = Lock()
+
+    def federate(self, remote: RemoteRooms, *, served: bool) -> None:
+        """Other servers can be asked for their lists, and if `served` are given this one."""
+        self._remote = remote
+        self._is_served = served
 
     async def page(
         self, requester: Requester | None, wanted: Wanted, server: str | None = None
@@ -109,20 +118,33 @@ class PublishedRooms:
         Parameters: `server`, whose list; None: this server's.
 
         Raises:
-            MatrixError: 401 `M_MISSING_TOKEN`; 400 `M_INVALID_PARAM`; 404 `M_NOT_FOUND` for the
-                list of a server that cannot be reached.
+            MatrixError: 401 `M_MISSING_TOKEN`; 400 `M_INVALID_PARAM`; 502 `M_UNKNOWN` for the
+                list of a server that does not give it.
         """
         if requester is None and not self._without_auth:
             raise errors.missing_token()
-        if wanted.all_networks and wanted.instance_id is not None:
-            raise errors.invalid_param(
-                "`third_party_instance_id` cannot be used with `include_all_networks`."
-            )
-        if wanted.limit is not None and wanted.limit < 0:
-            raise errors.invalid_param("`limit` must not be negative.")
-        since = _parse(wanted.since) if wanted.since is not None else None
-        if server is not None and server != self._server_name:
+        if server is None or server == self._server_name:
+            return await self.own_page(wanted)
+        _check(wanted)
+        if self._remote is None:
             raise errors.not_found(f"The room directory of {server} cannot be reached.")
+        listed = await self._remote.listed(server, _body(wanted))
+        return Page(listed.rooms, listed.next_batch, listed.prev_batch, listed.total)
+
+    async def served_page(self, wanted: Wanted) -> Page:
+        """A page of this server's list for another server.
+
+        Raises:
+            MatrixError: 403 `M_FORBIDDEN` if it is not given out; 400 `M_INVALID_PARAM`.
+        """
+        if not self._is_served:
+            raise errors.forbidden("This server does not show its rooms to others.")
+        return await self.own_page(wanted)
+
+    async def own_page(self, wanted: Wanted) -> Page:
+        """A page of this server's list. Raises MatrixError 400 `M_INVALID_PARAM`."""
+        _check(wanted)
+        since = _parse(wanted.since) if wanted.since is not None else None
         entries = await self._db.read(self._listed, wanted)
         return _cut(entries, min(wanted.limit or MAX_PAGE, MAX_PAGE), since)
 
@@ -175,6 +197,34 @@ class PublishedRooms:
             for nid, room in describe(txn, list(rows.values())).items():
                 found[nid] = _Entry(nid, versions[nid], room)
         return found
+
+
+def _check(wanted: Wanted) -> None:
+    if wanted.all_networks and wanted.instance_id is not None:
+        raise errors.invalid_param(
+            "`third_party_instance_id` cannot be used with `include_all_networks`."
+        )
+    if wanted.limit is not None and wanted.limit < 0:
+        raise errors.invalid_param("`limit` must not be negative.")
+
+
+def _body(wanted: Wanted) -> JsonObject:
+    """The request for another server's list."""
+    chosen: JsonObject = {}
+    if wanted.term:
+        chosen["generic_search_term"] = wanted.term
+    if wanted.room_types is not None:
+        chosen["room_types"] = list(wanted.room_types)
+    body: JsonObject = {"limit": min(wanted.limit or MAX_PAGE, MAX_PAGE)}
+    if wanted.since is not None:
+        body["since"] = wanted.since
+    if chosen:
+        body["filter"] = chosen
+    if wanted.all_networks:
+        body["include_all_networks"] = True
+    if wanted.instance_id is not None:
+        body["third_party_instance_id"] = wanted.instance_id
+    return body
 
 
 def _matches(room: RoomDescription, wanted: Wanted) -> bool:

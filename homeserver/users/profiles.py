@@ -25,6 +25,7 @@ from homeserver.core.errors import (
 from homeserver.core.ids import UserID
 from homeserver.core.types import JsonObject
 from homeserver.users.hooks import UserHooks
+from homeserver.users.remote_profiles import RemoteProfiles
 from homeserver.web.request import Requester
 from storage import profiles, users
 from storage.database import Database
@@ -46,17 +47,32 @@ _log = structlog.get_logger(__name__)
 
 
 class Profiles:
-    """The profiles of the users of one server name."""
+    """The profiles of the users of one server name, and those that other servers tell.
+
+    `remote` is what asks other servers; without it only local users have a profile.
+    """
 
     def __init__(self, db: Database, hooks: UserHooks, server_name: str) -> None:
         self._db = db
         self._hooks = hooks
         self._server_name = server_name
+        self.remote: RemoteProfiles | None = None
 
     async def get(self, user_id: UserID) -> JsonObject:
-        """All fields of a user's profile. Raises MatrixError 404 M_NOT_FOUND: no such user."""
-        if user_id.domain != self._server_name:
+        """All fields of a user's profile.
+
+        Raises MatrixError: 404 M_NOT_FOUND if there is no such user; see also `RemoteProfiles`.
+        """
+        if user_id.domain == self._server_name:
+            return await self.get_local(user_id)
+        if self.remote is None:
             raise not_found("This user's profile is not known here.")
+        return await self.remote.get(user_id)
+
+    async def get_local(self, user_id: UserID) -> JsonObject:
+        """All fields of a profile. Raises MatrixError 404 M_NOT_FOUND: no such user here."""
+        if user_id.domain != self._server_name:
+            raise not_found("This user is not of this homeserver.")
         profile = await self._db.read(_get, user_id)
         if profile is None:
             raise not_found("There is no such user.")

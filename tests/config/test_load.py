@@ -180,12 +180,13 @@ class NotYetUsedTests(TestCase):
         loaded = config.from_dict(
             {
                 "server_name": "a",
-                "federation": {"ca_files": ["x.pem"], "public_rooms": True},
+                "federation": {"ca_files": ["x.pem"]},
+                "url_previews": {"enabled": True},
                 "cas": {"server_url": "https://cas.example.org"},
                 "presence": {"enabled": False},
             }
         )
-        self.assertEqual(config.not_yet_used(loaded), ["federation.public_rooms", "cas"])
+        self.assertEqual(config.not_yet_used(loaded), ["cas", "url_previews.enabled"])
 
     def test_defaults_are_not_named(self) -> None:
         self.assertEqual(config.not_yet_used(config.from_dict({"server_name": "a"})), [])

@@ -135,7 +135,9 @@ async def make_federation(
     return federation
 
 
-async def add_server(test: TestCase, federation: Federation, **overrides: Any) -> FederatedServer:
+async def add_server(
+    test: TestCase, federation: Federation, /, **overrides: Any
+) -> FederatedServer:
     """One homeserver more; see `make_federation`."""
     port = free_port()
     name = f"localhost:{port}"

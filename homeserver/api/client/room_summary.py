@@ -46,11 +46,16 @@ class OldRoomSummary(_Common, frozen=True, omit_defaults=True):
 
 
 async def _fields(
-    requester: Requester | None, room_id_or_alias: str, finder: RoomFinder, summaries: RoomSummaries
+    requester: Requester | None,
+    room_id_or_alias: str,
+    query: ViaQuery,
+    finder: RoomFinder,
+    summaries: RoomSummaries,
 ) -> dict[str, Any]:
-    room_id = (await find_room(room_id_or_alias, finder)).room_id
+    found = await find_room(room_id_or_alias, finder)
     reader_id = requester.user_id if requester is not None else None
-    summary = await summaries.get(room_id, reader_id)
+    via = [*(query.via or ()), *found.servers]
+    summary = await summaries.get(found.room_id, reader_id, via)
     room = summary.room
     return {
         "room_id": room.room_id,
@@ -84,7 +89,7 @@ async def get_room_summary(
     summaries: RoomSummaries,
 ) -> RoomSummary:
     """What a room is, before joining it."""
-    return RoomSummary(**await _fields(requester, room_id_or_alias, finder, summaries))
+    return RoomSummary(**await _fields(requester, room_id_or_alias, query, finder, summaries))
 
 
 @endpoint(
@@ -102,7 +107,7 @@ async def get_old_room_summary(
     summaries: RoomSummaries,
 ) -> OldRoomSummary:
     """As `get_room_summary`, for older clients."""
-    return OldRoomSummary(**await _fields(requester, room_id_or_alias, finder, summaries))
+    return OldRoomSummary(**await _fields(requester, room_id_or_alias, query, finder, summaries))
 
 
 ENDPOINTS = [get_room_summary, get_old_room_summary]
