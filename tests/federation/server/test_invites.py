@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.defer import Deferred, gatherResults
+
 from homeserver.core.event import Event
 from homeserver.core.room_versions import ROOM_VERSIONS
 from homeserver.core.signing import generate_signing_key, signatures_of
@@ -97,6 +99,16 @@ class ReceiveTest(InviteScene):
         self.assertEqual(status, 200, answer)
         later = await self.alice.sync(first["next_batch"])
         self.assertNotIn("invite", later.get("rooms", {}))
+
+    async def test_the_same_invite_many_times_at_once(self) -> None:
+        """Shows FJ-12."""
+        await self.begin()
+        room = self.peer.create_room("10", join_rule="invite")
+        event = self.invitation(room)
+        sent = [Deferred.fromCoroutine(self.invite(room, event)) for _ in range(8)]
+        answers: list[tuple[int, Any]] = await gatherResults(sent)
+        self.assertEqual([status for status, _ in answers], [200] * 8)
+        self.assertEqual(list(await self.invites()), [room.room_id])
 
     async def test_it_is_still_there_after_a_restart(self) -> None:
         """Shows FJ-12."""

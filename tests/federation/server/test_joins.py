@@ -193,6 +193,28 @@ class SendJoinTest(Scene):
         self.assertIsNone(await self.membership(room_id))
         self.assertEqual((await self.send(room_id, good))[0], 200)
 
+    async def test_contents_of_all_kinds(self) -> None:
+        """Shows FJ-4."""
+        await self.begin()
+        odd = {"displayname": "a\x00b", "avatar_url": 7, "x": 10**30, "y": 1.5, "": [[]] * 50}
+        for version, status in (("1", 200), ("5", 200), ("6", 400), ("12", 400)):
+            room_id = await self.room(version)
+            template, room = await self.template(room_id)
+            pdu = {
+                **template,
+                "origin_server_ts": self.peer.now(),
+                "content": {"membership": "join", **odd},
+                "event_id": f"$odd{version}:{self.peer.name}",
+                "signatures": {},
+                "hashes": {"sha256": "x"},
+            }
+            if not room.version.strict_canonical_json:
+                event = self.sign(pdu, room)
+                answer = await self.send(room_id, event)
+            else:
+                answer = await self.send(room_id, pdu, event_id="$x")
+            self.assertEqual(answer[0], status, answer[1])
+
     async def test_another_server_sends_it(self) -> None:
         """Shows FJ-4."""
         await self.begin()
