@@ -189,7 +189,7 @@ class Transmitter:
         destination.catch_up = positions
         destination.catch_up_upto = upto
         _extend(destination, dispatches)
-        _log.info("A server gets the newest event of each room", destination=destination.name)
+        _log.debug("A server gets the newest event of each room", destination=destination.name)
         await self._next_newest(destination)
 
     async def _next_newest(self, destination: Destination) -> None:

@@ -35,11 +35,11 @@ class SenderTest(DatabaseTestCase):
         await self.world.say(1, "ä")
         await self.world.settle()
         [sent] = self.others.to(ONE)
+        now = int(self.world.clock.seconds() * 1000)
         self.assertEqual(
             sent.body.decode(),
-            '{"edus":[],"origin":"here.example","origin_server_ts":%d,"pdus":'
-            '[{"content":{"body":"\\u00e4"},"type":"m.room.message"}]}'
-            % int(self.world.clock.seconds() * 1000),
+            f'{{"edus":[],"origin":"here.example","origin_server_ts":{now},"pdus":'
+            '[{"content":{"body":"\\u00e4"},"type":"m.room.message"}]}',
         )
 
     async def test_order_one_at_a_time_at_most_fifty(self) -> None:
