@@ -99,13 +99,20 @@ class NewPdu(NamedTuple):
     json: str
 
 
-class Bounds(NamedTuple):
-    """How much may wait: numbers of events, and bytes, for one room and for one origin."""
+class Bound(NamedTuple):
+    """How much may wait."""
 
-    room_events: int = 5_000
-    room_bytes: int = 64 * 1024 * 1024
-    origin_events: int = 10_000
-    origin_bytes: int = 128 * 1024 * 1024
+    events: int
+    size: int
+    """In bytes."""
+
+
+class Bounds(NamedTuple):
+    """How much may wait of one server in one room, for one room, and of one server."""
+
+    queue: Bound = Bound(2_000, 32 * 1024 * 1024)
+    room: Bound = Bound(8_000, 128 * 1024 * 1024)
+    origin: Bound = Bound(10_000, 128 * 1024 * 1024)
 
 
 def stage(
@@ -125,17 +132,7 @@ def stage(
         f"SELECT event_id FROM staged_pdus WHERE room_nid = ? AND {where}", [room_nid, *args]
     )
     kept = {row[0] for row in rows}
-    events, size = _most(
-        txn.one("SELECT COUNT(*), SUM(size) FROM staged_pdus WHERE room_nid = ?", (room_nid,)),
-        bounds.room_events,
-        bounds.room_bytes,
-    )
-    more_events, more_size = _most(
-        txn.one("SELECT COUNT(*), SUM(size) FROM staged_pdus WHERE origin = ?", (origin,)),
-        bounds.origin_events,
-        bounds.origin_bytes,
-    )
-    events, size = min(events, more_events), min(size, more_size)
+    events, size = _room_for_more(txn, room_nid, origin, bounds)
     new = []
     for pdu in pdus:
         if pdu.event_id in kept:
@@ -156,59 +153,65 @@ def stage(
     return kept
 
 
-def _most(row: tuple[int, int | None] | None, events: int, size: int) -> tuple[int, int]:
-    """How many events and bytes more there may be."""
-    count, total = row or (0, 0)
-    return events - count, size - int(total or 0)
+def _room_for_more(txn: Transaction, room_nid: int, origin: str, bounds: Bounds) -> tuple[int, int]:
+    """How many events and bytes more may wait."""
+    counts = {}
+    for server, *numbers in txn.all(
+        "SELECT origin, COUNT(*), SUM(size) FROM staged_pdus WHERE room_nid = ? GROUP BY origin",
+        (room_nid,),
+    ):
+        counts[server] = (int(numbers[0]), int(numbers[1]))
+    queue = counts.get(origin, (0, 0))
+    room = (sum(each[0] for each in counts.values()), sum(each[1] for each in counts.values()))
+    raw = txn.one("SELECT COUNT(*), SUM(size) FROM staged_pdus WHERE origin = ?", (origin,))
+    of_origin = (0, 0) if raw is None else (int(raw[0]), int(raw[1] or 0))
+    pairs = ((bounds.queue, queue), (bounds.room, room), (bounds.origin, of_origin))
+    return (
+        min(bound.events - events for bound, (events, _) in pairs),
+        min(bound.size - size for bound, (_, size) in pairs),
+    )
 
 
-def with_backlog(txn: Transaction, room_nids: Collection[int]) -> set[int]:
-    """Those of the rooms with events that were not tried yet."""
+def with_backlog(txn: Transaction, origin: str, room_nids: Collection[int]) -> set[int]:
+    """Those of the rooms with events of a server that were not tried yet."""
     if not room_nids:
         return set()
     where, args = txn.any_of("room_nid", room_nids)
     rows = txn.all(
-        f"SELECT DISTINCT room_nid FROM staged_pdus WHERE {where} AND attempts = 0", args
+        f"SELECT DISTINCT room_nid FROM staged_pdus WHERE {where} AND origin = ? AND attempts = 0",
+        [*args, origin],
     )
     return {row[0] for row in rows}
 
 
-def due_rooms(
-    txn: Transaction, now_ms: int, without: Collection[int], limit: int
-) -> list[tuple[int, str, str]]:
-    """Number, ID and version of rooms with events to be tried now, the longest due first."""
-    sql = (
-        "SELECT s.room_nid, r.room_id, r.version FROM staged_pdus s"
-        " JOIN rooms r ON r.room_nid = s.room_nid WHERE s.next_try_ts <= ?"
-    )
-    args: list[object] = [now_ms]
-    if without:
-        excluded, more = txn.any_of("s.room_nid", without)
-        sql += f" AND NOT ({excluded})"
-        args += more
-    sql += (
-        " GROUP BY s.room_nid, r.room_id, r.version ORDER BY MIN(s.next_try_ts), s.room_nid LIMIT ?"
-    )
-    return [(row[0], row[1], row[2]) for row in txn.all(sql, [*args, limit])]
+class Queue(NamedTuple):
+    """The events of one server that wait for one room."""
+
+    room_nid: int
+    room_id: str
+    version: str
+    origin: str
 
 
-def due_origins(txn: Transaction, room_nid: int, now_ms: int) -> list[str]:
-    """Servers whose events of a room are to be tried now, the longest waiting first."""
+def due_queues(txn: Transaction, now_ms: int, limit: int) -> list[Queue]:
+    """Queues with events to be tried now, the longest due first."""
     rows = txn.all(
-        "SELECT origin FROM staged_pdus WHERE room_nid = ? AND next_try_ts <= ?"
-        " GROUP BY origin ORDER BY MIN(received_ts), origin",
-        (room_nid, now_ms),
+        "SELECT q.room_nid, r.room_id, r.version, q.origin FROM"
+        " (SELECT room_nid, origin, MIN(next_try_ts) AS since FROM staged_pdus"
+        " WHERE next_try_ts <= ? GROUP BY room_nid, origin) q"
+        " JOIN rooms r ON r.room_nid = q.room_nid ORDER BY q.since, q.room_nid, q.origin LIMIT ?",
+        (now_ms, limit),
     )
-    return [row[0] for row in rows]
+    return [Queue(*row) for row in rows]
 
 
-def due(txn: Transaction, room_nid: int, origin: str, now_ms: int, limit: int) -> list[Staged]:
-    """Events of a room that are to be tried now, the longest waiting first."""
+def due(txn: Transaction, queue: Queue, now_ms: int, limit: int) -> list[Staged]:
+    """Events of a queue that are to be tried now, the longest waiting first."""
     rows = txn.all(
         "SELECT event_id, origin, depth, json, received_ts, attempts FROM staged_pdus"
         " WHERE room_nid = ? AND origin = ? AND next_try_ts <= ?"
         " ORDER BY received_ts, depth, event_id LIMIT ?",
-        (room_nid, origin, now_ms, limit),
+        (queue.room_nid, queue.origin, now_ms, limit),
     )
     return [Staged(*row) for row in rows]
 

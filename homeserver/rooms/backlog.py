@@ -1,9 +1,10 @@
 """Events of other servers that wait for something: events before them, or their turn.
 
-They are in a table, so that what was acknowledged survives. A process takes a room under a lease
-and tries to add what is due there, getting what is missing from other servers; when the process
-dies, another takes the room. What cannot be completed is tried more and more rarely, and given
-up in the end. Rooms do not wait for each other, and within a room servers have turns.
+They are in a table, so that what was acknowledged survives. What one server sent for one room is a
+queue. A process takes a queue under a lease and tries to add what is due, getting what is missing
+from other servers; when the process dies, another takes the queue. What cannot be completed is
+tried more and more rarely, and given up in the end. Queues do not wait for each other: a server
+that answers slowly, or not with what is missing, harms its own only.
 """
 
 from __future__ import annotations
@@ -26,18 +27,22 @@ from storage.database import Database
 from storage.errors import StorageError
 from storage.feed import Feed
 from storage.leases import LeaseKeeper
-from storage.received import Bounds, NewPdu, Staged
+from storage.received import Bounds, NewPdu, Queue, Staged
 from storage.transaction import Transaction
 
 LOOK_EVERY_S = 5.0
 """Seconds between two looks for events that are due."""
-MAX_ROOMS = 8
-"""Rooms that a process works on at a time."""
+MAX_QUEUES = 16
+"""Queues that a process works on at a time."""
+MAX_SHARE = 4
+"""Of these, queues of one server, and queues of one room."""
+MAX_SEEN = 2_000
+"""Queues among which a process chooses."""
 BATCH = 50
 """Events that are tried together."""
 ROUNDS = 20
-"""Batches of a room after which other rooms have their turn."""
-TRY_FOR_S = 300.0
+"""Batches of a queue after which others have their turn."""
+TRY_FOR_S = 180.0
 """Seconds after which a try counts as failed."""
 FIRST_DELAY_MS = 10_000
 MAX_DELAY_MS = 3_600_000
@@ -63,16 +68,6 @@ class GapFiller(Protocol):
     async def receive(
         self, origin: str, room_id: str, version: RoomVersion, events: Sequence[Event]
     ) -> Mapping[str, Verdict]: ...
-
-
-class _Room(NamedTuple):
-    room_nid: int
-    room_id: str
-    version: str
-
-    @property
-    def lease(self) -> str:
-        return f"staged:{self.room_nid}"
 
 
 class _Outcome(NamedTuple):
@@ -102,7 +97,8 @@ class Backlog:
         self._clock = clock
         self._bounds = bounds or Bounds()
         self._keeper = LeaseKeeper(db, clock, db.process_token, self._lease_lost)
-        self._draining: dict[int, Deferred[bool]] = {}
+        self._draining: dict[str, Deferred[bool]] = {}
+        self._shares: Counter[int | str] = Counter()
         self._looking = False
         self._look_again = False
         self._stopped = False
@@ -173,41 +169,43 @@ class Backlog:
         try:
             while not self._stopped:
                 self._look_again = False
-                free = MAX_ROOMS - len(self._draining)
-                if free > 0:
-                    await self._take_rooms(free)
+                if len(self._draining) < MAX_QUEUES:
+                    await self._take_queues()
                 if not self._look_again:
                     return
         finally:
             self._looking = False
             self._tell_idle()
 
-    async def _take_rooms(self, free: int) -> None:
-        # Some of them may be other processes'.
-        rows = await self._db.read(
-            received.due_rooms, self._now_ms(), list(self._draining), 4 * MAX_ROOMS
-        )
-        if not rows:
+    async def _take_queues(self) -> None:
+        seen = await self._db.read(received.due_queues, self._now_ms(), MAX_SEEN)
+        shares = Counter(self._shares)
+        chosen: dict[str, Queue] = {}
+        for queue in seen:
+            name = _lease(queue)
+            if name in self._draining or max(shares[k] for k in _shared(queue)) >= MAX_SHARE:
+                continue
+            chosen[name] = queue
+            shares.update(_shared(queue))
+            if len(chosen) + len(self._draining) >= MAX_QUEUES:
+                break
+        if not chosen:
             return
-        rooms = {room.lease: room for room in (_Room(*row) for row in rows[: 2 * free])}
-        claimed = await self._keeper.claim(rooms)
-        unused = []
-        for name in rooms:
-            if name not in claimed:
-                continue
-            if len(self._draining) >= MAX_ROOMS or self._stopped:
-                unused.append(name)
-                continue
-            self._begin(rooms[name])
-        if unused:
-            await self._keeper.release(unused)
+        # Some of them may be other processes'.
+        claimed = await self._keeper.claim(chosen)
+        for name in claimed:
+            if not self._stopped:
+                self._begin(name, chosen[name])
 
-    def _begin(self, room: _Room) -> None:
-        work: Deferred[bool] = Deferred.fromCoroutine(self._drain(room))
-        self._draining[room.room_nid] = work
+    def _begin(self, name: str, queue: Queue) -> None:
+        self._shares.update(_shared(queue))
+        work: Deferred[bool] = Deferred.fromCoroutine(self._drain(queue))
+        self._draining[name] = work
 
         def ended(went_well: object) -> None:
-            del self._draining[room.room_nid]
+            del self._draining[name]
+            self._shares.subtract(_shared(queue))
+            self._shares += Counter()
             if went_well is True:
                 self.look()
             self._tell_idle()
@@ -221,62 +219,61 @@ class Backlog:
                 waiter.callback(None)
 
     def _lease_lost(self, name: str) -> None:
-        work = self._draining.get(int(name.rpartition(":")[2]))
+        work = self._draining.get(name)
         if work is not None:
             work.cancel()
 
-    async def _drain(self, room: _Room) -> bool:
-        """Work on a room until nothing is due there, or others shall have their turn.
+    async def _drain(self, queue: Queue) -> bool:
+        """Work on a queue until nothing in it is due, or others shall have their turn.
 
         Returns whether that went well, so that one may look for more at once.
         """
         try:
-            if not await self._db.read(_is_here, room.room_id):
-                gone = await self._db.write(received.remove_room, room.room_nid)
-                _log.info(
-                    "waiting events of a left room dropped", room_id=room.room_id, events=gone
-                )
+            if not await self._db.read(_is_here, queue.room_id):
+                gone = await self._db.write(received.remove_room, queue.room_nid)
+                _log.info("events of a left room dropped", room_id=queue.room_id, events=gone)
                 return True
-            turns: Counter[str] = Counter()
             for _ in range(ROUNDS):
-                origins = await self._db.read(received.due_origins, room.room_nid, self._now_ms())
-                if not origins:
+                if not await self._try_some(queue):
                     break
-                origin = min(origins, key=lambda name: turns[name])
-                turns[origin] += 1
-                await self._try_some(room, origin)
             return True
         except CancelledError:
             return False
         except Exception as error:
-            _log.warning("Waiting events not added", room_id=room.room_id, reason=repr(error))
+            _log.warning(
+                "waiting events not added",
+                room_id=queue.room_id,
+                origin=queue.origin,
+                reason=repr(error),
+            )
             return False
         finally:
             # Also after being cancelled; another process may go on at once.
             if not self._stopped:
-                await self._release(room)
+                await self._release(_lease(queue))
 
-    async def _release(self, room: _Room) -> None:
+    async def _release(self, name: str) -> None:
         try:
-            await self._keeper.release([room.lease])
+            await self._keeper.release([name])
         except StorageError as error:
-            _log.warning("A lease is not released", lease=room.lease, reason=str(error))
+            _log.warning("A lease is not released", lease=name, reason=str(error))
 
-    async def _try_some(self, room: _Room, origin: str) -> None:
-        now = self._now_ms()
-        staged = await self._db.read(received.due, room.room_nid, origin, now, BATCH)
-        version = ROOM_VERSIONS[room.version]
+    async def _try_some(self, queue: Queue) -> bool:
+        """Try what is due, a batch at most; False if there is nothing."""
+        staged = await self._db.read(received.due, queue, self._now_ms(), BATCH)
+        version = ROOM_VERSIONS[queue.version]
         events = [Event.from_json(item.json, version, item.event_id) for item in staged]
         if not events:
-            return
-        outcome = await self._outcome(room, origin, version, events)
-        await self._db.write(_settle, room, staged, outcome, self._now_ms())
+            return False
+        outcome = await self._outcome(queue, version, events)
+        await self._db.write(_settle, queue, staged, outcome, self._now_ms())
+        return True
 
     async def _outcome(
-        self, room: _Room, origin: str, version: RoomVersion, events: Sequence[Event]
+        self, queue: Queue, version: RoomVersion, events: Sequence[Event]
     ) -> _Outcome:
         try:
-            verdicts = await self._fill(room, origin, version, events)
+            verdicts = await self._fill(queue, version, events)
         except (CancelledError, StorageError):
             raise
         except DeferredTimeout:
@@ -288,7 +285,7 @@ class Backlog:
                 _log.error("A waiting event fails", event_id=event_id, exc_info=error)
                 return _Outcome(set(), {event_id: repr(error)})
             # One that nobody can deal with must not take the others with it.
-            alone = [await self._outcome(room, origin, version, [event]) for event in events]
+            alone = [await self._outcome(queue, version, [event]) for event in events]
             return _Outcome(
                 {name for outcome in alone for name in outcome.done},
                 {name: why for outcome in alone for name, why in outcome.failed.items()},
@@ -304,12 +301,21 @@ class Backlog:
         return _Outcome(done, failed)
 
     async def _fill(
-        self, room: _Room, origin: str, version: RoomVersion, events: Sequence[Event]
+        self, queue: Queue, version: RoomVersion, events: Sequence[Event]
     ) -> Mapping[str, Verdict]:
         async def fill() -> Mapping[str, Verdict]:
-            return await self._filler.receive(origin, room.room_id, version, events)
+            return await self._filler.receive(queue.origin, queue.room_id, version, events)
 
         return await Deferred.fromCoroutine(fill()).addTimeout(TRY_FOR_S, self._clock)
+
+
+def _lease(queue: Queue) -> str:
+    return f"staged:{queue.room_nid}:{queue.origin}"
+
+
+def _shared(queue: Queue) -> tuple[int | str, ...]:
+    """What a queue has in common with others: its room, and its server."""
+    return queue.room_nid, queue.origin
 
 
 def retry_delay_ms(attempts: int) -> int:
@@ -323,7 +329,7 @@ def _is_here(txn: Transaction, room_id: str) -> bool:
 
 
 def _settle(
-    txn: Transaction, room: _Room, staged: Sequence[Staged], outcome: _Outcome, now_ms: int
+    txn: Transaction, queue: Queue, staged: Sequence[Staged], outcome: _Outcome, now_ms: int
 ) -> None:
     given_up = []
     later = []
@@ -335,18 +341,18 @@ def _settle(
             given_up.append(item)
         else:
             later.append((item.event_id, now_ms + retry_delay_ms(attempts)))
-    received.remove(txn, room.room_nid, outcome.done | {item.event_id for item in given_up})
-    received.postpone(txn, room.room_nid, later)
+    received.remove(txn, queue.room_nid, outcome.done | {item.event_id for item in given_up})
+    received.postpone(txn, queue.room_nid, later)
     if given_up:
-        txn.after_commit(partial(_tell_given_up, room, given_up, outcome))
+        txn.after_commit(partial(_tell_given_up, queue, given_up, outcome))
 
 
-def _tell_given_up(room: _Room, given_up: Sequence[Staged], outcome: _Outcome) -> None:
+def _tell_given_up(queue: Queue, given_up: Sequence[Staged], outcome: _Outcome) -> None:
     for item in given_up:
         _log.warning(
             "event given up",
             event_id=item.event_id,
-            room_id=room.room_id,
+            room_id=queue.room_id,
             origin=item.origin,
             attempts=item.attempts + 1,
             reason=outcome.failed.get(item.event_id),

@@ -3,9 +3,10 @@
 1. What can be told without reading the event's proofs: its room is known, this server is in it,
    the room's ACL lets the sender in.
 2. Form, signatures and hashes of all of them are checked in bulk (`federation.client.pdus`).
-3. If nothing of the room waits, the events are added at once, and the answer has the verdicts.
-4. What lacks events before it, or comes into a room where others wait, is put into a table, where
-   it is as safe as if it had been added (`homeserver.rooms.backlog`).
+3. If nothing of the sender waits for the room, the events are added at once, and the answer has
+   the verdicts.
+4. What lacks events before it, or comes while others of the sender wait, is put into a table,
+   where it is as safe as if it had been added (`homeserver.rooms.backlog`).
 
 A room that is slow keeps neither the other rooms nor the answer waiting.
 """
@@ -122,9 +123,15 @@ class Inbound:
                 answers[name] = _error(refusal or "The room is unknown.")
         checked = await self._check(origin, good, answers)
         await self._deliver(origin, checked, waiting, answers)
-        refused = sum("error" in answer for answer in answers.values())
+        refused = [answer["error"] for answer in answers.values() if "error" in answer]
         if refused:
-            _log.info("events refused", origin=origin, events=len(pdus), refused=refused)
+            _log.info(
+                "events refused",
+                origin=origin,
+                events=len(pdus),
+                refused=len(refused),
+                reasons=sorted(set(refused))[:3],
+            )
         return answers
 
     def _refusal(self, pdu: Any, found: OpenRoom | None) -> str | None:
@@ -259,7 +266,9 @@ def _rooms(
     txn: Transaction, origin: str, room_ids: set[str]
 ) -> tuple[dict[str, OpenRoom], set[int]]:
     found = open_to.look_up(txn, origin, room_ids)
-    return found, received.with_backlog(txn, [each.room.room_nid for each in found.values()])
+    return found, received.with_backlog(
+        txn, origin, [each.room.room_nid for each in found.values()]
+    )
 
 
 async def _all(work: Iterable[Awaitable[Any]]) -> list[Any]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from homeserver.core import canonical
+import orjson
+
 from homeserver.core.acl import is_allowed
 from storage import residence
 from storage.residence import KnownRoom
@@ -43,5 +44,4 @@ def open_to(txn: Transaction, origin: str, room_ids: Collection[str]) -> dict[st
 def _allows(origin: str, text: str | None) -> bool:
     if text is None:
         return True
-    content: Any = canonical.parse(text)["content"]
-    return is_allowed(origin, content)
+    return is_allowed(origin, orjson.loads(text)["content"])

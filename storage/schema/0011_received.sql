@@ -30,5 +30,5 @@ CREATE TABLE staged_pdus (
     PRIMARY KEY (room_nid, event_id)
 );
 CREATE INDEX staged_pdus_origin ON staged_pdus (origin, size);
-CREATE INDEX staged_pdus_room ON staged_pdus (room_nid, attempts, size);
-CREATE INDEX staged_pdus_due ON staged_pdus (next_try_ts, room_nid);
+CREATE INDEX staged_pdus_queue ON staged_pdus (room_nid, origin, attempts, size);
+CREATE INDEX staged_pdus_due ON staged_pdus (next_try_ts, room_nid, origin);

@@ -591,11 +591,11 @@ CREATE INDEX room_servers_server ON room_servers (server_name);
 
 CREATE INDEX room_states_pos ON room_states (pos);
 
-CREATE INDEX staged_pdus_due ON staged_pdus (next_try_ts, room_nid);
+CREATE INDEX staged_pdus_due ON staged_pdus (next_try_ts, room_nid, origin);
 
 CREATE INDEX staged_pdus_origin ON staged_pdus (origin, size);
 
-CREATE INDEX staged_pdus_room ON staged_pdus (room_nid, attempts, size);
+CREATE INDEX staged_pdus_queue ON staged_pdus (room_nid, origin, attempts, size);
 
 CREATE INDEX threepids_user ON threepids (user_id);
 

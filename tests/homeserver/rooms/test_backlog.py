@@ -7,11 +7,13 @@ from twisted.internet.defer import Deferred
 from homeserver.core.event import Event
 from homeserver.rooms import backlog as module
 from storage import leases, received
-from storage.received import Bounds
-from tests.homeserver.rooms.waiting import ORIGIN, Verdict, WaitingCase
+from storage.received import Bound, Bounds
+from tests.homeserver.rooms.waiting import ORIGIN, Verdict, WaitingCase, put_room
 from tests.support.databases import on_each_database
+from tests.support.events import RoomBuilder
 from tests.support.federation import eventually
 
+LEASE = f"staged:1:{ORIGIN}"
 NOT_ADDED = Verdict(-1, "something is missing")
 
 
@@ -101,19 +103,43 @@ class BacklogTest(WaitingCase):
         await self.backlog.idle()
         self.assertEqual(await self.waiting(), {event.event_id: 1})
 
-    async def test_servers_have_turns(self) -> None:
-        """One that floods a room does not keep the others waiting."""
+    async def test_a_slow_server_does_not_block_others_in_a_room(self) -> None:
+        slow, quick = self.message(self.one, "slow"), self.message(self.one, "quick")
+        hold = self.script.hold[ORIGIN] = Deferred()
+        self.begin(self.backlog)
+        await self.stage(slow)
+        await eventually(lambda: bool(self.script.calls))
+        await self.stage(quick, origin="z.example")
+
+        async def done() -> bool:
+            return await self.waiting() == {slow.event_id: 0}
+
+        await eventually(done)
+        hold.callback(None)
+        await self.backlog.idle()
+
+    async def test_one_server_has_its_share_of_the_work(self) -> None:
+        rooms = [RoomBuilder("10", room_id=f"!{n}:a.example") for n in range(module.MAX_SHARE + 1)]
+        hold = self.script.hold[ORIGIN] = Deferred()
+        for number, room in enumerate(rooms, 10):
+            await self.db.write(put_room, room, number)
+            await self.stage(self.message(room), room_nid=number)
+        await self.stage(self.message(self.one), origin="z.example")
+        self.begin(self.backlog)
+        await eventually(lambda: len(self.script.calls) == module.MAX_SHARE + 1)
+        origins = [origin for origin, _, _ in self.script.calls]
+        self.assertEqual(sorted(origins), [ORIGIN] * module.MAX_SHARE + ["z.example"])
+        hold.callback(None)
+        await self.backlog.idle()
+        self.assertEqual(len(self.script.calls), module.MAX_SHARE + 2)
+
+    async def test_many_events_are_tried_in_batches(self) -> None:
         self.patch(module, "BATCH", 2)
-        flood = [self.message(self.one, str(number)) for number in range(10)]
-        other = self.message(self.one, "other")
-        await self.stage(*flood)
-        self.clock.advance(1)
-        await self.stage(other, origin="z.example")
+        self.patch(module, "ROUNDS", 2)
+        await self.stage(*(self.message(self.one, str(number)) for number in range(10)))
         self.begin(self.backlog)
         await self.backlog.idle()
-        origins = [origin for origin, _, _ in self.script.calls]
-        self.assertEqual(origins[:2], [ORIGIN, "z.example"])
-        self.assertEqual(len(origins), 6)
+        self.assertEqual([len(names) for _, _, names in self.script.calls], [2] * 5)
         self.assertEqual(await self.waiting(), {})
 
     async def test_an_event_that_nobody_can_deal_with(self) -> None:
@@ -125,20 +151,22 @@ class BacklogTest(WaitingCase):
         self.assertEqual(await self.waiting(), {events[1].event_id: 1})
 
     async def test_the_number_that_may_wait_is_bounded(self) -> None:
-        bounds = Bounds(room_events=3, origin_events=4)
+        bounds = Bounds(queue=Bound(3, 10**6), room=Bound(4, 10**6), origin=Bound(5, 10**6))
         self.backlog = self.make_backlog(bounds=bounds)
         events = [self.message(self.one, str(number)) for number in range(5)]
         kept = await self.stage(*events)
         self.assertEqual(kept, {event.event_id for event in events[:3]})
         # What waits already is no more by being sent again.
         self.assertEqual(await self.stage(*events), kept)
+        more = [self.message(self.one, f"more {number}") for number in range(3)]
+        self.assertEqual(len(await self.stage(*more, origin="z.example")), 1)
         others = [self.message(self.two, str(number)) for number in range(3)]
-        self.assertEqual(len(await self.stage(*others, room_nid=2)), 1)
-        self.assertEqual(len(await self.stage(*others, room_nid=2, origin="z.example")), 3)
+        self.assertEqual(len(await self.stage(*others, room_nid=2)), 2)
 
     async def test_the_bytes_that_may_wait_are_bounded(self) -> None:
         events = [self.message(self.one, "x" * 10_000) for _ in range(3)]
-        for bounds in (Bounds(room_bytes=25_000), Bounds(origin_bytes=25_000)):
+        small = Bound(100, 25_000)
+        for bounds in (Bounds(queue=small), Bounds(room=small), Bounds(origin=small)):
             self.backlog = self.make_backlog(bounds=bounds)
             self.assertEqual(len(await self.stage(*events)), 2)
             await self.db.write(received.remove_room, 1)
@@ -160,7 +188,7 @@ class BacklogTest(WaitingCase):
         event = self.message(self.one)
         await self.stage(event)
         now_ms = int(self.clock.seconds() * 1000)
-        await self.db.write(leases.claim, ["staged:1"], "dead", now_ms, leases.DURATION_MS)
+        await self.db.write(leases.claim, [LEASE], "dead", now_ms, leases.DURATION_MS)
         self.begin(self.backlog)
         await self.backlog.idle()
         self.assertEqual(self.script.calls, [])
@@ -184,7 +212,7 @@ class BacklogTest(WaitingCase):
         await self.backlog.stop()
         self.assertEqual(await self.waiting(), {event.event_id: 0})
         now_ms = int(self.clock.seconds() * 1000)
-        self.assertIsNone(await self.db.read(leases.owner_of, "staged:1", now_ms))
+        self.assertIsNone(await self.db.read(leases.owner_of, LEASE, now_ms))
 
     def test_delays(self) -> None:
         delays = [module.retry_delay_ms(number) for number in (1, 2, 3, 50)]

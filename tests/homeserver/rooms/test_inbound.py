@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from homeserver.core.types import JsonObject
 from homeserver.rooms import inbound as module
 from storage.errors import DatabaseUnavailable
-from storage.received import Bounds
+from storage.received import Bound, Bounds
 from tests.homeserver.rooms.waiting import ORIGIN, SERVER, Verdict, WaitingCase
 from tests.support.databases import on_each_database
 from tests.support.events import RoomBuilder
@@ -60,6 +60,10 @@ class InboundTest(WaitingCase):
         self.assertEqual(await self.receive(second.pdu), {second.event_id: {}})
         self.assertEqual(self.script.calls, [])
         self.assertEqual(set(await self.waiting()), {first.event_id, second.event_id})
+        # Other servers' events need not wait for that.
+        third = self.message(self.one, "3")
+        await self.inbound.receive("z.example", [third.pdu])
+        self.assertEqual(self.script.calls, [("", self.one.room_id, [third.event_id])])
 
     async def test_events_that_failed_do_not_hold_up_the_room(self) -> None:
         stuck, good = self.message(self.one, "1"), self.message(self.one, "2")
@@ -107,7 +111,7 @@ class InboundTest(WaitingCase):
         self.assertIn("keys", found[foreign.event_id]["error"])
 
     async def test_too_many_wait(self) -> None:
-        self.inbound._backlog = self.make_backlog(bounds=Bounds(room_events=1))
+        self.inbound._backlog = self.make_backlog(bounds=Bounds(room=Bound(1, 10**6)))
         first, second = self.message(self.one, "1"), self.message(self.one, "2")
         for event in (first, second):
             self.script.verdicts[event.event_id] = Verdict(-1)

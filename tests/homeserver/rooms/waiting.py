@@ -50,8 +50,8 @@ def shared(hold: Deferred[None]) -> Deferred[None]:
 class Script:
     """A receiver and gap filler. `verdicts` by event ID; what is not there is accepted.
 
-    `calls` has (origin, room, event IDs) of what was begun; `hold` keeps rooms waiting; `fails`
-    are events that it cannot deal with.
+    `calls` has (origin, room, event IDs) of what was begun; `hold` keeps rooms and servers
+    waiting; `fails` are events that it cannot deal with.
     """
 
     def __init__(self) -> None:
@@ -73,8 +73,9 @@ class Script:
     ) -> Mapping[str, Verdict]:
         names = [event.event_id for event in events]
         self.calls.append((origin, room_id, names))
-        if room_id in self.hold:
-            await shared(self.hold[room_id])
+        for name in (room_id, origin):
+            if name in self.hold:
+                await shared(self.hold[name])
         if self.fails & set(names):
             raise ValueError("on purpose")
         return {name: self.verdicts.get(name, Verdict(0)) for name in names}
