@@ -135,8 +135,9 @@ def is_signed(obj: JsonObject, user_id: str, key_id: str, public_key: str) -> bo
 def own_part(key: JsonObject, user_id: str) -> JsonObject:
     """A key object without `unsigned` and without signatures of others than the user."""
     kept = {name: value for name, value in key.items() if name not in ("unsigned", "signatures")}
-    signatures: Mapping[str, Any] = key.get("signatures") or {}
-    kept["signatures"] = {user_id: signatures[user_id]} if user_id in signatures else {}
+    signatures: Mapping[str, Any] | None = key.get("signatures")
+    if signatures is not None:
+        kept["signatures"] = {user_id: signatures[user_id]} if user_id in signatures else {}
     return kept
 
 

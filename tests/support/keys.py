@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from nacl.public import PrivateKey
 from nacl.signing import SigningKey
@@ -22,10 +22,17 @@ def signature(obj: dict[str, Any], key: SigningKey) -> str:
     return encode_base64(key.sign(canonical.encode(signed)).signature)
 
 
+class Named(NamedTuple):
+    """A user's device on a server that is none of ours."""
+
+    user_id: str
+    device_id: str
+
+
 class Device:
     """The keys of a device of a user."""
 
-    def __init__(self, user: User) -> None:
+    def __init__(self, user: User | Named) -> None:
         self.user = user
         self.key = SigningKey.generate()
         self.curve25519 = encode_base64(bytes(PrivateKey.generate().public_key))
@@ -69,6 +76,7 @@ class Device:
 
     async def upload(self, **body: Any) -> dict[str, int]:
         """Upload the identity keys, or what is given; the counts."""
+        assert isinstance(self.user, User)
         answer = await self.user.ok("POST", "/keys/upload", body or {"device_keys": self.keys()})
         counts: dict[str, int] = answer["one_time_key_counts"]
         return counts
@@ -77,7 +85,7 @@ class Device:
 class CrossSigner:
     """The cross-signing keys of a user."""
 
-    def __init__(self, user: User) -> None:
+    def __init__(self, user: User | Named) -> None:
         self.user = user
         self.master, self.self_signing, self.user_signing = (
             SigningKey.generate() for _ in range(3)
@@ -111,6 +119,7 @@ class CrossSigner:
 
     async def upload(self) -> None:
         """Upload all keys, the first ones of the user."""
+        assert isinstance(self.user, User)
         await self.user.ok("POST", "/keys/device_signing/upload", self.body())
 
 
@@ -124,9 +133,11 @@ def proof(user: User, session: str) -> dict[str, Any]:
     }
 
 
-async def query(viewer: User, *users: User, **body: Any) -> Any:
+async def query(viewer: User, *users: User | str, **body: Any) -> Any:
     """The keys of users as another one sees them."""
-    wanted: dict[str, list[str]] = {user.user_id: [] for user in users}
+    wanted: dict[str, list[str]] = {
+        user if isinstance(user, str) else user.user_id: [] for user in users
+    }
     return await viewer.ok("POST", "/keys/query", {"device_keys": wanted, **body})
 
 
