@@ -48,7 +48,7 @@ class AccessTest(ServedCase):
         """Shows ACL-3, BF-4."""
         await self.begin()
         event_id = await self.alice.send(self.room_id)
-        acl: dict[str, Any] = {"allow": ["*"], "deny": ["*.EXAMPLE"]}
+        acl: dict[str, Any] = {"allow": ["*"], "deny": ["203.0.*"]}
         await self.alice.set_state(self.room_id, "m.room.server_acl", acl)
         for answer in await self.everything(event_id):
             self.assert_error(answer, 403, "M_FORBIDDEN")
