@@ -12,6 +12,8 @@ from typing import Any
 
 from config import Config
 from federation.client.agent import Agent
+from federation.client.policy import PolicyCalls
+from federation.client.requests import FederationClient
 from federation.client.tls import BadCaFile
 from homeserver import startup
 from homeserver.api.client.capabilities import CapabilitySettings
@@ -320,7 +322,9 @@ def _build_rooms(parts: Parts) -> None:
     parts.stops.append(appender.drained)
     watch = ResetWatch(parts.metrics.state_resets)
     received = parts.metrics.received
-    add(Receiver(parts.db, appender, parts.reactor, [watch.noticed], received))
+    receiver = add(Receiver(parts.db, appender, parts.reactor, [watch.noticed], received))
+    appender.policies = PolicyCalls(parts.services[FederationClient])
+    appender.add_signed = receiver.add_signed
     config, db = parts.config, parts.db
     hooks = parts.services[UserHooks]
     restricted = RestrictedJoins(db, config.server_name)

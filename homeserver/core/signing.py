@@ -326,6 +326,17 @@ def verify_event(
         _verify(message, signatures, server, key_id, verify_key)
 
 
+def verify_event_with(
+    pdu: JsonObject, version: RoomVersion, server: str, key_id: str, verify_key: VerifyKey
+) -> None:
+    """Raise `SignatureError` unless `server` has signed the event with one certain key."""
+    try:
+        message = _redacted_message(pdu, version)
+    except canonical.CanonicalJSONError as exc:
+        raise SignatureError(str(exc)) from None
+    _verify(message, signatures_of(pdu, server), server, key_id, verify_key)
+
+
 def key_valid_for(pdu: JsonObject, version: RoomVersion, key: KnownKey, now_ms: int) -> bool:
     """Was the key valid when the event was sent (Room Versions, version 5)?
 

@@ -8,14 +8,17 @@ after the commit, so what was acknowledged is durable.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from cachetools import LRUCache
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
+from homeserver.core import errors
 from homeserver.core.event import Event
+from homeserver.core.policy import PolicyServer, needs_signature
 from homeserver.core.room_versions import RoomVersion
 from homeserver.core.types import JsonObject
 from homeserver.rooms.build import EventTemplate, LocalSigner
@@ -24,6 +27,8 @@ from homeserver.rooms.commit import (
     CachedHead,
     GroupResult,
     Job,
+    PolicyNeeded,
+    Proposal,
     commit_group,
     draft_template,
     propose,
@@ -51,6 +56,12 @@ class Observer(Protocol):
     """Told of every commit: for metrics."""
 
     def __call__(self, requests: int, /) -> None: ...
+
+
+class Policies(Protocol):
+    """What is needed of `federation.client.policy.PolicyCalls`."""
+
+    async def signed(self, event: Event, server: PolicyServer, /) -> Event: ...
 
 
 class Appender:
@@ -85,6 +96,10 @@ class Appender:
         )
         self.on_written = list(on_written)
         self._observe = observe
+        self.policies: Policies | None = None
+        """Asks policy servers; set by the composition root."""
+        self.add_signed: Callable[[AppendRequest, Proposal], Awaitable[Appended]] | None = None
+        """Adds what they have signed."""
         self._pending: list[tuple[Job, Deferred[Appended]]] = []
         self._running = False
         self._idle: list[Deferred[None]] = []
@@ -107,18 +122,47 @@ class Appender:
         if not self._running:
             self._running = True
             Deferred.fromCoroutine(self._run())
-        return await waiter
+        try:
+            return await waiter
+        except PolicyNeeded:
+            return await self._append_signed(request)
 
     async def propose(self, request: AppendRequest) -> Event:
         """Build, authorise and sign one event on the room's head, without adding it.
 
-        Others have to sign it first, or to agree: it is added by `Receiver.add` then.
+        Others have to sign it first, or to agree: it is added by `Receiver.add` then. The room's
+        policy server has signed it, if there is one.
 
         Raises:
-            MatrixError: as `append`.
+            MatrixError: as `append`; the refusal of the policy server.
         """
+        proposal = await self._propose(request)
+        if not proposal.events:
+            raise errors.forbidden("There is nothing to change.")
+        return proposal.events[-1]
+
+    async def _propose(self, request: AppendRequest) -> Proposal:
         job = self._job(request)
-        return await self._db.write(lambda txn: propose(txn, self.context, job))
+        proposal = await self._db.write(lambda txn: propose(txn, self.context, job))
+        server = proposal.policy
+        if server is None:
+            return proposal
+        if self.policies is None:
+            raise PolicyNeeded
+        signed = [
+            await self.policies.signed(event, server) if needs_signature(event) else event
+            for event in proposal.events
+        ]
+        return replace(proposal, events=tuple(signed))
+
+    async def _append_signed(self, request: AppendRequest) -> Appended:
+        """Append to a room whose policy server has to be asked before."""
+        proposal = await self._propose(request)
+        if not proposal.events:
+            return Appended(proposal.room_id, proposal.event_ids, 0)
+        if self.add_signed is None:
+            raise PolicyNeeded
+        return await self.add_signed(request, proposal)
 
     async def template(
         self, room_id: str, template: EventTemplate

@@ -17,15 +17,16 @@ from dataclasses import dataclass, field
 from homeserver.core import canonical, errors, state_tree
 from homeserver.core.errors import MatrixError
 from homeserver.core.event import Event
+from homeserver.core.policy import POLICY, PolicyServer, needs_signature, policy_server
 from homeserver.core.room_versions import ROOM_VERSIONS, RoomVersion
 from homeserver.core.signing import encode_base64, reference_hash
 from homeserver.core.types import JsonObject, StateKey
 from homeserver.rooms.build import EventTemplate, LocalSigner
-from homeserver.rooms.draft import Fetch, RoomDraft
+from homeserver.rooms.draft import Fetch, Mark, RoomDraft
 from homeserver.rooms.requests import Appended, AppendRequest, Succession
 from homeserver.rooms.unread import Crowds
 from homeserver.rooms.write import WrittenRoom, write_drafts
-from storage import events, rooms, state
+from storage import events, memberships, room_servers, rooms, state
 from storage.rooms import RoomRow
 from storage.state import NumberBlocks, StateStore
 from storage.transaction import Transaction
@@ -82,6 +83,9 @@ class _Group:
     context: AppendContext
     drafts: dict[str, RoomDraft] = field(default_factory=dict)
     earlier: dict[tuple[int, str, events.TransactionKey], str] = field(default_factory=dict)
+    proposing: bool = False
+    policy: PolicyServer | None = None
+    """Of the room in which something is proposed."""
 
 
 def commit_group(txn: Transaction, context: AppendContext, jobs: Sequence[Job]) -> GroupResult:
@@ -108,14 +112,34 @@ def commit_group(txn: Transaction, context: AppendContext, jobs: Sequence[Job]) 
     )
 
 
-def propose(txn: Transaction, context: AppendContext, job: Job) -> Event:
-    """The event that a request makes, not added to the room. Raises MatrixError."""
-    group = _Group(txn, context)
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """What a request would make: `events` are new and not in the room; `policy` has to sign them.
+
+    `event_ids` has also those of events that made new ones needless.
+    """
+
+    room_id: str
+    event_ids: tuple[str, ...]
+    events: tuple[Event, ...]
+    policy: PolicyServer | None
+
+
+class PolicyNeeded(MatrixError):
+    """The room's policy server has to be asked before the events of a request are added."""
+
+    def __init__(self) -> None:
+        super().__init__(502, "M_UNKNOWN", "The room's policy server has to be asked first.")
+
+
+def propose(txn: Transaction, context: AppendContext, job: Job) -> Proposal:
+    """The events that a request makes, not added to the room. Raises MatrixError."""
+    group = _Group(txn, context, proposing=True)
     _lock_rooms(group, [job])
-    draft, _ = _run(group, job)
-    if not draft.added:
-        raise errors.forbidden("There is nothing to change.")
-    return draft.added[-1].event
+    _find_earlier(group, [job])
+    draft, event_ids = _run(group, job)
+    made = tuple(new.event for new in draft.added)
+    return Proposal(draft.row.room_id, event_ids, made, group.policy)
 
 
 def draft_template(
@@ -240,6 +264,7 @@ def _run(group: _Group, job: Job) -> tuple[RoomDraft, tuple[str, ...]]:
     event_ids: tuple[str, ...] = ()
     try:
         event_ids = _add_all(group, draft, job)
+        _mind_policy(group, draft, mark)
         if request.within is not None:
             _within(group.txn, request.within, draft)
     except MatrixError:
@@ -264,6 +289,35 @@ def _within(
         raise
     finally:
         txn.execute("RELEASE SAVEPOINT request")
+
+
+def _mind_policy(group: _Group, draft: RoomDraft, mark: Mark) -> None:
+    """See to it that a policy server is asked about what was added. Raises PolicyNeeded."""
+    _, _, length, changed = mark
+    is_set = POLICY in draft.changed and POLICY not in changed
+    event = draft.changed[POLICY] if is_set else draft.known.get(POLICY)
+    if event is None or draft.is_new:
+        return
+    server = policy_in_force(group.txn, draft.row.room_nid, event, draft.server_name)
+    if server is None or not any(needs_signature(e.event) for e in draft.added[length:]):
+        return
+    if not group.proposing:
+        raise PolicyNeeded
+    group.policy = server
+
+
+def policy_in_force(
+    txn: Transaction, room_nid: int, event: Event, server_name: str
+) -> PolicyServer | None:
+    """The policy server that an `m.room.policy` event appoints, if it has a user in the room."""
+    server = policy_server(event.content)
+    if server is None:
+        return None
+    if server.name == server_name:
+        present = bool(memberships.local_joined(txn, room_nid))
+    else:
+        present = room_servers.is_in(txn, room_nid, server.name)
+    return server if present else None
 
 
 def _succeed(group: _Group, job: Job, succession: Succession) -> tuple[RoomDraft, tuple[str, ...]]:

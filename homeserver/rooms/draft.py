@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from homeserver.core import auth_rules, errors
 from homeserver.core.event import Event
 from homeserver.core.event_format import MAX_PREV_EVENTS
+from homeserver.core.policy import POLICY
 from homeserver.core.room_versions import RoomVersion
 from homeserver.core.signing import encode_base64, reference_hash
 from homeserver.core.types import JsonObject, StateKey
@@ -23,6 +24,10 @@ Fetch = Callable[[Collection[StateKey]], Mapping[StateKey, Event]]
 """Reads events of the room's current state from the database."""
 
 CREATE: StateKey = ("m.room.create", "")
+
+
+Mark = tuple[RoomRow, dict[StateKey, Event | None], int, dict[StateKey, Event | None]]
+"""A draft at one moment: row, known state, number of events, changed state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +78,11 @@ class RoomDraft:
                 found[key] = event
         return found
 
-    def mark(
-        self,
-    ) -> tuple[RoomRow, dict[StateKey, Event | None], int, dict[StateKey, Event | None]]:
+    def mark(self) -> Mark:
         """A point to go back to."""
         return self.row, dict(self.known), len(self.added), dict(self.changed)
 
-    def back(
-        self,
-        mark: tuple[RoomRow, dict[StateKey, Event | None], int, dict[StateKey, Event | None]],
-    ) -> None:
+    def back(self, mark: Mark) -> None:
         """Forget what was added since `mark()`."""
         self.row, self.known, length, self.changed = mark
         del self.added[length:]
@@ -134,7 +134,7 @@ class RoomDraft:
         needed = auth_rules.auth_types(
             template.type, template.sender, template.state_key, template.content, self.version
         )
-        state = {} if creates else self.state({*needed, CREATE})
+        state = {} if creates else self.state({*needed, CREATE, POLICY})
         extremities = self.row.extremities
         place = Place(
             room_id=self.row.room_id or None,

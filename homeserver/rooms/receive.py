@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 import structlog
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IReactorTime
 
+from homeserver.core import errors
 from homeserver.core.event import Event
+from homeserver.core.policy import POLICY, PolicyServer
 from homeserver.core.room_versions import RoomVersion
 from homeserver.rooms import redact, unread
 from homeserver.rooms.adopt import BadState, Entry, adopt, open_room
 from homeserver.rooms.append import Appender
-from homeserver.rooms.commit import open_draft
+from homeserver.rooms.commit import Proposal, open_draft, policy_in_force
 from homeserver.rooms.outliers import Outliers, known_version
 from homeserver.rooms.receiving import NOT_ADDED, Judged, KnownState, Receiving, Reset
+from homeserver.rooms.requests import Appended, AppendRequest
 from homeserver.rooms.room_tree import RoomTree
 from homeserver.rooms.write import WrittenRoom, event_row, insert, relations_among
 from storage import events, gaps, memberships, partial_rooms, timeline
@@ -27,6 +32,7 @@ from storage.transaction import Transaction
 __all__ = ["NOT_ADDED", "BadState", "Judged", "KnownState", "Receiver"]
 
 MAX_TRIES = 5
+_ASKED_AT_ONCE = 10
 
 T = TypeVar("T")
 
@@ -39,6 +45,17 @@ class Observer(Protocol):
     """Told of what was received: for metrics."""
 
     def __call__(self, status: int, count: int, /) -> None: ...
+
+
+@dataclass(slots=True)
+class _Added:
+    """What a transaction did; or, with `unsigned`, what `policy` has to sign before."""
+
+    judged: dict[str, Judged]
+    written: list[WrittenRoom] = field(default_factory=list)
+    resets: list[Reset] = field(default_factory=list)
+    unsigned: list[Event] = field(default_factory=list)
+    policy: PolicyServer | None = None
 
 
 class Receiver:
@@ -79,23 +96,82 @@ class Receiver:
         event ID; `outgoing`, whether this server is to tell the others in the room.
         """
 
-        def work(txn: Transaction) -> tuple[dict[str, Judged], list[WrittenRoom], list[Reset]]:
+        done = await self._add(room_id, received, states, outgoing, ask_policy=True)
+        if done.policy is not None and done.unsigned:
+            signed = await self._ask(done.unsigned, done.policy)
+            again = [signed.get(event.event_id, event) for event in received]
+            done = await self._add(room_id, again, states, outgoing, ask_policy=False)
+        self._tell(room_id, done.judged, done.written)
+        if done.resets:
+            for callback in self.on_reset:
+                callback(room_id, done.resets)
+        return done.judged
+
+    async def add_signed(self, request: AppendRequest, proposal: Proposal) -> Appended:
+        """Add events of this server that the room's policy server has signed.
+
+        Raises:
+            MatrixError: 403 `M_FORBIDDEN` if the room has changed so that they are not allowed.
+        """
+        room_id, made = proposal.room_id, proposal.events
+        done = await self._add(room_id, made, NO_STATES, True, ask_policy=False, request=request)
+        self._tell(room_id, done.judged, done.written)
+        for event in made:
+            judged = done.judged[event.event_id]
+            if not judged.accepted:
+                raise errors.forbidden(judged.reason or "The room has changed meanwhile.")
+        return Appended(room_id, proposal.event_ids, done.judged[made[-1].event_id].pos or 0)
+
+    async def _add(
+        self,
+        room_id: str,
+        received: Sequence[Event],
+        states: Mapping[str, KnownState],
+        outgoing: bool,
+        *,
+        ask_policy: bool,
+        request: AppendRequest | None = None,
+    ) -> _Added:
+        def work(txn: Transaction) -> _Added:
             receiving = self._open(txn, room_id, live=True)
             if receiving is None:
-                return _unknown_room(received), [], []
+                return _Added(_unknown_room(received))
+            receiving.ask_policy = ask_policy
             receiving.run(received, states, outgoing)
-            written: list[WrittenRoom] = []
-            if receiving.rooted:
-                written = self._write(txn, receiving)
+            if receiving.unsigned:
+                # Nothing is written: the policy server is asked first.
+                return _Added({}, unsigned=receiving.unsigned, policy=receiving.policy)
+            if request is not None:
+                _as_requested(txn, receiving, request)
+            written = self._write(txn, receiving) if receiving.rooted else []
             places = {entry.event.event_id: entry.pos for w in written for entry in w.entries}
-            return receiving.finish(places), written, receiving.resets
+            return _Added(receiving.finish(places), written, receiving.resets)
 
-        judged, written, resets = await self._retried(work)
-        self._tell(room_id, judged, written)
-        if resets:
-            for callback in self.on_reset:
-                callback(room_id, resets)
-        return judged
+        return await self._retried(work)
+
+    async def _ask(self, unsigned: Sequence[Event], server: PolicyServer) -> dict[str, Event]:
+        """The events with the policy server's signature, those that it signs."""
+        policies = self._appender.policies
+        signed: dict[str, Event] = {}
+
+        async def ask(event: Event) -> None:
+            if policies is None:
+                return
+            try:
+                signed[event.event_id] = await policies.signed(event, server)
+            except errors.MatrixError as refusal:
+                _log.info(
+                    "event not recommended",
+                    room_id=event.room_id,
+                    event_id=event.event_id,
+                    policy_server=server.name,
+                    reason=refusal.error,
+                )
+
+        for start in range(0, len(unsigned), _ASKED_AT_ONCE):
+            part = unsigned[start : start + _ASKED_AT_ONCE]
+            await gatherResults([Deferred.fromCoroutine(ask(event)) for event in part])
+        return signed
 
     async def add_outliers(self, room_id: str, received: Sequence[Event]) -> dict[str, Judged]:
         """Store events of auth chains and states, without a place in the timeline.
@@ -152,8 +228,8 @@ class Receiver:
         """Enter a room by a join of a local user, with the state before it.
 
         Parameters: `partial`, whether `state` leaves out members; `servers`, the other servers in
-        the room, for then; `within`, more writing in the same transaction, called with the room's number before the
-        positions are taken.
+        the room, for then; `within`, more writing in the same transaction, called with the room's
+        number before the positions are taken.
 
         Raises BadState: what the other server gave cannot be.
         """
@@ -184,12 +260,17 @@ class Receiver:
         if draft is None:
             return None
         row, context = draft.row, self._context
+        appointed = draft.state([POLICY]).get(POLICY) if live else None
+        policy = None
+        if appointed is not None:
+            policy = policy_in_force(txn, row.room_nid, appointed, draft.server_name)
         return Receiving(
             txn,
             RoomTree(txn, context.states, row.room_nid, draft.version),
             draft,
             lambda count: context.event_numbers.take(txn, count),
             live=live,
+            policy=policy,
             is_partial=partial_rooms.get(txn, row.room_nid) is not None,
         )
 
@@ -261,6 +342,15 @@ class Receiver:
 def _unknown_room(received: Sequence[Event]) -> dict[str, Judged]:
     reason = "This server is not in the room."
     return {event.event_id: Judged(event.event_id, NOT_ADDED, reason) for event in received}
+
+
+def _as_requested(txn: Transaction, receiving: Receiving, request: AppendRequest) -> None:
+    """What a request of a client wants done with its events."""
+    if request.within is not None:
+        row = receiving.draft.row
+        request.within(txn, row.room_nid, row.room_id)
+    for item in receiving.rooted:
+        item.transaction = request.transaction
 
 
 def _note_gaps(txn: Transaction, receiving: Receiving) -> None:

@@ -7,7 +7,8 @@ Server-Server API, "Checks performed on receipt of a PDU", from step 4 on (steps
 2. Its own auth events must allow it, or it is rejected.
 3. The state before it, resolved if it joins branches, must allow it, or it is rejected too
    ("misplaced"): it stays usable for state resolution.
-4. The current state must allow it, or it is soft-failed: kept, but not shown or built on.
+4. The current state must allow it, or it is soft-failed: kept, but not shown or built on. So is
+   what the room's policy server does not recommend.
 5. The room's forward extremities and its current state follow.
 """
 
@@ -19,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from homeserver.core import auth_rules, state_tree
 from homeserver.core.event import Event
 from homeserver.core.graph import forward_extremities, topological_order
+from homeserver.core.policy import PolicyServer, is_recommended
 from homeserver.core.room_versions import RoomVersion
 from homeserver.core.types import StateKey
 from homeserver.rooms.draft import CREATE, NewEvent, RoomDraft
@@ -89,6 +91,11 @@ class Receiving:
     judged: dict[str, Judged] = field(default_factory=dict)
     rooted: list[Rooted] = field(default_factory=list)
     resets: list[Reset] = field(default_factory=list)
+    policy: PolicyServer | None = None
+    """The policy server that has to recommend what is added at the head."""
+    ask_policy: bool = False
+    """Whether events that it has not signed are put into `unsigned`, instead of soft-failing."""
+    unsigned: list[Event] = field(default_factory=list)
     new_gaps: list[Gap] = field(default_factory=list)
     _rows: dict[str, EventRow] = field(default_factory=dict)
     _after: dict[str, bytes] = field(default_factory=dict)
@@ -222,6 +229,10 @@ class Receiving:
                 auth_rules.check(event, self._state(event, current, named), create=self._create)
             except auth_rules.EventRejected as refusal:
                 return SOFT_FAILED, f"By the current state: {refusal.reason}"
+        if self.live and self.policy is not None and not is_recommended(event, self.policy):
+            if self.ask_policy:
+                self.unsigned.append(event)
+            return SOFT_FAILED, f"Not recommended by the policy server {self.policy.name}."
         return ACCEPTED, None
 
     def _check_auth_events(self, event: Event) -> dict[StateKey, Event]:
