@@ -89,7 +89,7 @@ class Typing:
         if typing and timeout > 0:
             until = int(self._clock.seconds() * 1000) + timeout
         if await self._store.set_typing(room_id, user_id, until):
-            self._feed.publish(f"room:{room_nid}")
+            self._tell({room_id: room_nid})
 
     async def set_remote(self, origin: str, changes: Sequence[RemoteTyping]) -> None:
         """Users of another server type, or no longer.
