@@ -169,6 +169,7 @@ def _build_edus(parts: Parts) -> None:
     to_devices = RemoteToDevice(parts.db, services[ToDevice], reactor, parts.config.server_name)
     edus.add("m.typing", TypingEdus(services[Typing]).receive)
     edus.add("m.receipt", ReceiptEdus(services[Receipts]).receive)
+    services[Appender].on_written.append(services[Receipts].events_written)
     edus.add("m.presence", PresenceEdus(services[PresenceTracker]).receive)
     edus.add("m.direct_to_device", ToDeviceEdus(services.add(to_devices)).receive)
     lists = services[RemoteDevices]

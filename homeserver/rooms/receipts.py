@@ -11,11 +11,15 @@ import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import structlog
+from cachetools import LRUCache
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from homeserver.core.errors import forbidden, invalid_param, not_found
 from homeserver.core.ids import EventID, RoomID, UserID, domain_of
 from homeserver.rooms.open_to import open_to
+from homeserver.rooms.write import WrittenRoom
 from storage import account_data, events, memberships, receipts, residence, rooms
 from storage.database import Database
 from storage.events import EventRow
@@ -24,8 +28,14 @@ from storage.transaction import Transaction
 
 FULLY_READ = "m.fully_read"
 TYPES = (PUBLIC, PRIVATE, FULLY_READ)
+MAX_EARLY = 2_000
+"""Events that are read by remote users and not known yet, whose receipts are remembered."""
+MAX_EARLY_EACH = 100
+"""Of these receipts, those for one event."""
 MAX_HOPS = 3
 """Relations followed to find the thread of an event."""
+
+_log = structlog.get_logger(__name__)
 
 
 class Wanted(NamedTuple):
@@ -55,6 +65,8 @@ class Receipts:
     def __init__(self, db: Database, clock: IReactorTime) -> None:
         self._db = db
         self._clock = clock
+        # Of remote users, by event ID, then user and thread.
+        self._early: LRUCache[str, dict[tuple[str, str], RemoteReceipt]] = LRUCache(MAX_EARLY)
 
     async def set(self, user_id: UserID, room_id: RoomID, *wanted: Wanted) -> None:
         """Set receipts and the marker: all of them, or none.
@@ -81,9 +93,25 @@ class Receipts:
         if not told:
             return
         now_ms = int(self._clock.seconds() * 1000)
-        new = await self._db.read(_new_remote, origin, told, now_ms)
+        new, early = await self._db.read(_new_remote, origin, told, now_ms)
         if new:
             await self._db.write(_put_remote, new)
+        for receipt in early:
+            waiting = self._early.setdefault(receipt.event_ids[-1], {})
+            if len(waiting) < MAX_EARLY_EACH:
+                waiting[receipt.user_id, receipt.thread_id] = receipt
+
+    def events_written(self, room: WrittenRoom) -> None:
+        """Receipts that came before their events hold now."""
+        if not self._early:
+            return
+        for entry in room.entries:
+            waiting = self._early.pop(entry.event.event_id, {})
+            for receipt in waiting.values():
+                work = self.set_remote(domain_of(receipt.user_id), [receipt])
+                Deferred.fromCoroutine(work).addErrback(
+                    lambda failure: _log.warning("A receipt is lost", reason=str(failure.value))
+                )
 
 
 def _set(
@@ -124,8 +152,8 @@ def _set(
 
 def _new_remote(
     txn: Transaction, origin: str, told: Sequence[RemoteReceipt], now_ms: int
-) -> list[Receipt]:
-    """Those that say something new, without a position."""
+) -> tuple[list[Receipt], list[RemoteReceipt]]:
+    """Those that say something new, without a position; and those for events yet to come."""
     numbers = open_to(txn, origin, {receipt.room_id for receipt in told})
     told = [receipt for receipt in told if receipt.room_id in numbers]
     names = {name for receipt in told for name in receipt.event_ids}
@@ -138,12 +166,15 @@ def _new_remote(
         for room_id, room_nid in numbers.items()
     }
     new: dict[tuple[int, str, str], Receipt] = {}
+    early = []
     for told_one in told:
         room_nid, user_id = numbers[told_one.room_id], told_one.user_id
         if user_id not in joined[told_one.room_id]:
             continue
         placed = [row for name in told_one.event_ids if (row := _placed(rows, name, room_nid))]
         thread_id = told_one.thread_id
+        if told_one.event_ids and not any(name in rows for name in told_one.event_ids):
+            early.append(told_one)
         if not placed or (
             thread_id not in (UNTHREADED, MAIN) and not _placed(rows, thread_id, room_nid)
         ):
@@ -156,7 +187,7 @@ def _new_remote(
         )
         if before is None or before.event_pos < pos:
             new[room_nid, user_id, thread_id] = receipt
-    return list(new.values())
+    return list(new.values()), early
 
 
 def _placed(rows: dict[str, EventRow], event_id: str, room_nid: int) -> EventRow | None:

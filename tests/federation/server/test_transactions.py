@@ -254,6 +254,24 @@ class GapTest(TransactionCase):
         await eventually(self._has_last)
 
 
+class EarlyReceiptTest(TransactionCase):
+    async def test_a_receipt_that_comes_before_its_event(self) -> None:
+        """Shows TXN-9."""
+        model = await self.enter()
+        event = model.message(self.mallory, "late")
+        receipt = {"event_ids": [event.event_id], "data": {"ts": 5}}
+        content = {self.room_id: {"m.read": {self.mallory: receipt}}}
+        await self.transaction(edus=[{"edu_type": "m.receipt", "content": content}])
+        await self.transaction(event)
+
+        async def shown() -> bool:
+            room = (await self.alice.sync())["rooms"]["join"][self.room_id]
+            told = [each["content"] for each in room.get("ephemeral", {}).get("events", [])]
+            return {event.event_id: {"m.read": {self.mallory: {"ts": 5}}}} in told
+
+        await eventually(shown)
+
+
 class InviteTest(TransactionCase):
     async def test_a_revoked_invite(self) -> None:
         """Shows FJ-16."""
