@@ -29,6 +29,7 @@ from homeserver.rooms.append import Appender
 from homeserver.rooms.backfill import Backfill
 from homeserver.rooms.backlog import Backlog
 from homeserver.rooms.build import LocalSigner
+from homeserver.rooms.completion import Completion
 from homeserver.rooms.context import EventContext
 from homeserver.rooms.fetch import Fetcher
 from homeserver.rooms.handshake import Handshake
@@ -94,6 +95,7 @@ def build_federation(parts: Parts) -> SignatureAuthenticator:
     _build_edus(parts)
     _build_inbound(parts)
     _build_backfill(parts)
+    _build_completion(parts)
     sender = _build_sender(parts)
     return SignatureAuthenticator(keyring, server_name, sender.heard_from)
 
@@ -203,6 +205,16 @@ def _build_backfill(parts: Parts) -> None:
     parts.stops.append(services.add(backfill).stop)
     services[Timeline].filler = services[EventContext].filler = backfill
     services[EventsByTime].others = backfill
+
+
+def _build_completion(parts: Parts) -> None:
+    """What gets the members of rooms that were entered without them."""
+    services = parts.services
+    appender, fetcher = services[Appender], services[Fetcher]
+    completion = services.add(Completion(parts.db, appender, fetcher, parts.reactor))
+    services[RemoteJoins].completion = completion
+    parts.jobs[Completion.KIND] = completion.run
+    parts.stops.append(completion.stop)
 
 
 def _build_membership(parts: Parts) -> None:

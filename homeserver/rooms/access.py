@@ -132,11 +132,15 @@ def find_event(
 ) -> tuple[RoomAccess, Seen]:
     """An event that the requester may see.
 
+    What is here for what it authorises only has no place in the room, and is not shown.
+
     Raises:
         MatrixError: 404 `M_NOT_FOUND` if there is none, or none for them.
     """
     access = look(txn, states, room_id, requester)
     row = events.get(txn, event_id)
+    if row is not None and row.pos is None:
+        row = None
     if access is not None and row is not None and row.room_nid == access.room.room_nid:
         seen = access.visible([row])
         if seen:
