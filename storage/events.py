@@ -119,6 +119,19 @@ def by_transaction(
     return {(row[0], row[1], TransactionKey(row[2], row[3], row[4])): row[5] for row in rows}
 
 
+def placed_since(txn: Transaction, room_nid: int, event_id: str) -> list[EventRow]:
+    """The event, those after it in the room's log, and all that are kept out of the log but have
+    states before and after them."""
+    pos = txn.value("SELECT pos FROM events WHERE event_id = ?", (event_id,))
+    rows = txn.all(
+        f"SELECT {COLUMNS} FROM events WHERE room_nid = ? AND pos >= ?"
+        f" UNION ALL SELECT {COLUMNS} FROM events"
+        " WHERE room_nid = ? AND pos IS NULL AND state_before IS NOT NULL",
+        (room_nid, pos, room_nid),
+    )
+    return [EventRow(*raw) for raw in rows]
+
+
 def thread_roots(txn: Transaction, event_ids: Collection[str]) -> dict[str, str]:
     """The thread of each of these events that is in one, by event ID."""
     if not event_ids:

@@ -66,6 +66,16 @@ def joined(txn: Transaction, room_nid: int, user_ids: Collection[str]) -> set[st
     return {row[0] for row in rows}
 
 
+def others(txn: Transaction, room_nid: int) -> list[str]:
+    """Users of other servers who are joined to the room."""
+    rows = txn.all(
+        "SELECT user_id FROM memberships WHERE room_nid = ? AND membership = 'join'"
+        " AND NOT is_local",
+        (room_nid,),
+    )
+    return [row[0] for row in rows]
+
+
 def in_local_rooms(txn: Transaction, user_ids: Collection[str]) -> set[str]:
     """Those of these users who share a room with a user of this server."""
     if not user_ids:

@@ -71,7 +71,7 @@ def adopt(
     tree.add(join, number)
     replaces = tree.state(before, [join.key]).get(join.key)
     after = tree.update(before, {join.key: number})
-    changes = _change_state(draft, tree, row.state_root or state_tree.EMPTY, after)
+    changes = change_state(draft, tree, row.state_root or state_tree.EMPTY, after)
     draft.added.append(NewEvent(join, None, replaces))
     draft.row = row._replace(
         head_version=row.head_version + 1,
@@ -174,9 +174,10 @@ def _check(join: Event, before: bytes, tree: RoomTree, outliers: Outliers) -> No
         raise BadState(f"The join is not allowed: {refusal.reason}") from None
 
 
-def _change_state(
+def change_state(
     draft: RoomDraft, tree: RoomTree, old: bytes, new: bytes
 ) -> dict[StateKey, Current | None]:
+    """How one current state differs from another; the draft is told."""
     differences = tree.diff(old, new)
     numbers = {number for pair in differences.values() for number in pair if number is not None}
     found = tree.events_of(numbers)

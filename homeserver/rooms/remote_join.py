@@ -26,6 +26,7 @@ from homeserver.core.event import Event
 from homeserver.core.room_versions import ROOM_VERSIONS, RoomVersion
 from homeserver.core.types import JsonObject
 from homeserver.rooms.build import LocalSigner
+from homeserver.rooms.completion import Completion
 from homeserver.rooms.receive import BadState, KnownState, Receiver
 from homeserver.rooms.remote_attempts import Attempts
 from homeserver.rooms.remote_event import AUTHORISER, WantedMember, sign_template, with_signatures
@@ -79,6 +80,8 @@ class RemoteJoins:
         self._receiver = receiver
         self._signer = signer
         self._clock = clock
+        self.completion: Completion | None = None
+        """Completes rooms that are entered without their members; None: all are asked for."""
         self._locks: dict[str, tuple[DeferredLock, int]] = {}
         self._running: dict[tuple[str, str], Deferred[str | None]] = {}
         self._waiters: dict[tuple[str, str], list[Deferred[str | None]]] = {}
@@ -208,8 +211,16 @@ class RemoteJoins:
             int(self._clock.seconds() * 1000),
             secrets.token_hex(12),
         )
-        answer = await self._calls.send_join(server, wanted.room_id, event.event_id, event.pdu)
+        answer = await self._calls.send_join(
+            server,
+            wanted.room_id,
+            event.event_id,
+            event.pdu,
+            omit_members=self.completion is not None and not wanted.is_resident,
+        )
         event = await self._countersigned(event, answer, version, server)
+        if answer.members_omitted and (self.completion is None or wanted.is_resident):
+            raise BadAnswer(server, "members were left out, though nobody asked for that")
         found = await read_join_state(self._checker, answer, event, version, server)
         if wanted.is_resident:
             await self._add(event, found, server)
@@ -237,12 +248,26 @@ class RemoteJoins:
         answer: JoinAnswer,
         server: str,
     ) -> None:
+        completion = self.completion if answer.members_omitted else None
+
+        def within(txn: Transaction, room_nid: int) -> None:
+            if completion is not None:
+                completion.enqueue(txn, event.room_id)
+
         try:
             await self._receiver.adopt(
-                event, version, found.state, found.auth_chain, servers=answer.servers
+                event,
+                version,
+                found.state,
+                found.auth_chain,
+                servers=answer.servers,
+                partial=answer.members_omitted,
+                within=within,
             )
         except BadState as problem:
             raise BadAnswer(server, str(problem)) from None
+        if completion is not None:
+            await completion.begin(event.room_id, server)
 
     async def _add(self, event: Event, found: JoinState, server: str) -> None:
         """Put a join into a room that this server is in already."""
