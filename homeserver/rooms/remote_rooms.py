@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from federation.client.errors import RemoteError, Unreachable
 from federation.client.queries import QueryCalls, SpaceAnswer
+from federation.client.shared import SharedLookups
 from homeserver.core.errors import MatrixError
 from homeserver.core.ids import InvalidIdentifier, RoomAlias, RoomID, ServerName, UserID
 from homeserver.core.types import JsonObject
@@ -66,6 +67,7 @@ class RemoteRooms:
         self._failed: TTLCache[tuple[str, str], bool] = TTLCache(
             2000, _FAILED_S, timer=clock.seconds
         )
+        self._asking: SharedLookups[RemoteSpace | None] = SharedLookups()
 
     async def listed(self, server: str, wanted: JsonObject) -> RemoteList:
         """A page of a server's public rooms, asked for with the body `wanted`.
@@ -90,8 +92,14 @@ class RemoteRooms:
         known = self._known.get((room_id, suggested_only))
         if known is not None:
             return known
-        others = [name for name in dict.fromkeys(via) if name != self._server_name]
-        for server in others[:MAX_ASKED]:
+        others = [name for name in dict.fromkeys(via) if name != self._server_name][:MAX_ASKED]
+        key = " ".join([room_id, str(suggested_only), *others])
+        return await self._asking.get(key, lambda: self._ask(room_id, others, suggested_only))
+
+    async def _ask(
+        self, room_id: str, servers: Sequence[str], suggested_only: bool
+    ) -> RemoteSpace | None:
+        for server in servers:
             if (server, room_id) in self._failed or (server, "") in self._failed:
                 continue
             try:

@@ -18,7 +18,7 @@ from homeserver.core import errors, state_tree
 from homeserver.core.visibility import Verdict
 from homeserver.rooms import server_access
 from homeserver.rooms.server_access import ServerView
-from storage import auth_chains, events, timeline
+from storage import auth_chains, events, partial_rooms, timeline
 from storage.auth_chains import AuthChains
 from storage.database import Database
 from storage.events import EventRow
@@ -179,10 +179,14 @@ class ServedHistory:
     def _place(
         self, txn: Transaction, server: str, room_id: str, event_id: str
     ) -> tuple[ServerView, EventRow, bytes]:
-        """An event whose place is known, and the root of the state before it."""
+        """An event whose place is known, and the root of the state before it.
+
+        Where members are not known yet, no state is told: it would pass for the whole of it.
+        """
         view = server_access.enter(txn, self._states, room_id, server)
         row = view.find(event_id)
-        if row.state_before is None:
+        is_partial = partial_rooms.get(txn, view.room.room_nid) is not None
+        if row.state_before is None or is_partial:
             raise errors.not_found("The state at this event is not known here.")
         return view, row, row.state_before
 

@@ -7,6 +7,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from federation.client.errors import RemoteError, RemoteHttpError
 from federation.client.queries import QueryCalls
+from federation.client.shared import SharedLookups
 from homeserver.core import canonical
 from homeserver.core.errors import MatrixError, not_found
 from homeserver.core.ids import UserID
@@ -29,6 +30,7 @@ class RemoteProfiles:
         self._known: TTLCache[str, JsonObject | MatrixError] = TTLCache(
             5000, KEPT_S, timer=clock.seconds
         )
+        self._asking: SharedLookups[JsonObject | MatrixError] = SharedLookups()
 
     async def get(self, user_id: UserID) -> JsonObject:
         """The profile of a user.
@@ -39,7 +41,7 @@ class RemoteProfiles:
         """
         found = self._known.get(user_id)
         if found is None:
-            found = await self._ask(user_id)
+            found = await self._asking.get(user_id, lambda: self._ask(user_id))
             self._known[user_id] = found
         if isinstance(found, MatrixError):
             raise MatrixError(found.status, found.errcode, found.error)

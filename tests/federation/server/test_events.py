@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from homeserver.core.event import Event
 from homeserver.core.ids import RoomID, UserID
+from homeserver.core.room_versions import ROOM_VERSIONS
 from homeserver.rooms.send import Sending
 from homeserver.web.request import Requester
-from storage import events
+from storage import events, partial_rooms
+from storage.partial_rooms import PartialRoom
+from storage.transaction import Transaction
 from tests.federation.server.served import (
     AUTH,
     BACKFILL,
@@ -18,7 +22,7 @@ from tests.federation.server.served import (
     STATE_IDS,
     ServedCase,
 )
-from tests.support.stored import event_row
+from tests.support.stored import event_row, put_event
 
 
 class AccessTest(ServedCase):
@@ -206,6 +210,40 @@ class StateTest(ServedCase):
             self.assertEqual(chain, await self.chain_of(before.values()))
             before["m.room.name", ""] = event_id
 
+    async def test_a_large_state(self) -> None:
+        """Shows BF-5."""
+        await self.begin()
+        room, state = await self.row(), await self.current()
+        joined = await self.stored(self.joined)
+        rows = []
+        for number in range(2500):
+            user_id = f"@u{number}:{self.other.name}"
+            pdu = {**joined.pdu, "state_key": user_id, "sender": user_id}
+            event = Event.from_pdu(pdu, ROOM_VERSIONS["12"])
+            rows.append(event_row(event, room.room_nid))
+            state[event.key] = event.event_id
+        await self.db.write(events.insert, rows)
+        at = self.made([self.joined], 50, await self.auth())
+        await self.db.write(put_event, self.states, self.room_id, at, state)
+        query = {"event_id": at.event_id}
+        _, answer = await self.other.get(STATE, self.room_id, query=query)
+        self.assertEqual({self.id_of(pdu) for pdu in answer["pdus"]}, set(state.values()))
+        _, ids = await self.other.get(STATE_IDS, self.room_id, query=query)
+        self.assertEqual(set(ids["pdu_ids"]), set(state.values()))
+        chain = {self.id_of(pdu) for pdu in answer["auth_chain"]}
+        self.assertEqual(chain, set(ids["auth_chain_ids"]))
+
+    async def test_rooms_whose_members_are_not_all_known(self) -> None:
+        """Shows BF-5."""
+        await self.begin()
+        event_id = await self.alice.send(self.room_id)
+        room = PartialRoom((await self.row()).room_nid, event_id, 0)
+        await self.db.write(partial_rooms.put, room)
+        for path in (STATE, STATE_IDS):
+            answer = await self.other.get(path, self.room_id, query={"event_id": event_id})
+            self.assert_error(answer, 404, "M_NOT_FOUND")
+        await self.served(event_id)
+
     async def test_the_first_event(self) -> None:
         """Shows BF-5."""
         await self.begin()
@@ -305,6 +343,22 @@ class HistoryTest(ServedCase):
         self.assertEqual(await self.missing([merged], limit=3), [base, left, right])
         self.assertEqual(await self.missing([merged], [right, base]), [left])
 
+    async def test_cycles(self) -> None:
+        """Shows BF-1, BF-2."""
+        await self.begin()
+        auth = await self.auth()
+        ids = [f"$cycle{number}" for number in range(3)]
+        now = await self.current()
+        for number, name in enumerate(ids):
+            event = self.made([ids[number - 1]], 50 + number, auth)
+            await self.db.write(put_event, self.states, self.room_id, event, now)
+            await self.db.write(_rename, event.event_id, name)
+        query = {"v": ids[2], "limit": 10}
+        status, answer = await self.other.get(BACKFILL, self.room_id, query=query)
+        self.assertEqual((status, [pdu["depth"] for pdu in answer["pdus"]]), (200, [52, 51, 50]))
+        status, answer = await self.ask_missing([ids[2]])
+        self.assertEqual((status, [pdu["depth"] for pdu in answer["events"]]), (200, [50, 51]))
+
     async def test_the_event_nearest_to_a_time(self) -> None:
         """Shows BF-12."""
         await self.begin()
@@ -332,3 +386,8 @@ class HistoryTest(ServedCase):
         for query in ({"ts": future + 11, "dir": "f"}, {"ts": 0, "dir": "b"}):
             answer = await self.other.get(BY_TIME, self.room_id, query=query)
             self.assert_error(answer, 404, "M_NOT_FOUND")
+
+
+def _rename(txn: Transaction, event_id: str, name: str) -> None:
+    """Give an event another ID: real ones are hashes, which cannot form a cycle."""
+    txn.execute("UPDATE events SET event_id = ? WHERE event_id = ?", (name, event_id))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
@@ -22,9 +23,12 @@ class FakeClient:
     def __init__(self) -> None:
         self.answer: Any = {}
         self.asked = 0
+        self.wait: Deferred[None] | None = None
 
     async def get_json(self, destination: str, path: str, **options: Any) -> Any:
         self.asked += 1
+        if self.wait is not None:
+            await self.wait
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
@@ -46,6 +50,15 @@ class RemoteProfilesTest(TestCase):
         self.clock.advance(61)
         self.client.answer = {"displayname": "Robert"}
         self.assertEqual(await self.profiles.get(BOB), {"displayname": "Robert"})
+
+    async def test_all_who_ask_at_once_share_one_answer(self) -> None:
+        self.client.answer = {"displayname": "Bob"}
+        self.client.wait = Deferred()
+        asking = [Deferred.fromCoroutine(self.profiles.get(BOB)) for _ in range(3)]
+        self.assertEqual(self.client.asked, 1)
+        self.client.wait.callback(None)
+        for each in asking:
+            self.assertEqual(await each, {"displayname": "Bob"})
 
     async def test_failures(self) -> None:
         """They are this server's words, and remembered too."""
