@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from federation.client.errors import RemoteError, RemoteHttpError
+from federation.client.errors import RemoteError, RemoteHttpError, Unreachable
 from homeserver.core.errors import MatrixError
 from homeserver.core.ids import InvalidIdentifier, RoomID, ServerName, domain_of
 from storage import memberships, room_servers, rooms
@@ -111,7 +111,7 @@ def usable(named: Iterable[str], own_name: str) -> list[str]:
 def _rank(error: RemoteError) -> int:
     if isinstance(error, RemoteHttpError) and error.errcode in _TELLING:
         return _TELLING.index(error.errcode)
-    return len(_TELLING)
+    return len(_TELLING) + isinstance(error, Unreachable)
 
 
 def _status(error: RemoteHttpError) -> int:
