@@ -94,6 +94,7 @@ class Peer:
 
     async def stop(self) -> None:
         await self.close()
+        await self._resource.stop()
         await self._client.close()
 
     def received(self, name: str) -> list[Received]:

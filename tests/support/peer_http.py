@@ -104,12 +104,27 @@ class PeerResource(Resource):
         super().__init__()
         self._answer = answer
         self.faults: list[BaseException] = []
+        self._under_way: set[Deferred[None]] = set()
+        self._is_stopping = False
 
     def render(self, request: TwistedRequest) -> int:
         gone = [False]
         request.notifyFinish().addBoth(lambda _: gone.__setitem__(0, True))
-        Deferred.fromCoroutine(self._render(request, gone)).addErrback(self._failed)
+        ended: Deferred[None] = Deferred()
+        self._under_way.add(ended)
+
+        def end(_: object) -> None:
+            self._under_way.discard(ended)
+            ended.callback(None)
+
+        Deferred.fromCoroutine(self._render(request, gone)).addErrback(self._failed).addBoth(end)
         return NOT_DONE_YET
+
+    async def stop(self) -> None:
+        """End the answers that are being given."""
+        self._is_stopping = True
+        for ended in list(self._under_way):
+            await ended
 
     def _failed(self, failure: Failure) -> None:
         assert failure.value is not None
@@ -137,7 +152,7 @@ class PeerResource(Resource):
             chunks = iter([data])
         for chunk in chunks:
             await sleep(reactor, reply.pause)
-            if gone[0]:
+            if gone[0] or self._is_stopping:
                 return
             request.write(chunk)
         request.finish()
