@@ -9,12 +9,14 @@ from homeserver.encryption.claims import KeyClaims
 from homeserver.encryption.cross_signing import CrossSigning
 from homeserver.encryption.device_lists import device_changed, list_changed
 from homeserver.encryption.device_reads import DeviceReads
+from homeserver.encryption.new_neighbours import NewNeighbours
 from homeserver.encryption.queries import KeyQueries
 from homeserver.encryption.remote_devices import RemoteDevices
 from homeserver.encryption.signatures import KeySignatures
 from homeserver.encryption.to_device import ToDevice
 from homeserver.encryption.uploads import KeyUploads
 from homeserver.parts import Parts
+from homeserver.rooms.append import Appender
 from homeserver.sync.device_list_changes import DeviceListChanges
 from homeserver.users.hooks import UserHooks
 from storage import cross_signing, to_device
@@ -29,8 +31,8 @@ def build_encryption(parts: Parts) -> None:
     add(KeyUploads(db, hooks))
     add(CrossSigning(db, hooks))
     add(KeySignatures(db, hooks))
-    add(KeyQueries(db, client, server_name))
-    add(KeyClaims(db, client, server_name))
+    add(KeyQueries(db, client, reactor, server_name))
+    add(KeyClaims(db, client, reactor, server_name))
     add(DeviceReads(db, server_name))
     add(DeviceListChanges(db))
     lists = add(RemoteDevices(db, client, reactor))
@@ -41,3 +43,10 @@ def build_encryption(parts: Parts) -> None:
     hooks.device_changed.append(device_changed)
     hooks.signing_keys_changed.append(list_changed)
     hooks.deactivated.append(cross_signing.delete_all)
+
+
+def watch_rooms(parts: Parts) -> None:
+    """Have devices told to the servers of rooms that their users enter."""
+    watcher = NewNeighbours(parts.db, parts.reactor, parts.config.server_name)
+    parts.services[Appender].on_written.append(watcher.written)
+    parts.stops.append(watcher.drained)

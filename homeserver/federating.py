@@ -20,6 +20,7 @@ from federation.server.names import Delegation
 from federation.server.notary import Notary
 from federation.server.own_keys import OwnKeys
 from federation.server.transactions import Transactions
+from homeserver.encrypting import watch_rooms
 from homeserver.encryption.remote_devices import RemoteDevices
 from homeserver.encryption.remote_to_device import RemoteToDevice
 from homeserver.encryption.to_device import ToDevice
@@ -93,6 +94,7 @@ def build_federation(parts: Parts) -> SignatureAuthenticator:
     _build_handshakes(parts, chains)
     _build_queries(parts)
     _build_edus(parts)
+    watch_rooms(parts)
     _build_inbound(parts)
     _build_backfill(parts)
     _build_completion(parts)
@@ -169,10 +171,10 @@ def _build_edus(parts: Parts) -> None:
     services, reactor = parts.services, parts.reactor
     edus = services.add(EduHandlers(reactor))
     to_devices = RemoteToDevice(parts.db, services[ToDevice], reactor, parts.config.server_name)
-    edus.add("m.typing", TypingEdus(services[Typing]).receive)
-    edus.add("m.receipt", ReceiptEdus(services[Receipts]).receive)
+    edus.add("m.typing", TypingEdus(services[Typing]).receive, may_be_lost=True)
+    edus.add("m.receipt", ReceiptEdus(services[Receipts]).receive, may_be_lost=True)
     services[Appender].on_written.append(services[Receipts].events_written)
-    edus.add("m.presence", PresenceEdus(services[PresenceTracker]).receive)
+    edus.add("m.presence", PresenceEdus(services[PresenceTracker]).receive, may_be_lost=True)
     edus.add("m.direct_to_device", ToDeviceEdus(services.add(to_devices)).receive)
     lists = services[RemoteDevices]
     edus.add_single("m.device_list_update", lists.updated)

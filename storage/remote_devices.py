@@ -40,6 +40,13 @@ def get_lists(txn: Transaction, user_ids: Collection[str]) -> dict[str, RemoteLi
     return {row[0]: _list(row) for row in rows}
 
 
+def stale_lists(txn: Transaction, server_name: str) -> list[str]:
+    """Users of a server whose lists must be fetched."""
+    end = f":{server_name}"
+    rows = txn.all("SELECT user_id FROM remote_device_lists WHERE stale ORDER BY user_id")
+    return [row[0] for row in rows if row[0].endswith(end)]
+
+
 def lock_list(txn: Transaction, user_id: str) -> RemoteList | None:
     """A user's list, its row locked until the transaction ends."""
     lock = txn.dialect.for_update

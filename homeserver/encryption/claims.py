@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
+from twisted.internet.interfaces import IReactorTime
+
 from federation.client.requests import FederationClient
 from homeserver.core import key_objects
 from homeserver.core.errors import invalid_param
@@ -23,9 +25,12 @@ Claims = Mapping[str, Mapping[str, str]]
 class KeyClaims:
     """Gives out one-time keys of this server's devices, and asks other servers for theirs."""
 
-    def __init__(self, db: Database, client: FederationClient, server_name: str) -> None:
+    def __init__(
+        self, db: Database, client: FederationClient, clock: IReactorTime, server_name: str
+    ) -> None:
         self._db = db
         self._client = client
+        self._clock = clock
         self._server_name = server_name
 
     async def claim(
@@ -41,9 +46,8 @@ class KeyClaims:
         found = await self.local(local)
         if not remote:
             return found, {}
-        timeout_s = servers.timeout_s(timeout_ms)
 
-        async def ask(server_name: str, users: Claims) -> JsonObject:
+        async def ask(server_name: str, users: Claims, timeout_s: float) -> JsonObject:
             answer = await self._client.post_json(
                 server_name,
                 "/_matrix/federation/v1/user/keys/claim",
@@ -53,7 +57,9 @@ class KeyClaims:
             )
             return remote_answers.parse_claim(answer, users)
 
-        answers, failures = await servers.ask_all(servers.by_server(remote), ask)
+        answers, failures = await servers.ask_all(
+            servers.by_server(remote), ask, timeout_ms, self._clock
+        )
         for answered in answers.values():
             found |= answered
         return found, failures

@@ -12,6 +12,8 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
+from twisted.internet.interfaces import IReactorTime
+
 from federation.client.requests import FederationClient
 from homeserver.core.types import JsonObject
 from homeserver.encryption import remote_answers, remote_devices, servers
@@ -40,9 +42,12 @@ class _Known(NamedTuple):
 class KeyQueries:
     """Finds keys of devices and of users."""
 
-    def __init__(self, db: Database, client: FederationClient, server_name: str) -> None:
+    def __init__(
+        self, db: Database, client: FederationClient, clock: IReactorTime, server_name: str
+    ) -> None:
         self._db = db
         self._client = client
+        self._clock = clock
         self._server_name = server_name
 
     async def query(self, viewer: str, wanted: Wanted, timeout_ms: int | None = None) -> FoundKeys:
@@ -54,7 +59,7 @@ class KeyQueries:
             found = await self._db.read(local_keys, local, viewer)
         remote = {user_id: ids for user_id, ids in wanted.items() if user_id not in local}
         if remote:
-            others = await self._remote(remote, servers.timeout_s(timeout_ms))
+            others = await self._remote(remote, timeout_ms)
             await self._db.read(add_own_signatures, viewer, others.master_keys)
             found.update(others)
         return found
@@ -63,12 +68,12 @@ class KeyQueries:
         """Keys of this server's users as other servers may see them."""
         return await self._db.read(local_keys, wanted, None)
 
-    async def _remote(self, wanted: Wanted, timeout_s: float) -> FoundKeys:
+    async def _remote(self, wanted: Wanted, timeout_ms: int | None) -> FoundKeys:
         known = await self._db.read(_known, wanted)
         if not known.missing:
             return known.found
 
-        async def ask(server_name: str, users: Wanted) -> FoundKeys:
+        async def ask(server_name: str, users: Wanted, timeout_s: float) -> FoundKeys:
             # All devices of those whose lists are kept from now on.
             asked = {user: [] if user in known.shared else list(ids) for user, ids in users.items()}
             answer = await self._client.post_json(
@@ -84,7 +89,9 @@ class KeyQueries:
                 await self._db.write(_keep, kept, answered, known)
             return _only(answered, users)
 
-        answers, failures = await servers.ask_all(servers.by_server(known.missing), ask)
+        answers, failures = await servers.ask_all(
+            servers.by_server(known.missing), ask, timeout_ms, self._clock
+        )
         for answered in answers.values():
             known.found.update(answered)
         known.found.failures |= failures

@@ -32,8 +32,8 @@ from storage.transaction import Transaction
 FETCH_TIMEOUT_S = 20.0
 MAX_ANSWER_BYTES = 20 * 1024 * 1024
 RETRY_AFTER_MS = 30_000
-AT_ONCE = 10
-"""Lists that are fetched at the same time."""
+AT_ONCE = 3
+"""Lists that are fetched from one server at the same time."""
 
 _log = structlog.get_logger(__name__)
 
@@ -49,7 +49,7 @@ class RemoteDevices:
         self._clock = clock
         self._fetching: dict[str, Deferred[None]] = {}
         self._waiting: dict[str, list[Deferred[None]]] = {}
-        self._slots = DeferredSemaphore(AT_ONCE)
+        self._slots: dict[str, DeferredSemaphore] = {}
         self._stopped = False
 
     async def updated(self, origin: str, content: JsonObject) -> None:
@@ -105,14 +105,15 @@ class RemoteDevices:
 
     def _mark_stale(self, txn: Transaction, user_id: str) -> None:
         remote_devices.mark_stale(txn, user_id)
+        server_name = UserID(user_id).domain
         now_ms = int(self._clock.seconds() * 1000)
         jobs.enqueue(
             txn,
             self.KIND,
-            {"user_id": user_id},
+            {"server": server_name},
             now_ms,
             run_at=now_ms + RETRY_AFTER_MS,
-            dedup_key=user_id,
+            dedup_key=server_name,
         )
 
     async def signing_key_updated(self, origin: str, content: JsonObject) -> None:
@@ -166,8 +167,22 @@ class RemoteDevices:
         Deferred.fromCoroutine(fetch())
 
     async def run(self, job: jobs.Job) -> None:
-        """The job that fetches a stale list. Raises RemoteError to be run again later."""
-        await self.fetch(job.payload["user_id"])
+        """The job that fetches the stale lists of a server's users, one after the other.
+
+        Raises RemoteError when the server does not answer, to be run again later.
+        """
+        server_name, seen = job.payload["server"], set[str]()
+        while True:
+            stale = await self._db.read(remote_devices.stale_lists, server_name)
+            left = [user_id for user_id in stale if user_id not in seen]
+            if not left:
+                return
+            for user_id in left:
+                seen.add(user_id)
+                try:
+                    await self.fetch(user_id)
+                except BadDeviceList as error:
+                    _log.info("device list not usable", user_id=user_id, reason=str(error))
 
     async def fetch(self, user_id: str) -> None:
         """Fetch a list if it is stale; once, however many ask at the same time.
@@ -195,11 +210,13 @@ class RemoteDevices:
             known, now = await self._db.read(_state, user_id)
             if known is None or not known.stale:
                 return
-            await self._slots.acquire()
+            # A slow server keeps none but its own waiting.
+            slots = self._slots.setdefault(UserID(user_id).domain, DeferredSemaphore(AT_ONCE))
+            await slots.acquire()
             try:
                 found = await self._ask(user_id)
             finally:
-                self._slots.release()
+                slots.release()
             # Something heard of meanwhile may be newer than the answer: ask again.
             if await self._db.write(store, user_id, found, known.heard, now):
                 return

@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
 from twisted.internet.defer import Deferred, DeferredSemaphore, gatherResults
+from twisted.internet.interfaces import IReactorTime
 
-from federation.client.errors import RemoteError, RemoteHttpError
+from federation.client.errors import RemoteError, RemoteHttpError, RemoteTimeout
 from homeserver.core.ids import UserID
 from homeserver.core.types import JsonObject
 
@@ -29,20 +30,28 @@ def by_server(wanted: Mapping[str, T]) -> dict[str, dict[str, T]]:
 
 
 async def ask_all(
-    questions: Mapping[str, T], ask: Callable[[str, T], Awaitable[U]]
+    questions: Mapping[str, T],
+    ask: Callable[[str, T, float], Awaitable[U]],
+    timeout_ms: int | None,
+    clock: IReactorTime,
 ) -> tuple[dict[str, U], dict[str, JsonObject]]:
     """Ask all servers at the same time: answers, and `failures` as clients are told of them.
 
-    `ask` may raise RemoteError.
+    `ask` is given the name of the server, the question, and the seconds that are left of the
+    time-out of all; it may raise RemoteError.
     """
     answers: dict[str, U] = {}
     failures: dict[str, JsonObject] = {}
     slots = DeferredSemaphore(_AT_ONCE)
+    ends = clock.seconds() + _timeout_s(timeout_ms)
 
     async def one(server_name: str, question: T) -> None:
         await slots.acquire()
         try:
-            answers[server_name] = await ask(server_name, question)
+            left = ends - clock.seconds()
+            if left <= 0:
+                raise RemoteTimeout(server_name, "not asked in time")
+            answers[server_name] = await ask(server_name, question, left)
         except RemoteError as error:
             failures[server_name] = _failure(error)
         finally:
@@ -55,7 +64,7 @@ async def ask_all(
     return answers, failures
 
 
-def timeout_s(wanted_ms: int | None) -> float:
+def _timeout_s(wanted_ms: int | None) -> float:
     """The time-out of a request that names one, in seconds."""
     wanted = DEFAULT_TIMEOUT_MS if wanted_ms is None else wanted_ms
     return min(max(wanted, 100), MAX_TIMEOUT_MS) / 1000

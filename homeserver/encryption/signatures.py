@@ -66,10 +66,8 @@ class KeySignatures:
         """Store signatures; those that are not, with their errors.
 
         Parameters: `masters_of`, the master keys of the users of other servers among them, by
-        user ID. Raises MatrixError 400 M_INVALID_PARAM for too many keys.
+        user ID.
         """
-        if sum(len(keys) for keys in signed.values()) > MAX_KEYS:
-            raise invalid_param(f"At most {MAX_KEYS} keys are signed at once.")
         return await self._db.write(self._upload, user_id, signed, masters_of)
 
     def _upload(
@@ -111,6 +109,12 @@ class KeySignatures:
                 announce(txn, user_id)
         for other in {other for other, _ in changes if other != user_id}:
             signatures_changed(txn, other, user_id)
+
+
+def check_number(signed: Signed) -> None:
+    """Raises MatrixError 400 M_INVALID_PARAM for too many keys or users."""
+    if len(signed) > MAX_KEYS or sum(len(keys) for keys in signed.values()) > MAX_KEYS:
+        raise invalid_param(f"At most {MAX_KEYS} keys are signed at once.")
 
 
 def _signer(txn: Transaction, user_id: str) -> Signer:

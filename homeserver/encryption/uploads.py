@@ -148,6 +148,8 @@ def _identities(keys: str | None) -> Any:
 
 
 def _parse(keys: Mapping[str, Any]) -> tuple[UploadedKey, ...]:
+    if len(keys) > MAX_ONE_TIME_KEYS:
+        raise _too_many()
     found = []
     for name, key in keys.items():
         algorithm, key_id = key_objects.split_key_id(name)

@@ -91,6 +91,7 @@ CREATE TABLE remote_device_lists (
     master_key TEXT,
     self_signing_key TEXT
 );
+CREATE INDEX remote_device_lists_stale ON remote_device_lists (user_id) WHERE stale;
 
 CREATE TABLE remote_devices (
     user_id TEXT NOT NULL,

@@ -587,6 +587,8 @@ CREATE INDEX refresh_tokens_device ON refresh_tokens (user_id, device_id);
 
 CREATE INDEX refresh_tokens_next ON refresh_tokens (next_hash);
 
+CREATE INDEX remote_device_lists_stale ON remote_device_lists (user_id) WHERE stale;
+
 CREATE INDEX room_servers_server ON room_servers (server_name);
 
 CREATE INDEX room_states_pos ON room_states (pos);

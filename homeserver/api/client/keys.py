@@ -16,7 +16,7 @@ from homeserver.encryption.claims import KeyClaims
 from homeserver.encryption.cross_signing import CrossSigning
 from homeserver.encryption.key_reads import FoundKeys
 from homeserver.encryption.queries import KeyQueries
-from homeserver.encryption.signatures import KeySignatures
+from homeserver.encryption.signatures import KeySignatures, check_number
 from homeserver.encryption.uploads import KeyUploads
 from homeserver.sync.device_list_changes import DeviceListChanges
 from homeserver.users.stages import PASSWORD
@@ -193,6 +193,7 @@ async def post_signatures_upload(
     _check_users(body)
     if not all(isinstance(keys, dict) for keys in body.values()):
         raise invalid_param("Users have objects of signed keys.")
+    check_number(body)
     others = {user_id: ["-"] for user_id in body if not _is_at(user_id, requester.user_id)}
     found = await queries.query(requester.user_id, others) if others else FoundKeys()
     return SignaturesAnswer(await signatures.upload(requester.user_id, body, found.master_keys))

@@ -112,6 +112,37 @@ class ServingTest(Scene):
         self.assertIs(found[devices[2]]["deleted"], True)
 
 
+class EnteringTest(Scene):
+    async def told(self, user: User) -> list[str]:
+        """The devices of a user that the peer was told of."""
+        return [
+            edu["content"]["device_id"]
+            for edu in self.peer.edus
+            if edu["edu_type"] == "m.device_list_update"
+            and edu["content"]["user_id"] == user.user_id
+        ]
+
+    async def test_who_enters_a_room_is_told_to_its_servers(self) -> None:
+        """Once, not for each room more; also in a room of the other server. Shows E2E-9."""
+        await self.begin()
+        carol = await self.hearth.register("carol")
+        for user in (self.alice, carol):
+            await Device(user).upload()
+        room_id = await self.room()
+        await self.peer.join(self.hearth.name, room_id)
+        await carol.join(room_id)
+        await eventually(lambda: self.told(carol))
+        self.assertEqual(await self.told(carol), [carol.device_id])
+        dave = await self.hearth.register("dave")
+        await Device(dave).upload()
+        room = self.peer.create_room()
+        via = {"query": {"server_name": self.peer.name, "via": self.peer.name}}
+        for user in (carol, dave):
+            await user.ok("POST", f"/join/{room.room_id}", {}, **via)
+        await eventually(lambda: self.told(dave))
+        self.assertEqual(await self.told(carol), [carol.device_id])
+
+
 class TwoServersTest(Scene):
     timeout = 120
 

@@ -7,7 +7,10 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from storage import remote_devices
+from federation.client.errors import RemoteHttpError
+from homeserver.core.ids import UserID
+from homeserver.encryption.remote_devices import RemoteDevices
+from storage import jobs, remote_devices
 from storage.remote_devices import RemoteList
 from tests.federation.server.scene import Scene
 from tests.support.federation import eventually
@@ -319,6 +322,35 @@ class UpdateTest(RemoteDevicesTestCase):
         assert known is not None
         self.assertEqual((known.stale, known.stream_id), (False, self.remote.stream_id))
         self.assertEqual(set(await self.devices()), {"PHONE", "LAPTOP"})
+
+    async def test_one_job_for_a_server(self) -> None:
+        """However many lists are stale; it ends with the first question that fails."""
+        await self.begin()
+        room_id = await self.room()
+        self.peer.on["devices"] = refused
+        people = [RemoteUser(self.peer, f"user{n}") for n in range(3)]
+        self.peer.on["devices"] = refused
+        for each in people:
+            await self.peer.join(self.hearth.name, room_id, UserID(each.user_id).localpart)
+            each.add("PHONE")
+            await each.tell(self.hearth.name, each.update("PHONE"))
+        await eventually(lambda: len(self.peer.received("devices")) == len(people))
+        db = self.hearth.homeserver.db
+        waiting = await db.read(jobs.waiting, RemoteDevices.KIND)
+        self.assertEqual(waiting, 1)
+        lists = self.hearth.homeserver.services[RemoteDevices]
+        job = jobs.Job("id", RemoteDevices.KIND, {"server": self.peer.name}, 1)
+        with self.assertRaises(RemoteHttpError):
+            await lists.run(job)
+        self.assertEqual(len(self.peer.received("devices")), len(people) + 1)
+        found = {each.user_id: each for each in people}
+
+        def answer(request: Received) -> Any:
+            return found[request.parts[0]].answer_devices(request)
+
+        self.peer.on["devices"] = answer
+        await lists.run(job)
+        self.assertEqual(await db.read(remote_devices.stale_lists, self.peer.name), [])
 
     async def test_told_while_the_list_is_fetched(self) -> None:
         """An answer from before a change does not count as the newest. Shows TXN-11."""
