@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from storage import memberships, room_servers, rooms
+from storage import memberships, rooms
 from storage.database import Database
 from storage.memberships import MembershipRow
 from storage.transaction import Transaction
@@ -15,8 +15,8 @@ def _put(txn: Transaction, room_id: str, user_id: str, membership: str) -> None:
     row = MembershipRow(
         room_nid, user_id, membership, name, 0, user_id, 1, False, False, None, None, None
     )
+    # Not in `room_servers`: this server would try to reach theirs.
     memberships.put(txn, [row])
-    room_servers.change(txn, room_nid, {user_id.partition(":")[2]: 1})
 
 
 async def put_member(db: Database, room_id: str, user_id: str, membership: str = "join") -> None:

@@ -252,7 +252,7 @@ class PresenceEduTest(EduCase):
 
 
 class ToDeviceEduTest(EduCase):
-    def said(self, message_id: str = "m1", sender: str = CAROL, **devices: Any) -> Any:
+    def said(self, devices: Any, message_id: str = "m1", sender: str = CAROL) -> Any:
         content = {
             "sender": sender,
             "type": "m.room_key",
@@ -261,67 +261,69 @@ class ToDeviceEduTest(EduCase):
         }
         return edu("m.direct_to_device", content)
 
-    async def messages(self) -> list[Any]:
+    async def waiting(self) -> list[Any]:
         events: list[Any] = (await self.alice.sync()).get("to_device", {}).get("events", [])
         return events
 
     async def test_to_one_device(self) -> None:
         """Shows TXN-10."""
-        await self.tell(self.said(**{self.alice.device_id: {"n": 1}, "OTHER": {"n": 2}}))
+        await self.tell(self.said({self.alice.device_id: {"n": 1}, "OTHER": {"n": 2}}))
         self.assertEqual(
-            await self.messages(), [{"sender": CAROL, "type": "m.room_key", "content": {"n": 1}}]
+            await self.waiting(), [{"sender": CAROL, "type": "m.room_key", "content": {"n": 1}}]
         )
 
     async def test_to_all_devices(self) -> None:
         """Shows TXN-10."""
         other = await log_in(self.server, self.alice)
-        await self.tell(self.said(**{"*": {"n": 1}}))
+        await self.tell(self.said({"*": {"n": 1}}))
         for user in (self.alice, other):
             self.assertEqual(len((await user.sync())["to_device"]["events"]), 1)
 
     async def test_a_message_comes_once(self) -> None:
         """Shows TXN-10."""
         device = self.alice.device_id
-        await self.tell(self.said(**{device: {"n": 1}}), self.said("m2", **{device: {"n": 2}}))
-        await self.tell(self.said(**{device: {"n": 1}}), self.said("m2", **{device: {"n": 2}}))
-        self.assertEqual([m["content"]["n"] for m in await self.messages()], [1, 2])
+        await self.tell(self.said({device: {"n": 1}}), self.said({device: {"n": 2}}, "m2"))
+        await self.tell(self.said({device: {"n": 1}}), self.said({device: {"n": 2}}, "m2"))
+        self.assertEqual([m["content"]["n"] for m in await self.waiting()], [1, 2])
 
     async def test_a_waiting_sync_is_woken(self) -> None:
         """Shows TXN-10."""
         since = (await self.alice.sync())["next_batch"]
         waiting = Deferred.fromCoroutine(self.alice.sync(since, timeout=60_000))
-        await self.tell(self.said(**{self.alice.device_id: {"n": 1}}))
+        await self.tell(self.said({self.alice.device_id: {"n": 1}}))
         self.assertEqual(len((await waiting)["to_device"]["events"]), 1)
 
     async def test_only_of_its_own_users(self) -> None:
         """Shows TXN-10."""
         device = self.alice.device_id
-        await self.tell(self.said(sender=DAVE, **{device: {}}))
-        await self.tell(self.said(sender=self.bob.user_id, **{device: {}}))
-        self.assertEqual(await self.messages(), [])
+        await self.tell(self.said({device: {}}, sender=DAVE))
+        await self.tell(self.said({device: {}}, sender=self.bob.user_id))
+        self.assertEqual(await self.waiting(), [])
 
     async def test_rubbish(self) -> None:
         for junk in JUNK:
             await self.tell(edu("m.direct_to_device", junk))
             if junk != {} and junk != {"a": None}:
-                await self.tell(self.said(**{self.alice.device_id: junk}))
+                await self.tell(self.said({self.alice.device_id: junk}))
             for key in ("sender", "type", "message_id", "messages"):
                 if (key, junk) in (("type", "x"), ("message_id", "x")):
                     continue
-                said = self.said(**{self.alice.device_id: {}})
+                said = self.said({self.alice.device_id: {}})
                 said["content"][key] = junk
                 await self.tell(said)
-        await self.tell(self.said(**{self.alice.device_id: {"x": "y" * 70_000}}))
-        self.assertEqual(await self.messages(), [])
+        await self.tell(self.said({self.alice.device_id: {"x": "y" * 70_000}}))
+        self.assertEqual(await self.waiting(), [])
 
 
 class RegistryTest(TestCase):
     async def test_a_failing_handler_concerns_its_type_only(self) -> None:
         """Shows TXN-7."""
-        told = []
+        told: list[Any] = []
 
         async def fail(origin: str, content: Any) -> None:
-            raise ValueError("on purpose")
+            if content:
+                raise ValueError("on purpose")
+            told.append(content)
 
         async def note(origin: str, content: Any) -> None:
             told.append(content)
@@ -329,8 +331,9 @@ class RegistryTest(TestCase):
         edus = EduHandlers(Clock())
         edus.add_single("a", fail)
         edus.add_single("b", note)
-        await edus.receive(ORIGIN, [edu("a", {}), edu("b", {"n": 1}), edu("c", {})])
-        self.assertEqual(told, [{"n": 1}])
+        several = [edu("a", {"n": 1}), edu("a", {}), edu("b", {"n": 2}), edu("c", {})]
+        await edus.receive(ORIGIN, several)
+        self.assertEqual(told, [{}, {"n": 2}])
 
     async def test_a_database_that_is_away_fails_the_transaction(self) -> None:
         async def fail(origin: str, contents: Any) -> None:
@@ -341,6 +344,21 @@ class RegistryTest(TestCase):
         with self.assertRaises(DatabaseUnavailable):
             await edus.receive(ORIGIN, [edu("a", {})])
 
+    def test_what_must_not_be_lost_is_waited_for(self) -> None:
+        clock = Clock()
+        stored: Deferred[None] = Deferred()
+
+        async def wait(origin: str, contents: Any) -> None:
+            await stored
+
+        edus = EduHandlers(clock)
+        edus.add("a", wait)
+        done = Deferred.fromCoroutine(edus.receive(ORIGIN, [edu("a", {})]))
+        clock.advance(3600)
+        self.assertNoResult(done)
+        stored.callback(None)
+        self.successResultOf(done)
+
     def test_a_slow_handler_does_not_hold_the_answer(self) -> None:
         clock = Clock()
         never: Deferred[None] = Deferred()
@@ -349,7 +367,7 @@ class RegistryTest(TestCase):
             await never
 
         edus = EduHandlers(clock)
-        edus.add("a", wait)
+        edus.add("a", wait, may_be_lost=True)
         done = Deferred.fromCoroutine(edus.receive(ORIGIN, [edu("a", {})]))
         self.assertNoResult(done)
         clock.advance(60)
