@@ -58,9 +58,10 @@ def at_or_above(txn: Transaction, room_nid: int, depth: int, limit: int) -> list
 def within(
     txn: Transaction, room_nid: int, low: int, high: int | None, until: int | None, limit: int
 ) -> list[Gap]:
-    """Gaps right before shown events of `low <= depth <= high`, the deepest first.
+    """Gaps right before events of `low <= depth <= high`, the deepest first.
 
-    Parameters: `until`, the last position that such an event may have; None is no bound.
+    Parameters: `until`, the last position that such an event may have (rejected ones have none);
+    None is no bound.
     """
     bounds = ""
     args: list[object] = []
@@ -68,12 +69,12 @@ def within(
         bounds += " AND g.depth <= ?"
         args.append(high)
     if until is not None:
-        bounds += " AND e.pos <= ?"
+        bounds += " AND (e.pos IS NULL OR e.pos <= ?)"
         args.append(until)
     rows = txn.all(
         "SELECT g.event_id, g.successor, g.depth FROM event_gaps g"
         " JOIN events e ON e.event_id = g.successor AND e.room_nid = g.room_nid"
-        f" WHERE g.room_nid = ? AND g.depth >= ? AND e.pos IS NOT NULL{bounds}"
+        f" WHERE g.room_nid = ? AND g.depth >= ?{bounds}"
         " ORDER BY g.depth DESC, g.successor, g.event_id LIMIT ?",
         [room_nid, low, *args, limit],
     )

@@ -122,7 +122,7 @@ class Backfill:
         if place is None:
             return False
         errand = await self._fetcher.errand(room_id, place.version, place.servers, seconds=WAIT_S)
-        for server in place.servers[: len(errand.servers)]:
+        for server in list(errand.servers):
             said = await self._fetcher.ask(
                 errand,
                 server,

@@ -21,7 +21,7 @@ from homeserver.core.auth_rules import auth_types
 from homeserver.core.event import Event
 from homeserver.core.room_versions import RoomVersion
 from homeserver.rooms.receiving import Judged, KnownState
-from storage import events, history, room_servers, rooms, state
+from storage import destinations, events, history, room_servers, rooms, state
 from storage.database import Database
 from storage.history import Known
 from storage.transaction import Transaction
@@ -38,6 +38,7 @@ ERRAND_S = 300.0
 _AT_ONCE = 10
 _CHUNK = 500
 _MAX_NOTES = 10
+_MAX_CANDIDATES = 20
 
 
 class EventSource(Protocol):
@@ -155,17 +156,24 @@ class Fetcher:
     ) -> Errand:
         """An errand to these servers, and to the largest ones in the room.
 
+        Those that could not be reached lately come last.
+
         Parameters: `seconds`, after which nothing more is asked.
         """
 
         def read(txn: Transaction) -> list[str]:
             room_nid = rooms.nid(txn, room_id)
-            return room_servers.of_room(txn, room_nid) if room_nid is not None else []
+            here = room_servers.of_room(txn, room_nid) if room_nid is not None else []
+            names = [n for n in dict.fromkeys([*first, *here]) if n != self._server_name]
+            names = names[:_MAX_CANDIDATES]
+            rows = {name: destinations.get(txn, name) for name in names}
+            return sorted(
+                names, key=lambda n: (row := rows[n]) is not None and row.failing_since is not None
+            )
 
-        names = dict.fromkeys([*first, *await self._db.read(read)])
-        names.pop(self._server_name, None)
+        names = await self._db.read(read)
         deadline = self._clock.seconds() + seconds
-        return Errand(room_id, version, list(names)[:MAX_SERVERS], deadline)
+        return Errand(room_id, version, names[:MAX_SERVERS], deadline)
 
     async def ask(
         self, errand: Errand, server: str, request: Callable[[str], Awaitable[T]]

@@ -125,7 +125,9 @@ def holes_in(room: RoomAccess, span: Span, page: Page, *, backwards: bool) -> li
     elif page.rest is not None:
         upto = page.rest.depth
     txn, room_nid = room.view.txn, room.room.room_nid
-    return gaps.within(txn, room_nid, above, upto, span.until, _MAX_GAPS)
+    # A token of /sync may stand right before an event that a gap lies before.
+    until = span.until + 1 if span.until is not None else None
+    return gaps.within(txn, room_nid, above, upto, until, _MAX_GAPS)
 
 
 def read_page(

@@ -13,9 +13,10 @@ from twisted.internet import reactor as installed_reactor
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
-from federation.client.errors import RemoteHttpError
+from federation.client.errors import RemoteHttpError, Unreachable
 from federation.client.events import StateIds, StatePdus, TimedEvent
 from federation.client.pdus import PduChecker
+from federation.client.requests import FederationClient
 from homeserver.core.event import Event
 from homeserver.core.room_versions import RoomVersion
 from homeserver.core.signing import KnownKey, SigningKey
@@ -43,6 +44,13 @@ BOB = f"@bob:{PEER}"
 CAROL = f"@carol:{OTHER}"
 
 Answer = Callable[..., Any]
+
+
+async def nobody_answers(
+    client: FederationClient, method: str, destination: str, *args: Any, **options: Any
+) -> Any:
+    """In the place of `FederationClient.request`: nothing goes over the network."""
+    raise Unreachable(destination, "not in this test")
 
 
 class Keys:
@@ -191,6 +199,7 @@ class HistoryCase(TestCase):
 
     async def start(self, before: Callable[[PeerRoom], None] | None = None) -> None:
         """Begin: Bob makes the room, `before` goes on, Alice joins."""
+        self.patch(FederationClient, "request", nobody_answers)
         self.server = await make_server(self)
         self.alice: User = await self.server.register("alice")
         services = self.server.homeserver.services

@@ -10,7 +10,10 @@ from federation.client.errors import BadAnswer
 from federation.client.events import StateIds, TimedEvent
 from federation.client.keyring import Pauses
 from homeserver.core.event import Event
+from homeserver.core.tokens import SyncToken
 from homeserver.rooms import timeline
+from storage import destinations
+from storage.destinations import DestinationRow
 from tests.support.events import test_key
 from tests.support.history import BOB, OTHER, PEER, HistoryCase
 from tests.support.peer_room import PeerRoom
@@ -103,6 +106,37 @@ class Paging(BackfillCase):
         await self.page()
         asked = [server for server, name, _ in self.source.asked if name == "backfill"]
         self.assertEqual(asked, [PEER, OTHER, late])
+
+    async def test_servers_that_are_down(self) -> None:
+        """Servers that could not be reached lately are asked last. Shows BF-8."""
+        told = await self.with_history(5)
+        row = DestinationRow(PEER, 0, 0, failing_since=1, retry_at=2, retry_interval=1)
+        await self.db.write(destinations.put, [row])
+        self.assertIn(told[0].event_id, await self.everything())
+        self.assertEqual(self.source.asked[0][:2], (OTHER, "backfill"))
+
+    async def test_rejected_events_hide_nothing(self) -> None:
+        """History before an event that is rejected is got as well. Shows BF-8."""
+
+        def before(room: PeerRoom) -> None:
+            for number in range(150):
+                # By somebody who is not in the room: rejected, also where an answer ends.
+                sender = f"@nobody:{PEER}" if number in (50, 70) else BOB
+                room.message(sender, f"old {number}")
+
+        await self.start(before)
+        found = await self.everything(limit=50)
+        self.assertIn(self.room.state["m.room.create", ""], found)
+        self.assertEqual(len(found), len(self.room.states) - 2)
+
+    async def test_from_a_token_of_sync(self) -> None:
+        """A gap right before an event is found from a token of /sync before it. Shows BF-8."""
+        told = await self.with_history(5)
+        row = await self.row(self.join_event)
+        assert row is not None and row.pos is not None
+        token = str(SyncToken(row.pos - 1, 0))
+        page = await self.page(**{"from": token})
+        self.assertEqual(page["chunk"][0]["event_id"], told[-1].event_id)
 
     async def test_nobody_is_told(self) -> None:
         """What is fetched is no news to /sync, and counts as unread nowhere. Shows BF-9."""
