@@ -192,6 +192,7 @@ def _build_inbound(parts: Parts) -> None:
     backlog = add(Backlog(db, parts.feed, missing, reactor))
     invites = services[ReceivedInvites]
     inbound = add(Inbound(db, checker, receiver, backlog, invites, reactor, server_name))
+    inbound.joins = services[RemoteJoins]
     transactions = add(Transactions(db, inbound, services[EduHandlers], reactor))
     parts.stops += [transactions.stop, backlog.stop]
     transactions.start()

@@ -113,6 +113,13 @@ def held_by(txn: Transaction, names: Collection[str], owner: str) -> set[str]:
     return {name for (name,) in txn.all(sql, [*args, owner])}
 
 
+def held(txn: Transaction, names: Collection[str], now: int) -> set[str]:
+    """Those of the leases that somebody holds at the moment."""
+    condition, args = txn.any_of("name", names)
+    rows = txn.all(f"SELECT name FROM leases WHERE {condition} AND expires_ts > ?", (*args, now))
+    return {name for (name,) in rows}
+
+
 class LeaseKeeper:
     """Claims leases for one owner and renews them in time.
 

@@ -14,7 +14,7 @@ A room that is slow keeps neither the other rooms nor the answer waiting.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import structlog
@@ -65,6 +65,12 @@ class Withdrawals(Protocol):
     async def withdrawn(self, origin: str, event: Event) -> bool: ...
 
 
+class Joins(Protocol):
+    """What is needed of `homeserver.rooms.remote_join.RemoteJoins`."""
+
+    async def settled(self, room_ids: Collection[str]) -> bool: ...
+
+
 Answers = dict[str, JsonObject]
 """By event ID: {}, or {"error": why}."""
 
@@ -98,6 +104,8 @@ class Inbound:
         self._clock = clock
         self._server_name = server_name
         self._adding: Counter[str] = Counter()
+        self.joins: Joins | None = None
+        """Knows which rooms this server is entering: others send events there already."""
 
     async def receive(self, origin: str, pdus: Sequence[Any]) -> Answers:
         """What became of the PDUs that a server sent; the caller bounds their number.
@@ -110,6 +118,9 @@ class Inbound:
         if not room_ids:
             return {name: _error("The event names no room.") for name in _named(pdus)}
         found, waiting = await self._db.read(_rooms, origin, room_ids)
+        strange = [each for each in room_ids if each not in found or not found[each].room.is_here]
+        if strange and self.joins is not None and await self.joins.settled(strange):
+            found, waiting = await self._db.read(_rooms, origin, room_ids)
         good: list[_Pdu] = []
         for pdu in pdus:
             room_id = _room_id(pdu)

@@ -8,7 +8,7 @@ that a process that dies in the middle leaves nothing behind but its lease, whic
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -40,6 +40,10 @@ from storage.transaction import Transaction
 LEASE_MS = 15_000
 WAIT_S = 300
 """How long a join waits for another process's join of the same room."""
+
+PATIENCE_S = 20.0
+POLL_S = 0.25
+"""How long, and how often looked at, events wait for the end of a join."""
 
 _LEASE = "join:"
 _log = structlog.get_logger(__name__)
@@ -108,6 +112,15 @@ class RemoteJoins:
             work.addBoth(lambda result: self._tell(key, result))
         return await waiter
 
+    async def settled(self, room_ids: Collection[str]) -> bool:
+        """Wait until no process is entering one of these rooms, but not too long; whether any
+        was. Events that are sent into them meanwhile would be lost otherwise."""
+        for attempt in range(int(PATIENCE_S / POLL_S)):
+            if not await self._db.read(_is_any_joined, room_ids, self._now_ms()):
+                return attempt > 0
+            await deferLater(self._clock, POLL_S)
+        return True
+
     async def stop(self) -> None:
         """Give up the joins that are under way."""
         ends: list[Deferred[str | None]] = []
@@ -165,6 +178,9 @@ class RemoteJoins:
             else:
                 del self._locks[room_id]
 
+    def _now_ms(self) -> int:
+        return int(self._clock.seconds() * 1000)
+
     async def _claim(self, keeper: LeaseKeeper, name: str) -> None:
         for _ in range(WAIT_S):
             if await keeper.claim([name]):
@@ -208,7 +224,7 @@ class RemoteJoins:
             version,
             self._signer,
             server,
-            int(self._clock.seconds() * 1000),
+            self._now_ms(),
             secrets.token_hex(12),
         )
         answer = await self._calls.send_join(
@@ -284,9 +300,9 @@ class RemoteJoins:
             raise BadAnswer(server, f"the join is not accepted: {judged.reason}")
 
 
-def is_joining(txn: Transaction, room_id: str, now_ms: int) -> bool:
-    """Whether any process is about to join the room."""
-    return leases.owner_of(txn, _LEASE + room_id, now_ms) is not None
+def _is_any_joined(txn: Transaction, room_ids: Collection[str], now_ms: int) -> bool:
+    names = [_LEASE + room_id for room_id in room_ids]
+    return bool(leases.held(txn, names, now_ms))
 
 
 def _standing(txn: Transaction, room_id: str, user_id: str) -> tuple[bool, bool]:

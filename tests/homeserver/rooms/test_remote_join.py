@@ -11,9 +11,11 @@ from twisted.internet.defer import Deferred, gatherResults
 from homeserver.core.signing import sign_event
 from homeserver.core.types import JsonObject
 from storage import leases, rooms
+from storage.database import sleep
 from tests.homeserver.rooms.remote_case import RemoteCase, altered, always
 from tests.support.events import ALL_VERSIONS
 from tests.support.federation import eventually
+from tests.support.network import reactor
 from tests.support.peer import Peer, Received, Reply
 
 
@@ -424,6 +426,32 @@ class OneAtATimeTest(RemoteCase):
         await db.write(leases.release, [name], "another")
         self.assertEqual((await joining).status, 200)
         self.assertIsNone(await db.read(leases.owner_of, name, now_ms))
+
+    async def test_events_that_come_before_the_answer(self) -> None:
+        """What others send as soon as they know of the join is not lost."""
+        await self.start()
+        room = self.peer.create_room()
+        sending: list[Any] = []
+
+        async def answer(request: Received) -> Any:
+            found = self.peer.answer_send_join(request)
+            message = room.message(self.peer.user())
+            sending.append(message)
+            sending.append(Deferred.fromCoroutine(self.peer.send(self.hearth.name, [message])))
+            await self.federation_pause()
+            return found
+
+        self.peer.on["send_join"] = answer
+        await self.joined(room)
+        message, answered = sending
+        status, body = await answered
+        self.assertEqual((status, body["pdus"]), (200, {message.event_id: {}}))
+        path = f"/rooms/{quote(room.room_id)}/event/{quote(message.event_id)}"
+        await self.alice.ok("GET", path)
+
+    async def federation_pause(self) -> None:
+        """Long enough for the events to arrive before the join is done."""
+        await sleep(reactor, 0.3)
 
     async def test_the_server_stops_in_the_middle(self) -> None:
         """Nothing is left of a join that was given up, and it can be made again."""
