@@ -131,10 +131,22 @@ class FiveServersTest(TestCase):
             self.sent.add(await user.send(room_id, "after"))
         for user in others:
             await user.sees_member(room_id, last.user_id, "ban")
-        topics = [await user.state_of(room_id, "m.room.topic") for user in others]
-        self.assertEqual(topics, [topics[0]] * len(topics))
-        with self.assertRaises(Refused):
-            await last.send(room_id, "still here?")
+
+        async def same() -> bool:
+            states = [await user.state(room_id) for user in others]
+            assert all(state == states[0] for state in states), states
+            return True
+
+        await eventually(same, within=60)
+
+        async def is_banned() -> bool:
+            try:
+                await last.send(room_id, "still here?")
+            except Refused:
+                return True
+            return False
+
+        await eventually(is_banned, "the ban on the banned user's server", within=60)
 
 
 def _stop(proxy: Proxy) -> Deferred[None]:

@@ -60,7 +60,8 @@ class Outages(InteropCase):
             if number == 20:
                 self.away.kill()
         await self.away.start()
-        await self.alice.sees(room_id, await self.bob.send(room_id, "back"))
+        # What a killed process held is let go of after a while.
+        await self.alice.sees(room_id, await self.bob.send(room_id, "back"), within=90)
         await self.bob.sees(room_id, sent[-1], within=60)
 
         async def has_all() -> bool:
