@@ -58,20 +58,23 @@ def check_device_keys(keys: Any, user_id: str, device_id: str) -> None:
     if not isinstance(algorithms, list) or not all(isinstance(each, str) for each in algorithms):
         raise BadKey("algorithms must be a list of strings.")
     _check_public_keys(keys)
+    if "signatures" not in keys:
+        raise BadKey("Device keys have signatures.")
     _check_signatures(keys)
     _check_size(keys)
 
 
 def check_self_signature(keys: JsonObject) -> None:
-    """Check that a device has signed its keys, if they have an Ed25519 key.
+    """Check the signature of a device on its own keys, if there is one.
 
-    Raises MatrixError 400 M_INVALID_SIGNATURE.
+    Keys that the device has not signed are of no use to others, but do no harm either. Raises
+    MatrixError 400 M_INVALID_SIGNATURE.
     """
-    key_id = f"ed25519:{keys['device_id']}"
-    if key_id in keys["keys"] and not is_signed(
-        keys, keys["user_id"], key_id, keys["keys"][key_id]
+    user_id, key_id = keys["user_id"], f"ed25519:{keys['device_id']}"
+    if key_id in keys["signatures"].get(user_id, {}) and not is_signed(
+        keys, user_id, key_id, keys["keys"].get(key_id, "")
     ):
-        raise invalid_signature("The device has not signed its keys, or not rightly.")
+        raise invalid_signature("The signature of the device on its keys is not valid.")
 
 
 def check_cross_signing_key(key: Any, user_id: str, usage: str) -> CrossSigningKey:

@@ -24,10 +24,10 @@ def list_changed(txn: Transaction, user_id: str) -> None:
         txn.notify(f"user:{user_id}", *(f"room:{row.room_nid}" for row in rooms))
 
 
-def signatures_changed(txn: Transaction, user_id: str, signer: str) -> None:
-    """The signer signed a user's master key: the signer's own devices are told, and no others.
+def keys_changed_for(txn: Transaction, user_id: str, viewer: str) -> None:
+    """What one user sees of another's keys changed: they signed them. Nobody else is told.
 
     Advances the clock: to be called last in a transaction.
     """
-    device_lists.record_for(txn, user_id, signer)
-    txn.notify(f"user:{signer}")
+    device_lists.record_for(txn, user_id, viewer)
+    txn.notify(f"user:{viewer}")

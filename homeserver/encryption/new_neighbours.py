@@ -7,6 +7,7 @@ import structlog
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
+from homeserver.encryption.device_lists import keys_changed_for
 from homeserver.rooms.write import MEMBER, WrittenEvent, WrittenRoom
 from storage import device_keys, device_updates, memberships, room_servers
 from storage.database import Database
@@ -82,6 +83,11 @@ def _unknown_to_others(txn: Transaction, room_nid: int, user_ids: list[str]) -> 
 
 
 def _announce(txn: Transaction, user_ids: list[str], now_ms: int) -> None:
-    """Have all devices of the users told, as if they had changed."""
+    """Have all devices of the users told, as if they had changed.
+
+    Their own devices are told as well, as other homeservers do it.
+    """
     for row in [row for user in user_ids for row in device_keys.all_devices(txn, user)]:
         device_updates.record(txn, row.user_id, row.device_id, now_ms)
+    for user_id in user_ids:
+        keys_changed_for(txn, user_id, user_id)

@@ -15,7 +15,7 @@ from homeserver.core import canonical, key_objects
 from homeserver.core.errors import MatrixError, bad_json, invalid_param, not_found
 from homeserver.core.key_objects import invalid_signature
 from homeserver.core.types import JsonObject
-from homeserver.encryption.device_lists import signatures_changed
+from homeserver.encryption.device_lists import keys_changed_for
 from homeserver.users.hooks import UserHooks
 from storage import cross_signing, device_keys
 from storage.cross_signing import MASTER, SELF_SIGNING, USER_SIGNING, CrossSigningRow
@@ -108,7 +108,7 @@ class KeySignatures:
             for announce in self._hooks.signing_keys_changed:
                 announce(txn, user_id)
         for other in {other for other, _ in changes if other != user_id}:
-            signatures_changed(txn, other, user_id)
+            keys_changed_for(txn, other, user_id)
 
 
 def check_number(signed: Signed) -> None:

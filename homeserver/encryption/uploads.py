@@ -1,6 +1,6 @@
 """Devices publish their keys (client-server API, "Uploading keys").
 
-- Identity keys are of the device that uploads them, and signed by it.
+- Identity keys are of the device that uploads them. Its signature on them must be right.
 - One-time keys keep the order in which they were uploaded. Uploading one again changes nothing,
   also when it was claimed meanwhile: the answer to the first upload may have been lost.
 - There is one fallback key for each algorithm. It is given out when no one-time key is left, any

@@ -130,9 +130,14 @@ class EnteringTest(Scene):
             await Device(user).upload()
         room_id = await self.room()
         await self.peer.join(self.hearth.name, room_id)
+        since = [(await user.sync())["next_batch"] for user in (self.alice, carol)]
         await carol.join(room_id)
         await eventually(lambda: self.told(carol))
         self.assertEqual(await self.told(carol), [carol.device_id])
+        changed = (await carol.sync(since[1]))["device_lists"]["changed"]
+        self.assertEqual(changed, sorted([self.mallory, self.alice.user_id, carol.user_id]))
+        changed = (await self.alice.sync(since[0]))["device_lists"]["changed"]
+        self.assertEqual(changed, [carol.user_id])
         dave = await self.hearth.register("dave")
         await Device(dave).upload()
         room = self.peer.create_room()

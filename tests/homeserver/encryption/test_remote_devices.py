@@ -15,7 +15,7 @@ from storage.remote_devices import RemoteList
 from tests.federation.server.scene import Scene
 from tests.support.federation import eventually
 from tests.support.keys import ALGORITHM, Device, query
-from tests.support.peer import Received
+from tests.support.peer import Received, make_peer
 from tests.support.remote_devices import RemoteUser, refused
 
 
@@ -132,8 +132,9 @@ class QueryTest(RemoteDevicesTestCase):
         answer = await self.alice.ok("POST", "/keys/claim", body)
         self.assertEqual(list(answer["failures"]), [self.peer.name])
         await self.peer.close()
-        answer = await query(self.alice, self.remote.user_id, "@x:nowhere.invalid", timeout=500)
-        self.assertEqual(set(answer["failures"]), {self.peer.name, "nowhere.invalid"})
+        gone = await make_peer(self, self.federation, listen=False)
+        answer = await query(self.alice, self.remote.user_id, gone.user(), timeout=5000)
+        self.assertEqual(set(answer["failures"]), {self.peer.name, gone.name})
 
     async def test_rubbish(self) -> None:
         """What is not right is left out, and nobody else's keys are believed."""

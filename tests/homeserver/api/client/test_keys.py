@@ -82,14 +82,16 @@ class UploadTest(KeysTestCase):
         self.assertEqual(answer["device_keys"], {self.alice.user_id: {}})
 
     async def test_signatures_of_devices(self) -> None:
-        """A device must have signed its keys."""
+        """A signature must be right; keys without one can be uploaded."""
         await self.prepare()
         keys = self.device.keys()
-        unsigned = {name: keys[name] for name in keys if name != "signatures"}
-        await self.refused("M_INVALID_SIGNATURE", device_keys=unsigned)
         forged = Device(self.alice).keys()["signatures"]
         await self.refused("M_INVALID_SIGNATURE", device_keys={**keys, "signatures": forged})
         await self.refused("M_INVALID_SIGNATURE", device_keys={**keys, "algorithms": []})
+        await self.refused("M_INVALID_SIGNATURE", device_keys={**keys, "keys": {}})
+        garbled = {self.alice.user_id: {self.device.key_id: "!"}}
+        await self.refused("M_INVALID_SIGNATURE", device_keys={**keys, "signatures": garbled})
+        await self.device.upload(device_keys={**keys, "signatures": {}})
 
     async def test_malformed_keys(self) -> None:
         await self.prepare()
@@ -107,6 +109,9 @@ class UploadTest(KeysTestCase):
         ]
         for change in changes:
             await self.refused("M_BAD_JSON", device_keys={**keys, **change})
+        for name in ("algorithms", "keys", "signatures"):
+            lacking = {other: value for other, value in keys.items() if other != name}
+            await self.refused("M_BAD_JSON", device_keys=lacking)
         await self.refused("M_BAD_JSON", one_time_keys={f"{ALGORITHM}:A": 1})
         await self.refused("M_BAD_JSON", one_time_keys={f"{ALGORITHM}:A": {"no": "key"}})
         for name in ("", "AAA", ":A", f"{ALGORITHM}:", f"{ALGORITHM}:{'x' * 300}"):
