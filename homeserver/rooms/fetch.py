@@ -113,7 +113,7 @@ class Errand:
     version: RoomVersion
     servers: list[str]
     deadline: float
-    requests_left: int = MAX_REQUESTS
+    requests_left: int
     outliers: int = 0
     refused: int = 0
     notes: list[str] = field(default_factory=list)
@@ -173,7 +173,7 @@ class Fetcher:
 
         names = await self._db.read(read)
         deadline = self._clock.seconds() + seconds
-        return Errand(room_id, version, names[:MAX_SERVERS], deadline)
+        return Errand(room_id, version, names[:MAX_SERVERS], deadline, MAX_REQUESTS)
 
     async def ask(
         self, errand: Errand, server: str, request: Callable[[str], Awaitable[T]]

@@ -115,7 +115,7 @@ def collect(
 
 def holes_in(room: RoomAccess, span: Span, page: Page, *, backwards: bool) -> list[Gap]:
     """The gaps of the history that lie within a page, or at the end of one that is not full."""
-    if span.after is not None:
+    if span.after is not None or not room.room.remote_servers:
         # What is fetched for a gap was not known after a position in the log.
         return []
     above = span.above.depth if span.above is not None else 0

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+import structlog
+from twisted.internet.task import Clock
+
 from federation.client.errors import BadAnswer, RemoteTimeout
 from federation.client.events import StateIds
+from federation.client.pdus import PduChecker
 from homeserver.core.event import Event
-from homeserver.rooms import missing
+from homeserver.rooms import fetch, missing
+from homeserver.rooms.fetch import Fetcher
 from homeserver.rooms.receiving import NOT_ADDED, Judged
 from storage.events import ACCEPTED, REJECTED
 from tests.support.events import test_key
-from tests.support.history import BOB, CAROL, OTHER, PEER, HistoryCase
+from tests.support.history import BOB, CAROL, OTHER, PEER, HistoryCase, Keys, reactor
 from tests.support.peer_room import PeerRoom
 
 
@@ -151,12 +156,17 @@ class HostileAnswers(MissingCase):
         self.assertEqual(await self.extremities(), {self.join_event.event_id, last.event_id})
 
     async def test_rubbish(self) -> None:
-        """Rubbish instead of missing events is dropped. Shows RECV-8."""
+        """Rubbish instead of missing events is dropped, and one line of the log says who sent
+        it. Shows RECV-8."""
         await self.start()
         *_, last = self.messages(3)
         rubbish: list[Any] = [None, 1, "x", [], {}, {"type": "m.room.message"}, {"event_id": "$x"}]
         self.source.on[PEER, "missing"] = lambda *_: rubbish
-        await self.unharmed(last)
+        with structlog.testing.capture_logs() as lines:
+            await self.unharmed(last)
+        (line,) = [line for line in lines if line["event"] == "missing events looked for"]
+        self.assertEqual((line["origin"], line["room_id"]), (PEER, self.room_id))
+        self.assertEqual((line["refused"], line["not_added"]), (len(rubbish), 0))
 
     async def test_another_history(self) -> None:
         """Sound events that lie on no way to those asked for are not taken. Shows RECV-8."""
@@ -217,6 +227,27 @@ class HostileAnswers(MissingCase):
         self.assertEqual(self.source.count("missing"), missing.ROUNDS)
         count = await self.db.read(lambda txn: txn.value("SELECT COUNT(*) FROM events"))
         self.assertLess(count, missing.MAX_COLLECTED)
+
+    async def test_a_slow_peer(self) -> None:
+        """One that takes minutes for each answer is given up; the event waits."""
+        await self.start()
+        clock = Clock()
+        fetcher = Fetcher(
+            self.db, self.source, PduChecker(Keys(), reactor), self.receiver, clock, "hearth.test"
+        )
+        *_, last = self.messages(400)
+        honest = self.room.missing
+
+        def slowly(earliest: Any, latest: Any, limit: int, depth: int) -> Any:
+            clock.advance(fetch.ERRAND_S / 3)
+            return [event.pdu for event in honest(earliest, latest, limit)]
+
+        self.source.on[PEER, "missing"] = slowly
+        slow = missing.MissingEvents(self.db, fetcher, self.receiver)
+        judged = await slow.receive(PEER, self.room_id, self.room.version, [last])
+        self.assertEqual(judged[last.event_id].status, NOT_ADDED)
+        self.assertIn("gave up", judged[last.event_id].reason or "")
+        self.assertEqual(len(self.source.asked), 3)
 
     async def test_the_same_again(self) -> None:
         """A peer that repeats itself is asked once more at most."""
@@ -322,6 +353,21 @@ class AuthEvents(MissingCase):
         message = self.room.message(BOB, "x", auth=[chain[-1], own, create])
         self.assertEqual((await self.receive(message)).status, ACCEPTED)
         self.assertIsNotNone(await self.row(chain[0]))
+
+    async def test_a_chain_without_end(self) -> None:
+        """A chain that is told event by event is not followed for ever. Shows RECV-8."""
+        self.patch(fetch, "MAX_REQUESTS", 50)
+        await self.start()
+        chain = self.levels(100, self.join_event)
+        own = self.room.state[("m.room.member", BOB)]
+        create = self.room.state[("m.room.create", "")]
+        message = self.room.message(BOB, "x", auth=[chain[-1], own, create])
+        for server in (PEER, OTHER):
+            self.source.on[server, "event_auth"] = lambda event_id: []
+        judged = await self.receive(message)
+        self.assertEqual(judged.status, NOT_ADDED)
+        self.assertLessEqual(len(self.source.asked), 50)
+        self.assertIsNone(await self.row(chain[-1]))
 
     async def test_of_another_room(self) -> None:
         """An event that another room's events authorise is not accepted. Shows RECV-11."""
