@@ -87,12 +87,12 @@ def backlog(txn: Transaction, server: str, after: int, upto: int, limit: int) ->
 def newest(txn: Transaction, server: str, after: int, upto: int) -> list[int]:
     """The position of the newest event in each room of a server, the newest first."""
     rows = txn.all(
-        "SELECT MAX(e.pos) FROM room_servers r JOIN events e ON e.room_nid = r.room_nid"
-        " WHERE r.server_name = ? AND e.outgoing AND e.pos > ? AND e.pos <= ?"
-        " GROUP BY r.room_nid",
-        (server, after, upto),
+        "SELECT (SELECT e.pos FROM events e WHERE e.room_nid = r.room_nid AND e.outgoing"
+        " AND e.pos > ? AND e.pos <= ? ORDER BY e.pos DESC LIMIT 1)"
+        " FROM room_servers r WHERE r.server_name = ?",
+        (after, upto, server),
     )
-    return sorted((row[0] for row in rows), reverse=True)
+    return sorted((row[0] for row in rows if row[0] is not None), reverse=True)
 
 
 def servers(txn: Transaction, room_nids: Collection[int]) -> dict[int, dict[str, int]]:

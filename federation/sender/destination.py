@@ -19,14 +19,16 @@ MAX_QUEUE = 500
 """PDUs, and EDUs, that wait in memory for one destination."""
 MAX_VOLATILE = 1000
 """Users who type, and users with a new presence, that a destination is to be told of."""
-FIRST_INTERVAL_MS = 5_000
+FIRST_INTERVAL_MS = 2_000
 MAX_INTERVAL_MS = 6 * 60 * 60 * 1000
-KEEP_FOR_ATTEMPTS = 5
+KEEP_FOR_ATTEMPTS = 6
 """After so many failures in a row what is in memory for a destination is let go."""
 LONG_DEAD_MS = 60 * 60 * 1000
 """After so long only the newest events of each room are sent."""
-HEARD_PAUSE_MS = 10_000
-"""Between an attempt that failed and the next one because the destination was heard from."""
+HEARD_PAUSE_MS = 2_000
+MAX_HEARD_PAUSE_MS = 5 * 60 * 1000
+"""Between an attempt that failed and the next one because the destination was heard from. It
+grows with those that are in vain: not everybody who speaks can be reached."""
 
 
 def shard_of(server_name: str) -> int:
@@ -76,6 +78,7 @@ class Destination:
         "loaded",
         "max_pdus",
         "name",
+        "pardons",
         "pdus",
         "presence",
         "retry_at",
@@ -114,6 +117,7 @@ class Destination:
         self.interval = 0
         self.attempts = 0
         self.last_attempt = 0
+        self.pardons = 0
         self.max_pdus = 50
         # What the tables have.
         self.written: DestinationRow | None = None
@@ -169,13 +173,19 @@ class Destination:
         assert sent is not None
         self.transaction = None
         self.to_device_after = max(self.to_device_after, sent.to_device_upto)
-        self.forgive()
         self.failing_since = None
+        self.attempts = self.interval = self.pardons = 0
 
-    def forgive(self) -> None:
-        """Forget how often it could not be reached."""
-        self.attempts = 0
-        self.interval = 0
+    def heard_from(self, now: int) -> bool:
+        """Forget how often it could not be reached; whether `retry_at` is earlier by that."""
+        pause = min(HEARD_PAUSE_MS << min(self.pardons, 20), MAX_HEARD_PAUSE_MS)
+        soon = max(now, self.last_attempt + pause)
+        self.attempts = self.interval = 0
+        if self.retry_at <= soon:
+            return False
+        self.retry_at = soon
+        self.pardons += 1
+        return True
 
     def failed(self, now: int, random: Random, retry_after: int | None = None) -> list[int]:
         """The destination could not be reached, or refused.

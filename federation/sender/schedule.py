@@ -14,7 +14,7 @@ import structlog
 from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore
 from twisted.internet.interfaces import IDelayedCall
 
-from federation.sender.destination import HEARD_PAUSE_MS, Destination
+from federation.sender.destination import Destination
 
 MAX_HEALTHY = 500
 """Transactions under way at a time."""
@@ -71,10 +71,7 @@ class Schedule:
 
     def heard_from(self, destination: Destination) -> None:
         """The destination is there: try soon, and forget how often it was not."""
-        destination.forgive()
-        soon = max(self._now(), destination.last_attempt + HEARD_PAUSE_MS)
-        if destination.retry_at > soon and not destination.running:
-            destination.retry_at = soon
+        if not destination.running and destination.heard_from(self._now()):
             self.later(destination)
 
     def later(self, destination: Destination) -> None:

@@ -210,10 +210,13 @@ class FederationSender:
             after = news.upto
         for name in waiting:
             self._has_messages(name, upto, new)
-        # Those that another process took meanwhile are not held any more.
         self._live |= new & self._shards.held
+        for shard in new - self._live:
+            self._lost(shard)  # another process took it meanwhile
 
     def _restore(self, row: DestinationRow) -> None:
+        if row.server_name in self._destinations:
+            return  # the last attempt to begin was broken off
         destination = self._destinations[row.server_name] = Destination(row.server_name)
         destination.behind = True
         destination.loaded = row.pos

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
@@ -12,7 +13,9 @@ from twisted.trial.unittest import TestCase
 
 from federation.client.requests import FederationClient
 from federation.sender.sender import FederationSender
-from storage import outgoing_to_device, room_servers, rooms
+from homeserver.users.hooks import UserHooks
+from storage import cross_signing, outgoing_to_device, room_servers, rooms
+from storage.cross_signing import CrossSigningRow
 from storage.transaction import Transaction
 from tests.federation.sender.outside import Others
 from tests.support.server import TestServer, User, make_server
@@ -129,13 +132,18 @@ class EduTest(TestCase):
     async def test_devices_new_renamed_deleted(self) -> None:
         """Shows TXN-11."""
         await self.begin()
+
+        def told() -> list[Any]:
+            found = self.others.edus(ONE, "m.device_list_update")
+            return [edu for edu in found if edu["device_id"] == "SECOND"]
+
         second = await self._log_in("SECOND")
-        await self.edus("m.device_list_update", 1)
-        path = "/devices/SECOND"
-        await self.alice.ok("PUT", path, {"display_name": "Telephone"})
-        await self.edus("m.device_list_update", 2)
+        await self.until(lambda: len(told()) == 1)
+        await self.alice.ok("PUT", "/devices/SECOND", {"display_name": "Telephone"})
+        await self.until(lambda: len(told()) == 2)
         await second.ok("POST", "/logout", {})
-        new, renamed, deleted = await self.edus("m.device_list_update", 3)
+        await self.until(lambda: len(told()) == 3)
+        new, renamed, deleted = told()
         self.assertEqual(
             [(edu["user_id"], edu["device_id"]) for edu in (new, renamed, deleted)],
             [(self.alice.user_id, "SECOND")] * 3,
@@ -171,6 +179,25 @@ class EduTest(TestCase):
             if edu["stream_id"] not in known:
                 self.assertLessEqual(set(edu["prev_id"]), set(known))
                 known.append(edu["stream_id"])
+
+    async def test_signing_keys(self) -> None:
+        """Shows TXN-14."""
+        await self.begin()
+        user_id = self.alice.user_id
+
+        def change(txn: Transaction) -> None:
+            for usage in ("master", "self_signing", "user_signing"):
+                keys = {"user_id": user_id, "usage": [usage], "keys": {f"ed25519:{usage}": usage}}
+                cross_signing.put(txn, CrossSigningRow(user_id, usage, usage, json.dumps(keys)))
+            for hook in self.server.homeserver.services[UserHooks].signing_keys_changed:
+                hook(txn, user_id)
+
+        await self.server.homeserver.db.write(change)
+        [edu] = await self.edus("m.signing_key_update")
+        self.assertEqual(edu["user_id"], user_id)
+        self.assertEqual(edu["master_key"]["usage"], ["master"])
+        self.assertEqual(edu["self_signing_key"]["keys"], {"ed25519:self_signing": "self_signing"})
+        self.assertEqual(set(edu), {"user_id", "master_key", "self_signing_key"})
 
     async def test_messages_for_devices(self) -> None:
         """Shows TXN-10."""
