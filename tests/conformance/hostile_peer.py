@@ -116,6 +116,8 @@ class HostilePeerCase(TestCase):
                 verdict = answer["pdus"].get(event.event_id, {})
                 self.assertIn("error", verdict, event.pdu)
                 self.assertFalse(await self.has(event))
+        # One line says who did what.
+        self.assertIn(self.peer.name, [line.get("origin") for line in self.log])
         return answer
 
     async def not_shown(self, events: Sequence[Event]) -> None:

@@ -50,7 +50,7 @@ class InteropCase(TestCase):
     """
 
     skip = None if os.environ.get(INTEROP) else "run by scripts/test --interop"
-    timeout = 180
+    timeout = 300
     home_kind: ClassVar[str] = "hearth"
     home: Server
     away: Server

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import secrets
 
+from twisted.internet.defer import Deferred
+
 from tests.interop.account import pause
 from tests.interop.case import InteropCase, both_ways, each_version, with_versions
 from tests.support.network import eventually
@@ -85,3 +87,41 @@ class Outages(InteropCase):
             self.assertNotIn(room_id, answer.get("rooms", {}).get("invite", {}))
         finally:
             await self.home.start()
+
+    @each_version("10", "12")
+    async def test_killed_while_joining(self, version: str) -> None:
+        """The joining server is killed in the middle; the user joins again, and both agree."""
+        for delay in (0.02, 0.1, 0.3):
+            room_id = await self.room(version)
+            carol = await self.away.register("carol")
+            joining = Deferred.fromCoroutine(carol.join(room_id, self.home.name))
+            joining.addErrback(lambda _: None)
+            await pause(delay)
+            self.away.kill()
+            await joining
+            await self.away.start()
+            await carol.join(room_id, self.home.name)
+            await self.alice.sees_member(room_id, carol.user_id, "join")
+            await self.agree(room_id, self.alice, carol)
+            await carol.sees(room_id, await self.alice.send(room_id))
+
+    @each_version("10")
+    async def test_killed_while_catching_up(self, version: str) -> None:
+        """1,000 events while the other server was down; it is killed while it catches up."""
+        room_id = await self.shared_room(version)
+        self.away.stop()
+        sent = [await self.alice.send(room_id, f"c{number}") for number in range(1000)]
+        await self.away.start()
+        await pause(1)
+        self.away.kill()
+        await self.away.start()
+        await self.alice.sees(room_id, await self.bob.send(room_id, "back"), within=90)
+        await self.bob.sees(room_id, sent[-1], within=60)
+
+        async def has_all() -> bool:
+            history = {event["event_id"] for event in await self.bob.history(room_id)}
+            assert history.issuperset(sent), f"{len(set(sent) - history)} are missing"
+            return True
+
+        await eventually(has_all, within=120)
+        await self.agree(room_id, self.alice, self.bob)
