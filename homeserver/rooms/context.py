@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from twisted.internet.interfaces import IReactorTime
 
@@ -89,15 +89,7 @@ class EventContext:
                 "events_after": shown[len(before) + 1 :],
                 "state": _state(room, everything, after[-1] if after else seen, wanted, now_ms),
             }
-            holes = [
-                hole
-                for backwards, page in pages.items()
-                if counts[backwards]
-                for hole in holes_in(
-                    room, _beside(room, seen, backwards), page, backwards=backwards
-                )
-            ]
-            return answer, holes
+            return answer, _holes(room, seen, pages, counts)
 
         answer, holes = await self._db.read(read)
         if holes and self.filler is not None and await self.filler.fill(room_id, holes):
@@ -109,6 +101,18 @@ def _beside(room: RoomAccess, seen: Seen, backwards: bool) -> Span:
     if backwards:
         return Span(upto=timeline.before(seen.row), until=room.until)
     return Span(above=timeline.behind(seen.row), until=room.until)
+
+
+def _holes(
+    room: RoomAccess, seen: Seen, pages: Mapping[bool, Page], counts: Mapping[bool, int]
+) -> list[Gap]:
+    """What is missing on the pages (by whether they go backwards) that were asked for."""
+    return [
+        hole
+        for backwards, page in pages.items()
+        if counts[backwards]
+        for hole in holes_in(room, _beside(room, seen, backwards), page, backwards=backwards)
+    ]
 
 
 def _end(page: Page, seen: Seen, *, backwards: bool) -> Place:
