@@ -96,10 +96,11 @@ class Transmitter:
         except Exception:
             _log.exception("A transaction could not be made", destination=destination.name)
         else:
-            if not destination.gone:
-                destination.delivered()
-                self._told(True)
-                _log_refusals(destination.name, answer)
+            if destination.gone:
+                return False
+            destination.delivered()
+            self._told(True)
+            _log_refusals(destination.name, answer)
             return True
         if not destination.gone:
             self._note(destination, destination.failed(self._now(), self._random, retry_after))
