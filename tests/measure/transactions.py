@@ -1,0 +1,72 @@
+"""Transactions of 50 events of one room: how many events a core takes in."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from urllib.parse import quote
+
+from tests.measure.client import MeasuringClient
+from tests.measure.instances import Instance
+from tests.measure.lab import Lab, ResidentsProcess
+
+
+async def measure(
+    lab: Lab, transactions: int = 40, size: int = 50, members: int = 100, version: str = "11"
+) -> None:
+    """Send transactions one after the other, in turns to each kind of server."""
+    residents = lab.residents(10)
+    try:
+        for database in lab.databases:
+            for _ in range(lab.rounds):
+                for kind in lab.kinds:
+                    room = residents.tell("room", members=members, version=version)["room_id"]
+                    async with lab.instance(kind, database) as instance:
+                        await _receive(lab, instance, database, residents, room, transactions, size)
+    finally:
+        residents.close()
+
+
+async def _receive(
+    lab: Lab,
+    instance: Instance,
+    database: str,
+    residents: ResidentsProcess,
+    room_id: str,
+    transactions: int,
+    size: int,
+) -> None:
+    user = await instance.register("reader")
+    await user.join(room_id, residents.names[0])
+    while await user.members(room_id) < 2:
+        await asyncio.sleep(0.5)
+    await instance.quiet()
+    for count in (4, transactions):  # The first ones are to warm up.
+        residents.tell("transactions", room_id=room_id, count=count, size=size)
+        await instance.quiet()
+        used, used_db = instance.used(), instance.used_by_database()
+        began = time.monotonic()
+        done = await asyncio.to_thread(residents.tell, "send", destination=instance.server.name)
+        assert not done["refused"], done
+        # Synapse answers before it has them.
+        while await _last_message(user, room_id) != f"message {count * size - 1}":
+            await asyncio.sleep(0.25)
+        taken = time.monotonic() - began
+        await instance.quiet()
+    total, database_part = instance.used() - used, instance.used_by_database() - used_db
+    events = transactions * size
+    lab.report(
+        "transactions",
+        instance.kind,
+        database,
+        cpu_ms_per_pdu=total * 1000 / events,
+        of_it_database_ms=database_part * 1000 / events,
+        wall_ms_per_pdu=taken * 1000 / events,
+    )
+    print(f"{'':<13}{events / total:.0f} events a second and core")
+
+
+async def _last_message(user: MeasuringClient, room_id: str) -> str | None:
+    path = f"/rooms/{quote(room_id)}/messages?dir=b&limit=1"
+    chunk = (await user.call("GET", path))["chunk"]
+    return chunk[0]["content"].get("body") if chunk else None
