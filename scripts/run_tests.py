@@ -25,6 +25,8 @@ ON_A_DATABASE = {"tests.support.databases", "tests.support.server"}
 """Test modules that import these, directly or not, run on each kind of database."""
 DATABASE = "HEARTH_TEST_DATABASE"
 JS_CLIENT = "HEARTH_TEST_JS_CLIENT"
+INTEROP = "tests.interop."
+"""Tests of server processes, which `scripts/test --interop` runs."""
 
 _SUMMARY = re.compile(r"^(?:PASSED|FAILED)(?: \((.*)\))?$")
 _JOBS = max(1, min(4, os.cpu_count() or 1))
@@ -135,7 +137,11 @@ def modules_on_a_database() -> list[str]:
     reach = set(ON_A_DATABASE)
     while more := {name for name, used in imports.items() if used & reach} - reach:
         reach |= more
-    return sorted(name for name in reach if name.rpartition(".")[2].startswith("test_"))
+    return sorted(
+        name
+        for name in reach
+        if name.rpartition(".")[2].startswith("test_") and not name.startswith(INTEROP)
+    )
 
 
 def run_trial(

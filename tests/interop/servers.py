@@ -182,6 +182,7 @@ class SynapseServer(Server):
             "enable_registration_without_verification": True,
             "bcrypt_rounds": 4,
             "allow_public_rooms_over_federation": True,
+            "room_list_publication_rules": [{"action": "allow"}],
             "allow_public_rooms_without_auth": True,
             "presence": {"enabled": True},
             "federation": {

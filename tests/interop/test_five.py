@@ -115,6 +115,61 @@ class FiveServersTest(TestCase):
     async def test_partitions_v12(self) -> None:
         await self._play("12")
 
+    async def _struggle(self, user: Account, room_id: str, seed: int) -> None:
+        """Power levels, join rules, bans and invitations, against each other."""
+        choice = random.Random(seed)
+        guests = [guest.user_id for guest in self.guests]
+        for number in range(8):
+            what = choice.choice(("levels", "levels", "rules", "ban", "unban", "kick", "invite"))
+            guest = choice.choice(guests)
+            try:
+                if what == "levels":
+                    levels = await user.state_of(room_id, "m.room.power_levels")
+                    levels["users"][guest] = choice.choice((0, 10, 25, 50))
+                    levels["events"] = {"m.room.topic": choice.choice((0, 25, 50, 100))}
+                    await user.set_state(room_id, "m.room.power_levels", levels)
+                elif what == "rules":
+                    rule = choice.choice(("public", "invite"))
+                    await user.set_state(room_id, "m.room.join_rules", {"join_rule": rule})
+                else:
+                    body = {"user_id": guest, "reason": f"{seed} {number}"}
+                    await user.ok("POST", f"/rooms/{room_id}/{what}", body)
+                topic = {"topic": f"{user.user_id} {seed} {number}"}
+                await user.set_state(room_id, "m.room.topic", topic)
+            except Refused:
+                # Somebody else was quicker: to ban, or to take the right away.
+                continue
+
+    async def _play_struggle(self, version: str) -> None:
+        room_id = await self.prepare(version)
+        first = self.users[0]
+        levels = await first.state_of(room_id, "m.room.power_levels")
+        levels["users"] |= {user.user_id: 100 for user in self.users[1:]}
+        await first.set_state(room_id, "m.room.power_levels", levels)
+        self.guests = [await server.register("guest") for server in self.servers]
+        for guest in self.guests:
+            await guest.join(room_id, first.server.name)
+        for user in self.users:
+            await user.sees_state(room_id, "m.room.power_levels", levels)
+            for guest in self.guests:
+                await user.sees_member(room_id, guest.user_id, "join")
+        h1, h2, h3, s1, s2 = (server.name for server in self.servers)
+        for number, groups in enumerate((([h1, h2, h3], [s1, s2]), ([h1, s1], [h2, h3, s2])), 1):
+            self.switch.partition(*groups)
+            acting: list[Any] = [
+                Deferred.fromCoroutine(self._struggle(user, room_id, 1000 * number + place))
+                for place, user in enumerate(self.users)
+            ]
+            await gatherResults(acting, consumeErrors=True)
+            await pause(1)
+            await self._heal_and_compare(room_id)
+
+    async def test_struggle_v10(self) -> None:
+        await self._play_struggle("10")
+
+    async def test_struggle_v12(self) -> None:
+        await self._play_struggle("12")
+
     async def test_ban_during_partition(self) -> None:
         """A ban on one side, messages and a state change of the banned one on the other."""
         room_id = await self.prepare("12")
