@@ -7,6 +7,11 @@ from typing import NamedTuple
 
 from storage.transaction import Transaction
 
+UNASKED = -1
+"""In place of the position at which a list was fetched: never, and nobody asked for it."""
+ASKED_FOR = 0
+"""Never, and somebody asked in vain, or got an answer that may be old."""
+
 
 class RemoteList(NamedTuple):
     """What is known of a user's devices, and how well; see the table. Keys are JSON."""
@@ -70,13 +75,16 @@ def put_list(txn: Transaction, row: RemoteList) -> None:
     )
 
 
-def mark_stale(txn: Transaction, user_id: str) -> None:
-    """Note that a change was missed."""
+def mark_stale(txn: Transaction, user_id: str, *, asked: bool = False) -> None:
+    """Note that a change was missed; `asked`: or that somebody could not be told of the list."""
+    fetched_pos = ASKED_FOR if asked else UNASKED
     txn.execute(
-        f"INSERT INTO remote_device_lists ({_COLUMNS}) VALUES (?, NULL, 1, ?, 0, NULL, NULL)"
+        f"INSERT INTO remote_device_lists ({_COLUMNS}) VALUES (?, NULL, 1, ?, ?, NULL, NULL)"
         " ON CONFLICT (user_id) DO UPDATE SET stale = excluded.stale,"
-        " heard = remote_device_lists.heard + 1",
-        (user_id, True),
+        " heard = remote_device_lists.heard + 1, fetched_pos = CASE"
+        " WHEN remote_device_lists.fetched_pos < excluded.fetched_pos THEN excluded.fetched_pos"
+        " ELSE remote_device_lists.fetched_pos END",
+        (user_id, True, fetched_pos),
     )
 
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from twisted.internet.interfaces import IReactorTime
 
 from federation.client.requests import FederationClient
+from homeserver.core.ids import UserID
 from homeserver.core.types import JsonObject
 from homeserver.encryption import remote_answers, remote_devices, servers
 from homeserver.encryption.key_reads import FoundKeys, add_own_signatures, local_keys
@@ -36,6 +37,8 @@ class _Known(NamedTuple):
     missing: dict[str, Sequence[str]]
     heard: dict[str, int]
     shared: set[str]
+    awaited: set[str]
+    """Those of whose lists it is known already that somebody wants them."""
     now: int
 
 
@@ -95,7 +98,19 @@ class KeyQueries:
         for answered in answers.values():
             known.found.update(answered)
         known.found.failures |= failures
+        await self._note_failures(known, failures.keys())
         return known.found
+
+    async def _note_failures(self, known: _Known, server_names: Collection[str]) -> None:
+        """Have the lists fetched that could not be had, as far as they are to be kept."""
+        wanted = {
+            user_id
+            for user_id in known.missing
+            if user_id in known.shared - known.awaited and UserID(user_id).domain in server_names
+        }
+        if wanted:
+            now_ms = int(self._clock.seconds() * 1000)
+            await self._db.write(remote_devices.not_answered, wanted, now_ms)
 
 
 def _known(txn: Transaction, wanted: Wanted) -> _Known:
@@ -105,9 +120,13 @@ def _known(txn: Transaction, wanted: Wanted) -> _Known:
     for user_id, known in usable.items():
         _add_list(found, known, devices[user_id].values(), wanted[user_id])
     missing = {user_id: ids for user_id, ids in wanted.items() if user_id not in usable}
-    heard = {user_id: row.heard for user_id, row in rows.get_lists(txn, missing.keys()).items()}
+    lists = rows.get_lists(txn, missing.keys())
+    heard = {user_id: row.heard for user_id, row in lists.items()}
+    awaited = {
+        user_id for user_id, row in lists.items() if row.stale and row.fetched_pos != rows.UNASKED
+    }
     shared = rows.shared(txn, missing.keys())
-    return _Known(found, missing, heard, shared, clock.position(txn))
+    return _Known(found, missing, heard, shared, awaited, clock.position(txn))
 
 
 def _add_list(
@@ -143,7 +162,9 @@ def _keep(txn: Transaction, user_ids: Sequence[str], answered: FoundKeys, known:
             remote_answers.text(answered.master_keys.get(user_id)),
             remote_answers.text(answered.self_signing_keys.get(user_id)),
         )
-        remote_devices.store(txn, user_id, found, known.heard.get(user_id, 0), known.now)
+        heard = known.heard.get(user_id, 0)
+        if not remote_devices.store(txn, user_id, found, heard, known.now):
+            remote_devices.answered_otherwise(txn, user_id)
 
 
 def _only(answered: FoundKeys, wanted: Wanted) -> FoundKeys:

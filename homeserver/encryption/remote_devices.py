@@ -8,7 +8,7 @@ the user's keys.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import structlog
 from twisted.internet.defer import Deferred, DeferredSemaphore
@@ -105,16 +105,7 @@ class RemoteDevices:
 
     def _mark_stale(self, txn: Transaction, user_id: str) -> None:
         remote_devices.mark_stale(txn, user_id)
-        server_name = UserID(user_id).domain
-        now_ms = int(self._clock.seconds() * 1000)
-        jobs.enqueue(
-            txn,
-            self.KIND,
-            {"server": server_name},
-            now_ms,
-            run_at=now_ms + RETRY_AFTER_MS,
-            dedup_key=server_name,
-        )
+        fetch_later(txn, user_id, int(self._clock.seconds() * 1000))
 
     async def signing_key_updated(self, origin: str, content: JsonObject) -> None:
         """Take an `m.signing_key_update` from a server; one that is not usable is dropped."""
@@ -243,6 +234,38 @@ class RemoteDevices:
             under_way.cancel()
 
 
+def fetch_later(txn: Transaction, user_id: str, now_ms: int) -> None:
+    """Have the stale lists of a user's server fetched by a job."""
+    server_name = UserID(user_id).domain
+    jobs.enqueue(
+        txn,
+        RemoteDevices.KIND,
+        {"server": server_name},
+        now_ms,
+        run_at=now_ms + RETRY_AFTER_MS,
+        dedup_key=server_name,
+    )
+
+
+def not_answered(txn: Transaction, user_ids: Collection[str], now_ms: int) -> None:
+    """Somebody asked for lists that could not be had: they are told when these can be."""
+    for user_id in sorted(user_ids):
+        remote_devices.mark_stale(txn, user_id, asked=True)
+        fetch_later(txn, user_id, now_ms)
+
+
+def answered_otherwise(txn: Transaction, user_id: str) -> None:
+    """Somebody got an answer that is not the list that is kept: they are told to ask again."""
+    known = remote_devices.lock_list(txn, user_id)
+    if known is None:
+        return
+    if known.stale:
+        asked = max(known.fetched_pos, remote_devices.ASKED_FOR)
+        remote_devices.put_list(txn, known._replace(fetched_pos=asked))
+    else:
+        list_changed(txn, user_id)
+
+
 def store(txn: Transaction, user_id: str, found: DeviceList, heard: int, fetched_pos: int) -> bool:
     """Keep a list that was fetched; False if something was heard of the user meanwhile.
 
@@ -256,11 +279,7 @@ def store(txn: Transaction, user_id: str, found: DeviceList, heard: int, fetched
         remote_devices.delete_list(txn, user_id)
         return True
     before = remote_devices.get_devices(txn, [user_id])[user_id]
-    changed = known is not None and (
-        known.fetched_pos == 0
-        or _with_keys(before.values()) != _with_keys(found.devices.values())
-        or (known.master_key, known.self_signing_key) != (found.master_key, found.self_signing_key)
-    )
+    is_news = known is not None and _is_news(known, before, found)
     row = RemoteList(
         user_id,
         found.stream_id,
@@ -273,9 +292,20 @@ def store(txn: Transaction, user_id: str, found: DeviceList, heard: int, fetched
     remote_devices.put_list(txn, row)
     if before != found.devices:
         remote_devices.replace_devices(txn, user_id, found.devices.values())
-    if changed:
+    if is_news:
         list_changed(txn, user_id)
     return True
+
+
+def _is_news(known: RemoteList, before: Mapping[str, RemoteDevice], found: DeviceList) -> bool:
+    """Whether a list that was fetched is another one than people have, if anybody has one."""
+    if known.fetched_pos == remote_devices.UNASKED:
+        return False
+    return (
+        known.fetched_pos == remote_devices.ASKED_FOR
+        or _with_keys(before.values()) != _with_keys(found.devices.values())
+        or (known.master_key, known.self_signing_key) != (found.master_key, found.self_signing_key)
+    )
 
 
 def _with_keys(devices: Collection[RemoteDevice]) -> set[RemoteDevice]:

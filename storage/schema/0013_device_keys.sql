@@ -85,7 +85,7 @@ CREATE TABLE remote_device_lists (
     heard BIGINT NOT NULL,
     -- changes were missed: the list must be fetched
     stale BOOLEAN NOT NULL,
-    -- position of the clock before the list was asked for; 0: never yet
+    -- position of the clock before the list was asked for; 0: never yet, -1: nor wanted by anybody
     fetched_pos BIGINT NOT NULL,
     -- JSON
     master_key TEXT,

@@ -58,6 +58,10 @@ class RemoteDevicesTestCase(Scene):
         )
         return found.get(self.remote.user_id)
 
+    async def is_fresh(self) -> bool:
+        known = await self.known()
+        return known is not None and not known.stale
+
     async def token(self) -> str:
         token: str = (await self.alice.sync())["next_batch"]
         return token
@@ -135,6 +139,46 @@ class QueryTest(RemoteDevicesTestCase):
         gone = await make_peer(self, self.federation, listen=False)
         answer = await query(self.alice, self.remote.user_id, gone.user(), timeout=5000)
         self.assertEqual(set(answer["failures"]), {self.peer.name, gone.name})
+
+    async def test_who_asked_in_vain_is_told_later(self) -> None:
+        """The list is fetched when its server answers again. Shows E2E-4, E2E-9."""
+        await self.begin()
+        await self.share()
+        good = dict(self.peer.on)
+        self.peer.on["keys_query"] = refused
+        for _ in range(2):
+            answer = await query(self.alice, self.remote.user_id)
+            self.assertEqual(list(answer["failures"]), [self.peer.name])
+        token = await self.token()
+        self.peer.on |= good
+        db = self.hearth.homeserver.db
+        await db.write(lambda txn: txn.execute("UPDATE jobs SET run_at = 0"))
+        await eventually(lambda: self.changed(token))
+        self.assertEqual(await self.devices(), {"PHONE": "Phone"})
+
+    async def test_a_change_while_somebody_asks(self) -> None:
+        """Who may have got an old answer is told. Shows E2E-9."""
+        await self.begin()
+        await self.share()
+        slow: Deferred[Any] = Deferred()
+
+        async def slowly(request: Received) -> Any:
+            old = self.remote.answer_query(request)
+            await slow
+            return old
+
+        self.peer.on["keys_query"] = slowly
+        asking = Deferred.fromCoroutine(query(self.alice, self.remote.user_id))
+        await eventually(lambda: self.asked()[0] == 1)
+        self.remote.add("LAPTOP")
+        await self.remote.tell(self.hearth.name, self.remote.update("LAPTOP"))
+        await eventually(self.is_fresh)
+        token = await self.token()
+        slow.callback(None)
+        answer = await asking
+        self.assertEqual(list(answer["device_keys"][self.remote.user_id]), ["PHONE"])
+        self.assertEqual(await self.changed(token), [self.remote.user_id])
+        self.assertEqual(set(await self.devices()), {"PHONE", "LAPTOP"})
 
     async def test_rubbish(self) -> None:
         """What is not right is left out, and nobody else's keys are believed."""
@@ -234,11 +278,13 @@ class UpdateTest(RemoteDevicesTestCase):
         """Shows TXN-12."""
         await self.begin()
         await self.share()
-        token = await self.token()
+        start = await self.token()
         await self.remote.tell(self.hearth.name, self.remote.update("PHONE"))
-        await eventually(lambda: self.changed(token))
+        await eventually(self.is_fresh)
         self.assertEqual(await self.devices(), {"PHONE": "Phone"})
         self.assertEqual(self.asked(), (0, 1))
+        # Nobody had asked for it before.
+        self.assertEqual(await self.changed(start), [])
         token = await self.token()
         self.remote.add("LAPTOP", "Laptop")
         await self.remote.tell(self.hearth.name, self.remote.update("LAPTOP"))
