@@ -69,10 +69,11 @@ class ForgedEventsTest(HostilePeerCase):
         third = await make_peer(self, self.federation)
         room = await third.join(self.hearth.name, self.room_id, "trudy")
         self.before = await self.state()
-        forged = room.make("m.room.topic", {"topic": "forged"}, self.mallory, "")
+        forged = room.make("m.room.message", {"body": "forged"}, self.mallory)
         status, answer = await third.send(self.hearth.name, [forged])
         self.assertEqual(status, 200)
         self.assertIn("error", answer["pdus"][forged.event_id])
+        self.assertFalse(await self.has(forged))
         await self.unharmed()
 
     async def test_wrong_hashes(self) -> None:
