@@ -9,6 +9,7 @@ from homeserver.core import canonical
 from homeserver.core.event import Event
 from homeserver.core.signing import encode_base64, generate_signing_key
 from tests.conformance.hostile_peer import HostilePeerCase
+from tests.support.federation import eventually
 from tests.support.peer import make_peer
 
 OTHER_KEY = generate_signing_key("peer", b"another key of no server at all.")
@@ -285,7 +286,12 @@ class LongChainsTest(HostilePeerCase):
         event = self.said(prev=self.room.heads, auth=[create, last])
         status, answer = await self.peer.send(self.hearth.name, [event])
         self.assertEqual(status, 200, answer)
+        # The chain is asked for, but not without end.
+        reads = ("event_auth", "event", "state_ids", "state", "missing")
+        await eventually(lambda: any(self.peer.received(name) for name in reads), "being asked")
         await self.unharmed(grown_by=256 * 1024 * 1024)
+        asked = sum(len(self.peer.received(name)) for name in reads)
+        self.assertLess(asked, 1000)
 
     async def test_endless_history(self) -> None:
         """Each predecessor that is asked for has one more that is missing."""
