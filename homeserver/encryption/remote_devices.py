@@ -60,7 +60,11 @@ class RemoteDevices:
         device_id = content.get("device_id")
         user_id = _user_of(origin, content)
         if user_id is None or not key_objects.is_name(device_id):
-            _log.info("device list update dropped", origin=origin, user_id=content.get("user_id"))
+            _log.info(
+                "device list update dropped",
+                origin=origin,
+                user_id=str(content.get("user_id"))[:255],
+            )
             return
         if await self._db.write(self._update, user_id, content):
             self._fetch_soon(user_id)
@@ -116,7 +120,11 @@ class RemoteDevices:
             if key is not None and user_id is not None:
                 keys[usage] = remote_answers.cross_signing_key(key, user_id, usage)
         if user_id is None or None in keys.values():
-            _log.info("signing key update dropped", origin=origin, user_id=content.get("user_id"))
+            _log.info(
+                "signing key update dropped",
+                origin=origin,
+                user_id=str(content.get("user_id"))[:255],
+            )
             return
         texts = {usage: remote_answers.text(key) for usage, key in keys.items()}
         if await self._db.write(self._update_signing_keys, user_id, texts):
