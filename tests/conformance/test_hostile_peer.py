@@ -267,7 +267,14 @@ class GraphsTest(HostilePeerCase):
 
 class LongChainsTest(HostilePeerCase):
     async def test_deep_auth_chain(self) -> None:
-        """An auth chain of 10,000 events, all unknown, asked of the peer that made it up."""
+        """An auth chain of 10,000 events, all unknown, given at once when asked for."""
+        await self._send_deep(is_told=True)
+
+    async def test_deep_auth_chain_event_by_event(self) -> None:
+        """The same, where the peer gives single events only."""
+        await self._send_deep(is_told=False)
+
+    async def _send_deep(self, is_told: bool) -> None:
         state = self.room.state
         create = state[("m.room.create", "")]
         member = state[("m.room.member", self.mallory)]
@@ -284,11 +291,14 @@ class LongChainsTest(HostilePeerCase):
             )
             self.room.events[last.event_id] = last
         event = self.said(prev=self.room.heads, auth=[create, last])
+        if is_told:
+            self.room.events[event.event_id] = event
         status, answer = await self.peer.send(self.hearth.name, [event])
         self.assertEqual(status, 200, answer)
         # The chain is asked for, but not without end.
         reads = ("event_auth", "event", "state_ids", "state", "missing")
         await eventually(lambda: any(self.peer.received(name) for name in reads), "being asked")
+        # What the model and the JSON of the peer take is in this, too.
         await self.unharmed(grown_by=256 * 1024 * 1024)
         asked = sum(len(self.peer.received(name)) for name in reads)
         self.assertLess(asked, 1000)
