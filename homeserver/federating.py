@@ -89,7 +89,9 @@ def build_federation(parts: Parts) -> SignatureAuthenticator:
     add(Delegation.of(config.public_base_url))
     chains = add(AuthChains())
     add(ServedHistory(db, states, chains, server_name, reactor))
-    add(RoomFinder(db, parts.services[Aliases], parts.services[DirectoryCalls]))
+    aliases = parts.services[Aliases]
+    finder = add(RoomFinder(db, aliases, parts.services[DirectoryCalls]))
+    aliases.elsewhere = finder.room_of
     _build_membership(parts)
     _build_handshakes(parts, chains)
     _build_queries(parts)

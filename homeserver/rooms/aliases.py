@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable, Callable
 
 from homeserver.core import errors
 from homeserver.core.event import Event
@@ -35,12 +36,17 @@ class Aliases:
         self._appender = appender
         self._server_name = server_name
         self._require_membership = require_membership
+        self.elsewhere: Callable[[RoomAlias], Awaitable[str | None]] | None = None
+        """Finds the rooms of other servers' aliases."""
 
     async def resolve(self, alias: RoomAlias) -> str | None:
-        """The ID of the room that an alias points to; None if there is none."""
-        if alias.domain != self._server_name:
-            return None
-        return await self._db.read(_resolve, alias)
+        """The ID of the room that an alias points to; None if there is none.
+
+        The server of another server's alias is asked.
+        """
+        if alias.domain == self._server_name:
+            return await self._db.read(_resolve, alias)
+        return await self.elsewhere(alias) if self.elsewhere is not None else None
 
     @property
     def server_name(self) -> str:

@@ -34,6 +34,13 @@ class RoomFinder:
         self._aliases = aliases
         self._directory = directory
 
+    async def room_of(self, alias: RoomAlias) -> str | None:
+        """The ID of the room of an alias; None if there is none or its server does not answer."""
+        try:
+            return (await self.find(alias)).room_id
+        except errors.MatrixError:
+            return None
+
     async def find(self, alias: RoomAlias) -> FoundRoom:
         """The room of an alias; its own server is asked if it is another's.
 

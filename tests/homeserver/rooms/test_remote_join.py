@@ -152,6 +152,21 @@ class JoinTest(RemoteCase):
         self.peer.on["directory"] = lambda request: {"room_id": "rubbish"}
         self.assert_error(await self.alice.call("POST", f"/join/{alias}", {}), 502, "M_UNKNOWN")
 
+    async def test_an_alias_of_another_server_as_canonical_alias(self) -> None:
+        await self.start()
+        room_id = await self.alice.create_room()
+        alias = f"#room:{self.peer.name}"
+        path = f"/rooms/{quote(room_id)}/state/m.room.canonical_alias"
+        for found, status in (
+            ({"room_id": "!other:elsewhere", "servers": []}, 400),
+            (Reply({"errcode": "M_NOT_FOUND"}, 404), 400),
+            (Reply(b"rubbish"), 400),
+            ({"room_id": room_id, "servers": [self.hearth.name]}, 200),
+        ):
+            self.peer.on["directory"] = always(found)
+            answer = await self.alice.call("PUT", path, {"alt_aliases": [alias]})
+            self.assertEqual(answer.status, status, answer.body)
+
     async def test_refusals_reach_the_client(self) -> None:
         """Shows FJ-21."""
         await self.start()
