@@ -33,8 +33,10 @@ async def measure_alive(lab: Lab, count: int) -> None:
         for database in lab.databases:
             for _ in range(lab.rounds):
                 for kind in lab.kinds:
-                    room = residents.tell("room", members=count, version="11")["room_id"]
-                    async with lab.instance(kind, database) as instance:
+                    room = residents.tell("room", members=count + 1, version="11")["room_id"]
+                    # Presence makes transactions of its own.
+                    silent = {"enabled": False}
+                    async with lab.instance(kind, database, presence=silent) as instance:
                         cold, warm = await _speak(instance, residents, room, count)
                     bare = _bare(residents.names)
                     lab.report(
@@ -58,7 +60,7 @@ async def _speak(
     """Milliseconds of CPU for each destination, over new connections and over kept ones."""
     user = await instance.register("speaker")
     await user.join(room_id, residents.names[0])
-    while await user.members(room_id) < count + 1:
+    while await user.members(room_id) < count + 2:
         await asyncio.sleep(0.5)
     await instance.quiet()
     # What a join leaves behind; connections end, those for the keys of the servers too.
@@ -89,7 +91,7 @@ async def measure_dead(lab: Lab, count: int) -> None:
     while nothing happens and with a message a second; the same without them."""
     for database in lab.databases:
         for _ in range(lab.rounds):
-            async with lab.instance("hearth", database) as instance:
+            async with lab.instance("hearth", database, presence={"enabled": False}) as instance:
                 user = await instance.register("speaker")
                 room = await user.create_room()
                 shares = [await _shares(instance, user, room)]

@@ -69,6 +69,7 @@ class Instance:
                 "allow_unsafe_locale": True,
             }
         settings["federation"] = {}
+        settings.update(options)
         path.write_text(yaml.safe_dump(settings), "utf-8")
         log = server.directory / "log.yaml"
         log.write_text(log.read_text("utf-8").replace("level: INFO", "level: WARNING"), "utf-8")

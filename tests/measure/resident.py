@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 import orjson
 from twisted.internet import reactor as installed_reactor
@@ -114,6 +115,18 @@ class ResidentRoom:
             rest |= {"members_omitted": True, "servers_in_room": self.servers}
         return b'{"state":[%b],"auth_chain":[%b],%b' % (state, chain, orjson.dumps(rest)[1:])
 
+    def missing(self, asked: JsonObject) -> list[JsonObject]:
+        """The events between those that somebody has and those that came, the oldest first."""
+        events, known = self.builder.events, set(asked["earliest_events"])
+        found: dict[str, Event] = {}
+        waiting = [name for end in asked["latest_events"] for name in events[end].prev_event_ids]
+        while waiting and len(found) < asked.get("limit", 10):
+            name = waiting.pop(0)
+            if name not in found and name not in known:
+                found[name] = events[name]
+                waiting += events[name].prev_event_ids
+        return [event.pdu for event in sorted(found.values(), key=lambda event: event.depth)]
+
     def messages(self, count: int) -> list[bytes]:
         """So many messages one after the other."""
         creator = self.builder.creator
@@ -164,8 +177,6 @@ class Residents:
             return orjson.dumps({"pdus": {pdu["hashes"]["sha256"]: {} for pdu in pdus}})
         if call == "version":
             return b'{"server":{"name":"measuring","version":"1"}}'
-        if call == "get_missing_events":
-            return b'{"events":[]}'
         room = self.rooms.get(arguments[0]) if arguments else None
         if call == "event":
             room = self.room_with(arguments[0])
@@ -186,6 +197,8 @@ class Residents:
             return b'{"pdus":[%b],"auth_chain":[%b]}' % (room.state, room.chain)
         if call == "state_ids":
             return room.state_ids
+        if call == "get_missing_events":
+            return orjson.dumps({"events": room.missing(orjson.loads(read()))})
         if call == "event_auth":
             return b'{"auth_chain":[%b]}' % room.chain
         pdus = [room.head.pdu]
@@ -220,7 +233,7 @@ class Control(Resource):
     """What the measurement wants done.
 
     /room {members, version} → {room_id}; /transactions {room_id, count, size}: prepares;
-    /send {destination} → {seconds}: sends what is prepared, one transaction after the other;
+    /send {destination} → {seconds}: sends the next that is prepared;
     /stats → {sent}: transactions that arrived.
     """
 
@@ -267,25 +280,31 @@ class Control(Resource):
         return {"bytes": sum(map(len, self._prepared))}
 
     async def do_send(self, destination: str) -> JsonObject:
-        origin, began = self._residents.names[0], time.monotonic()
-        refused = 0
-        for body in self._prepared:
-            target = f"/_matrix/federation/v1/send/{quote(str(time.time_ns()))}"
-            key = test_key(origin)
-            header = authorization("PUT", target, origin, destination, key, orjson.loads(body))
-            headers = Headers({"Authorization": [header], "Content-Type": ["application/json"]})
-            response: Any = await cast(
-                Any,
-                self._agent.request(
-                    b"PUT", f"https://{destination}{target}".encode(), headers, BodyProducer(body)
-                ),
-            )
-            answer = orjson.loads(await cast(Any, readBody(response)))
-            if response.code != 200:
-                raise ValueError(f"{response.code} {answer}")
-            refused += sum("error" in each for each in answer["pdus"].values())
-        self._prepared = []
-        return {"seconds": time.monotonic() - began, "refused": refused}
+        origin, body = self._residents.names[0], self._prepared.pop(0)
+        target = f"/_matrix/federation/v1/send/{time.time_ns()}"
+        header = authorization(
+            "PUT", target, origin, destination, test_key(origin), orjson.loads(body)
+        )
+        headers = Headers({"Authorization": [header], "Content-Type": ["application/json"]})
+        url = f"https://{destination}{target}".encode()
+        began = time.monotonic()
+        response: Any = await cast(
+            Any, self._agent.request(b"PUT", url, headers, BodyProducer(body))
+        )
+        answer = await self._read(response)
+        seconds = time.monotonic() - began
+        if response.code != 200:
+            raise ValueError(f"{response.code} {answer}")
+        refused = sum("error" in each for each in answer["pdus"].values())
+        return {"seconds": seconds, "refused": refused}
+
+    @staticmethod
+    async def _read(response: Any) -> Any:
+        with warnings.catch_warnings():
+            # Twisted's own about its transport.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            reading = cast(Any, readBody(response))
+        return orjson.loads(await reading)
 
     async def do_stats(self) -> JsonObject:
         return {"sent": self._residents.sent}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from urllib.parse import quote
 
+from tests.measure import machine
 from tests.measure.client import MeasuringClient
 from tests.measure.instances import Instance
 from tests.measure.lab import Lab, ResidentsProcess
@@ -45,14 +45,16 @@ async def _receive(
         residents.tell("transactions", room_id=room_id, count=count, size=size)
         await instance.quiet()
         used, used_db = instance.used(), instance.used_by_database()
-        began = time.monotonic()
-        done = await asyncio.to_thread(residents.tell, "send", destination=instance.server.name)
-        assert not done["refused"], done
-        # Synapse answers before it has them.
-        while await _last_message(user, room_id) != f"message {count * size - 1}":
-            await asyncio.sleep(0.25)
-        taken = time.monotonic() - began
+        answered = 0.0
+        for _ in range(count):
+            done = await asyncio.to_thread(residents.tell, "send", destination=instance.server.name)
+            assert not done["refused"], done
+            answered += done["seconds"]
+            # Synapse answers before it has them, and drops what it has too much of.
+            await machine.quiet(instance.used, 0.3, 0.1)
         await instance.quiet()
+        last = await _last_message(user, room_id)
+        assert last == f"message {count * size - 1}", last
     total, database_part = instance.used() - used, instance.used_by_database() - used_db
     events = transactions * size
     lab.report(
@@ -61,7 +63,7 @@ async def _receive(
         database,
         cpu_ms_per_pdu=total * 1000 / events,
         of_it_database_ms=database_part * 1000 / events,
-        wall_ms_per_pdu=taken * 1000 / events,
+        answered_ms_per_pdu=answered * 1000 / events,
     )
     print(f"{'':<13}{events / total:.0f} events a second and core")
 
