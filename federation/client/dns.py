@@ -13,7 +13,7 @@ from ipaddress import ip_address
 from itertools import zip_longest
 from typing import Any, Protocol
 
-from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, maybeDeferred
 from twisted.names import dns
 from twisted.names.client import Resolver
 from twisted.names.error import AuthoritativeDomainError, DNSNameError, DomainError
@@ -123,7 +123,9 @@ class Dns:
             queries.lookupAddress,
             queries.lookupIPV6Address,
         ]
-        outcomes = await DeferredList([ask(name) for ask in asked], consumeErrors=True)
+        # A question that cannot even be put, for want of a port, raises at once.
+        questions = [maybeDeferred(ask, name) for ask in asked]
+        outcomes = await DeferredList(questions, consumeErrors=True)
         found: list[list[str]] = []
         failed: Exception | None = None
         for outcome in outcomes:

@@ -7,7 +7,7 @@ from typing import Any
 from twisted.trial.unittest import TestCase
 
 from storage.transaction import Transaction
-from tests.support.federation import eventually, make_federation
+from tests.support.federation import Federation, eventually, make_federation
 from tests.support.room_state import state_of
 from tests.support.server import TestServer, User
 
@@ -22,7 +22,7 @@ def bodies(answer: Any, room_id: str) -> list[str]:
 class SharedRoomTest(TestCase):
     timeout = 60
 
-    async def meet(self, **room: Any) -> tuple[list[TestServer], User, User, str]:
+    async def meet(self, **room: Any) -> tuple[Federation, User, User, str]:
         """Two servers, a user on each, in one room of the first."""
         servers = await make_federation(self, 2)
         alice = await servers[0].register("alice")
@@ -32,7 +32,7 @@ class SharedRoomTest(TestCase):
         await bob.ok("POST", f"/join/{room_id}", {}, query={"via": via})
         return servers, alice, bob, room_id
 
-    async def same_state(self, servers: list[TestServer], room_id: str) -> None:
+    async def same_state(self, servers: Federation, room_id: str) -> None:
         async def same() -> bool:
             states = [await state_of(server, room_id) for server in servers]
             return all(found == states[0] for found in states)
@@ -117,15 +117,15 @@ class PartitionTest(TestCase):
                 room_id, "m.room.power_levels", {**power, "events": {"x": number + 1}}
             )
             servers.heal()
-            for user in (alice, bob, carol):
-                said.append(await user.send(room_id, f"{number} together"))
+            users = (alice, bob, carol)
+            said += [await user.send(room_id, f"{number} together") for user in users]
         await eventually(lambda: self.agree(servers, room_id, set(said)), within=60)
 
-    async def know(self, servers: Any, room_id: str, members: int) -> bool:
+    async def know(self, servers: Federation, room_id: str, members: int) -> bool:
         states = [await state_of(server, room_id) for server in servers]
         return all(sum(key[0] == "m.room.member" for key in state) == members for state in states)
 
-    async def agree(self, servers: Any, room_id: str, said: set[str]) -> bool:
+    async def agree(self, servers: Federation, room_id: str, said: set[str]) -> bool:
         states = [await state_of(server, room_id) for server in servers]
         have = [said <= set(await shown(server, room_id)) for server in servers]
         return all(have) and all(state == states[0] for state in states)

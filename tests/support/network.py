@@ -13,7 +13,7 @@ from typing import Any
 import trustme
 from twisted.internet import reactor as installed_reactor
 from twisted.internet.address import IPv4Address
-from twisted.internet.error import ConnectionRefusedError
+from twisted.internet.error import CannotListenError, ConnectionRefusedError
 from twisted.internet.protocol import Protocol
 from twisted.internet.ssl import PrivateCertificate
 from twisted.python.failure import Failure
@@ -99,16 +99,26 @@ class Network:
         return reactor.connectTCP(host, port, watched, *rest[0], **rest[1])
 
 
-class _CuttingReactor:
-    """The installed reactor, with TCP connections by way of a network."""
+class OfflineReactor:
+    """The installed reactor, without datagrams: no test asks a name server."""
 
-    def __init__(self, network: Network, name: str) -> None:
-        self._network = network
-        self._name = name
+    def __init__(self) -> None:
         directlyProvides(self, providedBy(reactor))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(reactor, name)
+
+    def listenUDP(self, port: int, *args: Any, **options: Any) -> Any:
+        raise CannotListenError("", port, "tests ask no name servers")
+
+
+class _CuttingReactor(OfflineReactor):
+    """An offline reactor with TCP connections by way of a network."""
+
+    def __init__(self, network: Network, name: str) -> None:
+        super().__init__()
+        self._network = network
+        self._name = name
 
     def connectTCP(self, host: str, port: int, factory: Any, *args: Any, **options: Any) -> Any:
         return self._network.connect(self._name, host, port, factory, (args, options))

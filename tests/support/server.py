@@ -9,7 +9,6 @@ from typing import Any
 from urllib.parse import quote
 
 import structlog
-from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
@@ -17,6 +16,7 @@ import config as hearth_config
 from homeserver.app import Homeserver, build
 from tests.support.client import Answer, Client
 from tests.support.databases import migrated_database
+from tests.support.network import OfflineReactor
 
 SERVER_NAME = "hearth.test"
 _names = itertools.count(1)
@@ -104,7 +104,9 @@ class TestServer:
     async def restart(self) -> None:
         """Stop the homeserver and start another on the same database and directory."""
         await self.homeserver.stop()
-        self.homeserver = await build(self.homeserver.config, reactor, structlog.get_logger())
+        self.homeserver = await build(
+            self.homeserver.config, OfflineReactor(), structlog.get_logger()
+        )
         self.client = Client(self.homeserver.router)
 
     async def register(
@@ -158,7 +160,7 @@ async def make_server(test: TestCase, **overrides: Any) -> TestServer:
     directory = Path(test.mktemp()).resolve()
     url = overrides.pop("database_url", None) or migrated_database(test)
     config = test_config(directory, url, **overrides)
-    homeserver = await build(config, reactor, structlog.get_logger())
+    homeserver = await build(config, OfflineReactor(), structlog.get_logger())
     server = TestServer(homeserver, Client(homeserver.router))
     test.addCleanup(lambda: Deferred.fromCoroutine(server.homeserver.stop()))
     return server
