@@ -115,8 +115,12 @@ class Homeserver:
                 await waiting
 
 
-async def build(config: Config, reactor: Any, log: Any) -> Homeserver:
+async def build(config: Config, reactor: Any, log: Any, *, serving: bool = True) -> Homeserver:
     """Build a homeserver.
+
+    With `serving` False it does nothing by itself, for commands beside a server: it is no process
+    of the server, sends nothing to others, and takes neither jobs nor what waits. What it writes
+    a server finds.
 
     Raises:
         CannotStart: the data directory, the signing key or a CA file cannot be used, or the
@@ -172,14 +176,28 @@ async def build(config: Config, reactor: Any, log: Any) -> Homeserver:
         config, reactor, db, bus, feed, metrics, parts.services, router, parts.stops
     )
     await feed.start()
-    heartbeat = Heartbeat(db, reactor, db.process_token, lambda process_id: feed.missed())
+    if serving:
+        await _begin(parts, homeserver)
+    return homeserver
+
+
+async def _begin(parts: Parts, homeserver: Homeserver) -> None:
+    """Announce this process, and begin with what it does without being asked."""
+    db, feed, reactor = parts.db, parts.feed, parts.reactor
+    heartbeat = Heartbeat(
+        db,
+        reactor,
+        db.process_token,
+        lambda process_id: feed.missed(),
+        alone=parts.config.database.is_sqlite,
+    )
     await heartbeat.start()
     homeserver.on_stop(heartbeat.stop)
+    parts.services[UserHousekeeping].start()
     await start_federation(parts)
     runner = JobRunner(db, feed, reactor, db.process_token, parts.jobs)
     runner.start()
     homeserver.on_stop(runner.stop)
-    return homeserver
 
 
 async def _check_name(config: Config, db: Database) -> None:
@@ -298,7 +316,6 @@ def _build_users(parts: Parts) -> None:
     add(WellKnown(config.public_base_url))
     housekeeping = add(UserHousekeeping(db, reactor))
     activity.start()
-    housekeeping.start()
     parts.stops += [passwords.close, activity.stop, housekeeping.stop]
 
 

@@ -105,7 +105,10 @@ def build_federation(parts: Parts) -> SignatureAuthenticator:
 
 
 async def start_federation(parts: Parts) -> None:
-    """Begin to send to other servers; after the feed and this process's row are there."""
+    """Begin to send to other servers, and to work on what waits; after the feed and this
+    process's row are there."""
+    parts.services[Transactions].start()
+    parts.services[Backlog].start()
     for part in (parts.services[FederationSender], parts.services[LiveEdus]):
         await part.start()
         parts.stops.append(part.stop)
@@ -197,8 +200,6 @@ def _build_inbound(parts: Parts) -> None:
     inbound.joins = services[RemoteJoins]
     transactions = add(Transactions(db, inbound, services[EduHandlers], reactor))
     parts.stops += [transactions.stop, backlog.stop]
-    transactions.start()
-    backlog.start()
 
 
 def _build_backfill(parts: Parts) -> None:

@@ -311,11 +311,13 @@ class _ParentWatch:
         self._channel.close()
 
 
-async def open_homeserver(config: Config, reactor: Any, log: Logger) -> Homeserver:
-    """Build a homeserver. Raises CannotStart, for every reason that is not an error of ours."""
+async def open_homeserver(
+    config: Config, reactor: Any, log: Logger, *, serving: bool = True
+) -> Homeserver:
+    """`homeserver.app.build`. Raises CannotStart, for every reason that is not an error of ours."""
     await wait_for_redis(config, reactor, log)
     try:
-        return await build(config, reactor, log)
+        return await build(config, reactor, log, serving=serving)
     except DatabaseTooNew as error:
         raise CannotStart(
             f"The database {_shown(config)} was used by a newer version of Hearth, and cannot be "
@@ -337,7 +339,7 @@ def _shown(config: Config) -> str:
 
 
 def run_once(config: Config, act: Callable[[Homeserver], Awaitable[None]]) -> None:
-    """Build a homeserver that serves nobody, run `act` on it, and stop it again.
+    """Build a homeserver that serves nobody and does nothing by itself, run `act`, and stop it.
 
     For commands; raises CannotStart and what `act` raises.
     """
@@ -348,7 +350,7 @@ def run_once(config: Config, act: Callable[[Homeserver], Awaitable[None]]) -> No
     failures: list[Failure] = []
 
     async def run() -> None:
-        hs = await open_homeserver(config, reactor, log)
+        hs = await open_homeserver(config, reactor, log, serving=False)
         try:
             await act(hs)
         finally:

@@ -152,6 +152,11 @@ def give_back(txn: Transaction, job_ids: Collection[str], owner: str) -> None:
     )
 
 
+def release_all(txn: Transaction, owner: str) -> None:
+    """A process is gone: what it had claimed is due again. Its attempts count."""
+    txn.execute("UPDATE jobs SET owner = NULL, claimed_until = 0 WHERE owner = ?", (owner,))
+
+
 def retry_delay(attempts: int) -> int:
     """Milliseconds until a job that failed `attempts` times is tried again."""
     return int(min(_LONGEST_DELAY_MS, _FIRST_DELAY_MS * 2 ** min(attempts - 1, 30)))

@@ -1,13 +1,12 @@
 """The running processes of this server, and noticing that one died. Table `processes`.
 
 Each process writes the time into its row every few seconds. Others judge it by whether the row
-changes, on their own clock, so hosts need not agree on the time.
+changes, on their own clock, so hosts need not agree on the time. Of a process on the same machine
+the system tells at once whether it is gone.
 """
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,21 +15,26 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
-from storage import leases
+from storage import jobs, leases
 from storage.database import Database
+from storage.machine import Machine
 from storage.transaction import Transaction
 
 INTERVAL = 5.0
 """Seconds between two beats."""
 DEAD_AFTER = 20.0
 """Seconds without a beat after which a process is taken for dead."""
+_SHOWN = 5
 
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A row; times in milliseconds of the process's own clock."""
+    """A row; times in milliseconds of the process's own clock.
+
+    `host` is a `storage.machine.Machine`'s name: `pid` means something only there.
+    """
 
     process_id: str
     host: str
@@ -67,9 +71,9 @@ def running(txn: Transaction) -> list[Process]:
 
 
 def remove(txn: Transaction, process_id: str) -> None:
-    """A process ends: forget it and release its leases."""
+    """A process ends: forget it, release its leases, and leave its jobs to others."""
     txn.execute("DELETE FROM processes WHERE process_id = ?", (process_id,))
-    leases.release_all(txn, process_id)
+    _release(txn, process_id)
 
 
 def bury(txn: Transaction, dead: Process) -> bool:
@@ -79,15 +83,26 @@ def bury(txn: Transaction, dead: Process) -> bool:
         (dead.process_id, dead.last_seen_ts),
     )
     if buried:
-        leases.release_all(txn, dead.process_id)
+        _release(txn, dead.process_id)
     return buried > 0
+
+
+def is_gone(process: Process, machine: Machine) -> bool:
+    """Whether a process is certainly dead: it was here, and its PID is free or another's."""
+    return process.host == machine.name and machine.is_gone(process.pid, process.last_seen_ts)
+
+
+def _release(txn: Transaction, process_id: str) -> None:
+    leases.release_all(txn, process_id)
+    jobs.release_all(txn, process_id)
 
 
 class Heartbeat:
     """Keeps this process's row and watches the others'.
 
     Parameters: `process_id`, the owner of this process's leases and jobs; `died(process_id)`,
-    called when another process is gone, in whichever way.
+    called when another process is gone, in whichever way; `alone`: no other process can be at
+    work on this database, so that those in the table are of the past.
     """
 
     def __init__(
@@ -96,19 +111,26 @@ class Heartbeat:
         clock: IReactorTime,
         process_id: str,
         died: Callable[[str], object],
+        *,
+        alone: bool = False,
+        machine: Machine | None = None,
     ) -> None:
         self._db = db
         self._clock = clock
         self._died = died
+        self._alone = alone
+        self._machine = machine or Machine()
         now = int(clock.seconds() * 1000)
-        self._row = Process(process_id, socket.gethostname(), os.getpid(), now, now)
+        self._row = Process(process_id, self._machine.name, self._machine.pid, now, now)
         # Others' last row, and when it was first seen here.
         self._others: dict[str, tuple[Process, float]] = {}
         self._loop = LoopingCall(self._beat_safely)
         self._loop.clock = clock
 
     async def start(self) -> None:
-        """Register. Raises StorageError."""
+        """Register, and take over from processes of the past. Raises StorageError."""
+        dead = await self._db.write(_start, self._row, self._machine, self._alone)
+        _tell("Processes of the past ended without a word", dead)
         await self.beat()
         self._loop.start(INTERVAL, now=False)
 
@@ -126,13 +148,17 @@ class Heartbeat:
         rows = await self._db.write(_beat_and_look, row)
         others = {other.process_id: other for other in rows if other.process_id != row.process_id}
         gone = [process_id for process_id in self._others if process_id not in others]
+        dead = []
         for process_id, other in others.items():
             seen = self._others.get(process_id)
-            if seen is None or seen[0] != other:
+            is_silent = seen is not None and seen[0] == other and now - seen[1] >= DEAD_AFTER
+            if is_silent or is_gone(other, self._machine):
+                if await self._db.write(bury, other):
+                    dead.append(other)
+                    gone.append(process_id)
+            elif seen is None or seen[0] != other:
                 self._others[process_id] = (other, now)
-            elif now - seen[1] >= DEAD_AFTER and await self._db.write(bury, other):
-                _log.warning("A process died", process=process_id, host=other.host, pid=other.pid)
-                gone.append(process_id)
+        _tell("Processes died", dead)
         for process_id in gone:
             self._others.pop(process_id, None)
             try:
@@ -148,6 +174,20 @@ class Heartbeat:
             await self.beat()
         except Exception as error:
             _log.warning("The heartbeat could not be written", reason=str(error))
+
+
+def _tell(message: str, dead: list[Process]) -> None:
+    if dead:
+        some = [f"{each.process_id} (PID {each.pid}, {each.host})" for each in dead[:_SHOWN]]
+        _log.warning(message, processes=len(dead), some=some)
+
+
+def _start(txn: Transaction, row: Process, machine: Machine, alone: bool) -> list[Process]:
+    """Register a process; the others that are dead, which are buried."""
+    others = [other for other in running(txn) if other.process_id != row.process_id]
+    dead = [other for other in others if (alone or is_gone(other, machine)) and bury(txn, other)]
+    beat(txn, row)
+    return dead
 
 
 def _beat_and_look(txn: Transaction, row: Process) -> list[Process]:

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from storage import processes
+from storage.machine import Machine
 from storage.transaction import Transaction
 
 STAGED = "staged_pdus"
@@ -26,10 +27,17 @@ class Begun(NamedTuple):
     answer: str | None = None
 
 
-def begin(txn: Transaction, origin: str, txn_id: str, owner: str, now_ms: int) -> Begun:
+def begin(
+    txn: Transaction,
+    origin: str,
+    txn_id: str,
+    owner: str,
+    now_ms: int,
+    machine: Machine | None = None,
+) -> Begun:
     """Claim a transaction for a process, which has not begun it already.
 
-    What a process left that is gone is taken over.
+    What a process left that is gone is taken over; `machine` tells that at once of those on it.
     """
     added = txn.execute(
         "INSERT INTO received_transactions (origin, txn_id, owner, answer, received_ts)"
@@ -48,7 +56,11 @@ def begin(txn: Transaction, origin: str, txn_id: str, owner: str, now_ms: int) -
     before, answer = row
     if answer is not None:
         return Begun(mine=False, answer=answer)
-    alive = {process.process_id for process in processes.running(txn)}
+    alive = {
+        process.process_id
+        for process in processes.running(txn)
+        if machine is None or not processes.is_gone(process, machine)
+    }
     if before != owner and before in alive:
         return Begun(mine=False)
     txn.execute(

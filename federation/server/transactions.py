@@ -26,6 +26,7 @@ from homeserver.web.responses import encode_json
 from storage import received
 from storage.database import Database
 from storage.errors import StorageError
+from storage.machine import Machine
 
 MAX_PDUS = 50
 MAX_EDUS = 100
@@ -53,6 +54,7 @@ class Transactions:
         self._inbound = inbound
         self._edus = edus
         self._clock = clock
+        self._machine = Machine()
         self._answers: dict[tuple[str, str], list[Deferred[str]]] = {}
         self._turns: dict[str, DeferredLock] = {}
         self._queued: Counter[str] = Counter()
@@ -132,7 +134,7 @@ class Transactions:
         while True:
             now_ms = int(self._clock.seconds() * 1000)
             begun = await self._db.write(
-                received.begin, origin, txn_id, self._db.process_token, now_ms
+                received.begin, origin, txn_id, self._db.process_token, now_ms, self._machine
             )
             if begun.mine or begun.answer is not None:
                 return begun.answer

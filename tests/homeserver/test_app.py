@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import structlog
 from twisted.trial.unittest import TestCase
 
+from homeserver.app import build
+from homeserver.rooms.departures import Departures
+from storage import jobs, processes
+from storage.transaction import Transaction
 from tests.support.databases import migrated_database
-from tests.support.server import User, make_server
+from tests.support.network import OfflineReactor
+from tests.support.server import User, make_server, test_config
 
 
 class WholeServerTest(TestCase):
@@ -51,3 +59,21 @@ class WholeServerTest(TestCase):
         await reader.sync(since)
         await reader.ok("GET", f"/rooms/{room_id}/state")
         await reader.ok("POST", "/logout", {})
+
+    async def test_one_for_a_command_does_nothing_by_itself(self) -> None:
+        """It is no process of the server, holds no leases, and leaves jobs to the server."""
+        directory = Path(self.mktemp()).resolve()
+        config = test_config(directory, migrated_database(self))
+        hs = await build(config, OfflineReactor(), structlog.get_logger(), serving=False)
+        try:
+            self.assertEqual(await hs.db.read(processes.running), [])
+            await hs.db.write(jobs.enqueue, Departures.KIND, {}, 1)
+            hs.feed.missed()
+            self.assertEqual(await hs.db.read(_leases_and_claims), (0, 0))
+        finally:
+            await hs.stop()
+
+
+def _leases_and_claims(txn: Transaction) -> tuple[int, int]:
+    leases = txn.value("SELECT count(*) FROM leases")
+    return leases, txn.value("SELECT count(*) FROM jobs WHERE attempts > 0")

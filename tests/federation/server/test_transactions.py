@@ -16,6 +16,7 @@ from homeserver.core.errors import MatrixError
 from homeserver.core.types import JsonObject
 from homeserver.rooms.inbound import Inbound
 from storage import processes, received
+from storage.machine import Machine
 from storage.processes import Process
 from storage.received import Begun
 from tests.federation.server.scene import Scene, quoted
@@ -26,6 +27,10 @@ from tests.support.peer import PeerRoom, make_peer
 RUBBISH: tuple[Any, ...] = (
     None, 1, 1.5, True, "x", [], {}, [[]], {"room_id": 5}, {"room_id": "!x:y", "content": []},
 )  # fmt: skip
+
+
+NO_PID = 2**22 + 1
+"""Above the highest that Linux gives."""
 
 
 class TransactionCase(Scene):
@@ -343,6 +348,16 @@ class OnceTest(DatabaseTestCase):
     async def test_a_process_that_died_in_between(self) -> None:
         """Shows TXN-2."""
         await self.db.write(received.begin, "a.b", "t", "dead", 1)
+        await self.begin(self.transactions)
+        self.assertEqual(len(self.inbound.seen), 1)
+
+    async def test_a_process_of_this_machine_that_was_killed_in_between(self) -> None:
+        """Shows TXN-2: nobody noticed yet, and the repetition does not wait for that."""
+        killed = Process("killed", Machine().name, NO_PID, 0, 0)
+        await self.db.write(processes.beat, killed)
+        await self.db.write(received.begin, "a.b", "t", "killed", 1)
+        found = await self.db.write(received.begin, "a.b", "t", "other", 1)
+        self.assertEqual(found, (False, None))
         await self.begin(self.transactions)
         self.assertEqual(len(self.inbound.seen), 1)
 
