@@ -43,6 +43,12 @@ def get(txn: Transaction, token: str) -> RegistrationTokenRow | None:
     return RegistrationTokenRow(*raw) if raw else None
 
 
+def list_tokens(txn: Transaction) -> list[RegistrationTokenRow]:
+    """All tokens, valid or not, in the order of their names."""
+    sql = "SELECT token, uses_allowed, completed, expires_ts FROM registration_tokens"
+    return [RegistrationTokenRow(*raw) for raw in txn.all(f"{sql} ORDER BY token")]
+
+
 def is_valid(txn: Transaction, token: str, now_ms: int) -> bool:
     """Whether the token can still be used."""
     sql = f"SELECT 1 FROM registration_tokens WHERE token = ? AND {_VALID}"

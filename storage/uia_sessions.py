@@ -18,25 +18,33 @@ class UiaSessionRow(NamedTuple):
     outcome: Any
     created_ts: int
     expires_ts: int
+    details: dict[str, Any]
 
 
 def insert(
-    txn: Transaction, session_id: str, operation: str, now_ms: int, expires_ts: int
+    txn: Transaction,
+    session_id: str,
+    operation: str,
+    now_ms: int,
+    expires_ts: int,
+    details: dict[str, Any] | None = None,
 ) -> UiaSessionRow:
     """Begin a session."""
+    known = details or {}
     txn.execute(
-        "INSERT INTO uia_sessions (session_id, operation, completed, created_ts, expires_ts)"
-        " VALUES (?, ?, ?, ?, ?)",
-        (session_id, operation, "{}", now_ms, expires_ts),
+        "INSERT INTO uia_sessions"
+        " (session_id, operation, completed, created_ts, expires_ts, details)"
+        " VALUES (?, ?, ?, ?, ?, ?)",
+        (session_id, operation, "{}", now_ms, expires_ts, json.dumps(known)),
     )
-    return UiaSessionRow(session_id, operation, None, {}, None, now_ms, expires_ts)
+    return UiaSessionRow(session_id, operation, None, {}, None, now_ms, expires_ts, known)
 
 
 def get(txn: Transaction, session_id: str, now_ms: int) -> UiaSessionRow | None:
     """A session that has not expired."""
     raw = txn.one(
-        "SELECT session_id, operation, body_hash, completed, outcome, created_ts, expires_ts"
-        " FROM uia_sessions WHERE session_id = ? AND expires_ts > ?",
+        "SELECT session_id, operation, body_hash, completed, outcome, created_ts, expires_ts,"
+        " details FROM uia_sessions WHERE session_id = ? AND expires_ts > ?",
         (session_id, now_ms),
     )
     if raw is None:
@@ -49,6 +57,23 @@ def get(txn: Transaction, session_id: str, now_ms: int) -> UiaSessionRow | None:
         None if raw[4] is None else json.loads(raw[4]),
         raw[5],
         raw[6],
+        {} if raw[7] is None else json.loads(raw[7]),
+    )
+
+
+def set_pending(txn: Transaction, session_id: str, stage: str, auth: dict[str, Any]) -> None:
+    """Keep what was handed in for a stage that is to be proved elsewhere."""
+    raw = txn.one(
+        f"SELECT details FROM uia_sessions WHERE session_id = ?{txn.dialect.for_update}",
+        (session_id,),
+    )
+    if raw is None:
+        return
+    details = {} if raw[0] is None else json.loads(raw[0])
+    details["pending"] = {**details.get("pending", {}), stage: auth}
+    txn.execute(
+        "UPDATE uia_sessions SET details = ? WHERE session_id = ?",
+        (json.dumps(details), session_id),
     )
 
 

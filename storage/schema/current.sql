@@ -33,6 +33,14 @@ CREATE TABLE aliases (
     creator TEXT NOT NULL
 );
 
+CREATE TABLE bound_threepids (
+    user_id TEXT NOT NULL,
+    medium TEXT NOT NULL,
+    address TEXT NOT NULL,
+    id_server TEXT NOT NULL,
+    PRIMARY KEY (user_id, medium, address, id_server)
+);
+
 CREATE TABLE clock (
     id SMALLINT NOT NULL PRIMARY KEY CHECK (id = 1),
     pos BIGINT NOT NULL
@@ -450,6 +458,26 @@ CREATE TABLE state_nodes (
     PRIMARY KEY (room_nid, hash)
 );
 
+CREATE TABLE threepid_validation_tokens (
+    sid TEXT NOT NULL,
+    token_hash BLOB NOT NULL,
+    PRIMARY KEY (sid, token_hash)
+);
+
+CREATE TABLE threepid_validations (
+    sid TEXT NOT NULL PRIMARY KEY,
+    purpose TEXT NOT NULL,
+    medium TEXT NOT NULL,
+    address TEXT NOT NULL,
+    client_secret TEXT NOT NULL,
+    send_attempt BIGINT NOT NULL,
+    next_link TEXT,
+    failures BIGINT NOT NULL,
+    created_ts BIGINT NOT NULL,
+    expires_ts BIGINT NOT NULL,
+    validated_ts BIGINT
+);
+
 CREATE TABLE threepids (
     medium TEXT NOT NULL,
     address TEXT NOT NULL,
@@ -457,6 +485,12 @@ CREATE TABLE threepids (
     validated_ts BIGINT NOT NULL,
     added_ts BIGINT NOT NULL,
     PRIMARY KEY (medium, address)
+);
+
+CREATE TABLE timeline_breaks (
+    room_nid BIGINT NOT NULL,
+    pos BIGINT NOT NULL,
+    PRIMARY KEY (room_nid, pos)
 );
 
 CREATE TABLE to_device_messages (
@@ -485,7 +519,7 @@ CREATE TABLE uia_sessions (
     outcome TEXT,
     created_ts BIGINT NOT NULL,
     expires_ts BIGINT NOT NULL
-);
+, details TEXT);
 
 CREATE TABLE users (
     user_id TEXT NOT NULL PRIMARY KEY,
@@ -598,6 +632,11 @@ CREATE INDEX staged_pdus_due ON staged_pdus (next_try_ts, room_nid, origin);
 CREATE INDEX staged_pdus_origin ON staged_pdus (origin, size);
 
 CREATE INDEX staged_pdus_queue ON staged_pdus (room_nid, origin, attempts, size);
+
+CREATE UNIQUE INDEX threepid_validations_asked
+    ON threepid_validations (purpose, medium, address, client_secret);
+
+CREATE INDEX threepid_validations_expires ON threepid_validations (expires_ts);
 
 CREATE INDEX threepids_user ON threepids (user_id);
 
