@@ -48,6 +48,14 @@ class OutgoingReceipt(NamedTuple):
     ts: int
 
 
+class Others(NamedTuple):
+    """Whether there is anything but events."""
+
+    receipts: bool
+    device_updates: bool
+    to_device: bool
+
+
 _EVENT = ", ".join(f"e.{name}" for name in OutgoingEvent._fields)
 _IN_ROOMS_OF = " AND {}.room_nid IN (SELECT room_nid FROM room_servers WHERE server_name = ?)"
 
@@ -63,6 +71,17 @@ def events(
         [after, upto, *args, limit],
     )
     return [OutgoingEvent(*row) for row in rows]
+
+
+def others(txn: Transaction, after: int, upto: int) -> Others:
+    """What may be new in `after < pos <= upto` beside events: mostly nothing."""
+    row = txn.one(
+        "SELECT EXISTS (SELECT 1 FROM receipts WHERE pos > ? AND pos <= ?),"
+        " EXISTS (SELECT 1 FROM device_updates WHERE pos > ? AND pos <= ?),"
+        " EXISTS (SELECT 1 FROM outgoing_to_device WHERE pos > ? AND pos <= ?)",
+        [after, upto] * 3,
+    )
+    return Others(*map(bool, row or (True, True, True)))
 
 
 def events_at(txn: Transaction, positions: Collection[int]) -> list[OutgoingEvent]:

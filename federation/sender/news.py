@@ -65,7 +65,8 @@ class NewsReader:
         found = outgoing.events(txn, after, upto, PAGE, server)
         if len(found) == PAGE:
             upto = found[-1].pos
-        receipts = outgoing.receipts(txn, after, upto, PAGE, server)
+        others = outgoing.others(txn, after, upto)
+        receipts = outgoing.receipts(txn, after, upto, PAGE, server) if others.receipts else []
         if len(receipts) == PAGE:
             upto = receipts[-1].pos
             found = [event for event in found if event.pos <= upto]
@@ -76,7 +77,8 @@ class NewsReader:
             found.sort()
         receipts = [each for each in receipts if each.user_id.endswith(self._suffix)]
         placed = edus.receipts(receipts)
-        placed += self._device_edus(txn, Reading(after, upto, server))
+        if others.device_updates:
+            placed += self._device_edus(txn, Reading(after, upto, server))
         rooms = {event.room_nid for event in found}
         rooms |= {each.room_nid for each in placed if each.room_nid is not None}
         joined = outgoing.servers(txn, rooms)
@@ -85,7 +87,9 @@ class NewsReader:
         if server is not None:
             dispatches = [each for each in dispatches if server in each.servers]
         dispatches.sort(key=lambda each: each.pos)
-        waiting = [] if server is not None else outgoing_to_device.destinations(txn, after, upto)
+        waiting = []
+        if server is None and others.to_device:
+            waiting = outgoing_to_device.destinations(txn, after, upto)
         return News(upto, dispatches, waiting)
 
     def newest(self, txn: Transaction, reading: Reading) -> tuple[list[int], list[Dispatch]]:

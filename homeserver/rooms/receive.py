@@ -279,7 +279,13 @@ class Receiver:
         receiving.tree.save()
         _note_gaps(txn, receiving)
         judged = unread.judge(txn, context.crowds, [draft]) if draft.added else {}
-        return insert(txn, context.states, judged, [(draft, receiving.rooted)])
+        written = insert(txn, context.states, judged, [(draft, receiving.rooted)])
+        behind = {gap.successor for gap in receiving.new_gaps}
+        if behind:
+            entries = [entry for room in written for entry in room.entries]
+            breaks = [entry.pos for entry in entries if entry.event.event_id in behind]
+            gaps.add_breaks(txn, draft.row.room_nid, breaks)
+        return written
 
     def _write_history(self, txn: Transaction, receiving: Receiving) -> dict[str, int]:
         """Write events before all others; their positions by ID."""
@@ -355,5 +361,5 @@ def _as_requested(txn: Transaction, receiving: Receiving, request: AppendRequest
 
 def _note_gaps(txn: Transaction, receiving: Receiving) -> None:
     room_nid = receiving.draft.row.room_nid
-    gaps.close(txn, room_nid, [item.event.event_id for item in receiving.rooted])
+    gaps.close(txn, room_nid, receiving.closed_gaps)
     gaps.add(txn, room_nid, receiving.new_gaps)

@@ -108,11 +108,19 @@ class Receiving:
         """The room's version."""
         return self.draft.version
 
+    @property
+    def closed_gaps(self) -> list[str]:
+        """The events that were missed and are here now."""
+        names = [item.event.event_id for item in self.rooted]
+        return [name for name in names if name in self._referenced]
+
     def run(
         self, received: Sequence[Event], states: Mapping[str, KnownState], outgoing: bool
     ) -> None:
         """Judge the events; `judged` has the outcomes, `rooted` what is to be written."""
         self._load(received)
+        received = [self._as_stored(event) for event in received]
+        given = {name for known in states.values() for name in known.state.values()}
         ordered = topological_order(received)
         fresh = [event for event in ordered if not self._answered(event)]
         numbers = iter(self.numbers(len(fresh))) if fresh else iter(())
@@ -123,7 +131,7 @@ class Receiving:
         for event in received:
             if event.event_id not in self.judged:
                 self._refuse(event, "The event is its own ancestor.")
-        self._find_resets({event.key for event in ordered if event.is_state})
+        self._find_resets({event.key for event in ordered if event.is_state}, given)
 
     def _load(self, received: Sequence[Event]) -> None:
         wanted = set(self.draft.row.extremities)
@@ -132,13 +140,21 @@ class Receiving:
         self._rows = events.get_many(self.txn, wanted)
         for name, row in self._rows.items():
             self._statuses[name] = row.status
-            if row.room_nid == self.draft.row.room_nid and row.state_after is not None:
+            if row.room_nid != self.draft.row.room_nid:
+                continue
+            self.tree.tell(row)
+            if row.state_after is not None:
                 self._after[name] = row.state_after
         names = [event.event_id for event in received]
         self._referenced = gaps.missing(self.txn, self.draft.row.room_nid, names)
         root = self.draft.row.state_root
         if root is not None:
             self._create = self.tree.state(root, [CREATE]).get(CREATE)
+
+    def _as_stored(self, event: Event) -> Event:
+        """The event in its redacted form if it was redacted here before it had a place."""
+        row = self._rows.get(event.event_id)
+        return event if row is None or row.redacted_by is None else event.redacted()
 
     def _answered(self, event: Event) -> bool:
         """Answer for an event that is in its place already; rejected ones are judged again."""
@@ -205,7 +221,12 @@ class Receiving:
             numbers = self.tree.numbers_of(set(known.state.values()))
             if len(numbers) < len(set(known.state.values())):
                 return None
-            return self.tree.build({key: numbers[name] for key, name in known.state.items()})
+            usable = {
+                key: numbers[name]
+                for key, name in known.state.items()
+                if not self.tree.is_rejected(name)
+            }
+            return self.tree.build(usable)
         roots = [self._after[name] for name in event.prev_event_ids if name in self._after]
         return self.tree.resolve(roots) if roots else state_tree.EMPTY
 
@@ -333,9 +354,13 @@ class Receiving:
             self._statuses[name] = row.status
         return event.prev_event_ids
 
-    def _find_resets(self, touched: Collection[StateKey]) -> None:
+    def _find_resets(self, touched: Collection[StateKey], given: Collection[str]) -> None:
+        """Changes of the state beside the events, and beside the states before them that were
+        `given`."""
         for key, old in self.draft.changed.items():
             new = self.draft.known.get(key)
+            if new is not None and new.event_id in given:
+                continue
             if key not in touched and old != new:
                 self.resets.append(
                     Reset(key, old.event_id if old else None, new.event_id if new else None)

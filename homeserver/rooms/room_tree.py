@@ -13,6 +13,7 @@ from homeserver.core.event import Event
 from homeserver.core.room_versions import RoomVersion
 from homeserver.core.state_sets import Step
 from homeserver.core.types import StateKey
+from homeserver.rooms import redact
 from storage import events
 from storage.state import StateStore
 from storage.transaction import Transaction
@@ -47,6 +48,19 @@ class RoomTree:
         self._by_id[event.event_id] = (event_nid, event)
         if rejected:
             self._rejected.add(event.event_id)
+        else:
+            # Of one that was rejected, and is judged anew.
+            self._rejected.discard(event.event_id)
+
+    def forget(self, event_id: str) -> None:
+        """Read the event anew when it is asked for: it was redacted."""
+        found = self._by_id.pop(event_id, None)
+        if found is not None:
+            del self._by_nid[found[0]]
+
+    def redact(self, redaction_id: str) -> None:
+        """Apply a redaction that waited for its event, which is stored."""
+        redact.apply_held(self._txn, self._states, self._room_nid, redaction_id, self._version)
 
     def load(self, hashes: Sequence[bytes]) -> Mapping[bytes, bytes]:
         """Nodes by their hashes, the new ones included."""
@@ -110,7 +124,7 @@ class RoomTree:
         for start in range(0, len(missing), _BATCH):
             rows = events.get_by_nids(self._txn, missing[start : start + _BATCH])
             for row in rows.values():
-                self._remember(row)
+                self.tell(row)
         return {number: self._by_nid[number] for number in numbers if number in self._by_nid}
 
     def number_of(self, event_id: str) -> int | None:
@@ -196,9 +210,10 @@ class RoomTree:
             for row in events.get_many(self._txn, missing[start : start + _BATCH]).values():
                 # An event of another room is none of this one's.
                 if row.room_nid == self._room_nid:
-                    self._remember(row)
+                    self.tell(row)
 
-    def _remember(self, row: events.EventRow) -> None:
+    def tell(self, row: events.EventRow) -> None:
+        """Tell of an event of this room that was read from the database."""
         event = Event.from_json(row.json, self._version, row.event_id)
         self.add(event, row.event_nid, rejected=row.status == events.REJECTED)
 
