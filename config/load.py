@@ -121,6 +121,17 @@ def _check_whole(config: Config) -> list[tuple[KeyPath, str]]:
                 (("listeners", index), f"{where[0]} port {where[1]} is used by another listener")
             )
         seen.add(where)
+    registration = config.registration
+    if config.email is not None and config.public_base_url is None:
+        problems.append((("email",), "needs public_base_url, where links in messages lead"))
+    if registration.require_email and config.email is None:
+        problems.append((("registration", "require_email"), "needs the email section"))
+    for index, terms in enumerate(registration.terms):
+        where = ("registration", "terms", index)
+        if not terms.texts:
+            problems.append((where, "has no text"))
+        if terms.name in {earlier.name for earlier in registration.terms[:index]}:
+            problems.append((where, f"{terms.name} is there twice"))
     return problems
 
 
@@ -153,17 +164,14 @@ def doubts(config: Config) -> list[str]:
     """What is allowed but most likely not meant, a sentence each."""
     registration = config.registration
     found: list[str] = []
-    if registration.enabled and not (
-        registration.without_verification or registration.require_token
-    ):
+    verified = registration.require_token or config.email or config.recaptcha
+    if registration.enabled and not (registration.without_verification or verified):
         found.append(
             "registration.enabled: nobody can register all the same, unless "
             "registration.without_verification is set too"
         )
-    if registration.require_token:
-        found.append(
-            "registration.require_token: this version has no command that makes registration tokens"
-        )
+    if config.email is not None and config.email.tls == "none":
+        found.append("email.tls: messages, with links to new passwords, go out unencrypted")
     return found
 
 

@@ -11,6 +11,7 @@ from typing import Literal
 
 from config.model.listeners import DEFAULT_LISTENERS, LISTENERS_EXAMPLE, Listener, Serves, Tls
 from config.model.log import Log
+from config.model.mail import Email, Recaptcha
 from config.model.media import Media
 from config.model.network import PRIVATE_RANGES, Federation, OutgoingHttp, UrlPreviews
 from config.model.rates import Rate, RateLimits, ReadOnly
@@ -18,12 +19,12 @@ from config.model.rooms import Experimental, PublicRooms, RoomAliases
 from config.model.storage import Database, Redis
 from config.model.users import (
     Cas,
-    Email,
     Passwords,
     Presence,
-    Recaptcha,
     Registration,
     Sessions,
+    Terms,
+    TermsText,
     Turn,
 )
 from config.types import Duration, option
@@ -53,6 +54,8 @@ __all__ = [
     "RoomAliases",
     "Serves",
     "Sessions",
+    "Terms",
+    "TermsText",
     "Tls",
     "Turn",
     "UrlPreviews",
@@ -133,8 +136,12 @@ class Config:
     application_service_files: tuple[Path, ...] = option(
         (), "Registration files of application services (bridges, bots).", not_yet=True
     )
-    email: Email | None = option(None, "Sending e-mail.", not_yet=True)
-    recaptcha: Recaptcha | None = option(None, "A captcha at registration.", not_yet=True)
+    email: Email | None = option(None, "Sending e-mail. It needs public_base_url, for the links.")
+    recaptcha: Recaptcha | None = option(None, "A captcha at registration.")
+    identity_servers: tuple[str, ...] = option(
+        ("matrix.org", "vector.im"),
+        "Identity servers at which people may have their addresses published and withdrawn.",
+    )
     cas: Cas | None = option(None, "Single sign-on with a CAS server.", not_yet=True)
     url_previews: UrlPreviews = option(UrlPreviews, "Previews of pages that people link to.")
     media: Media = option(Media, "Files that people send.")

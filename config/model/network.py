@@ -56,10 +56,10 @@ class Federation:
 class OutgoingHttp:
     """Requests to servers that are not homeservers: push gateways, previews, identity servers."""
 
-    verify_tls: bool = option(True, "Whether their certificates are verified.", not_yet=True)
-    ca_files: tuple[Path, ...] = option((), _CA_FILES, not_yet=True)
-    allowed_ip_ranges: tuple[IPNetwork, ...] = option((), _ALLOWED, not_yet=True)
-    denied_ip_ranges: tuple[IPNetwork, ...] = option(PRIVATE_RANGES, _DENIED, not_yet=True)
+    verify_tls: bool = option(True, "Whether their certificates are verified.")
+    ca_files: tuple[Path, ...] = option((), _CA_FILES)
+    allowed_ip_ranges: tuple[IPNetwork, ...] = option((), _ALLOWED)
+    denied_ip_ranges: tuple[IPNetwork, ...] = option(PRIVATE_RANGES, _DENIED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

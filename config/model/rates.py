@@ -20,6 +20,9 @@ class RateLimits:
     """Limits for each user, or for each address where no user is known yet."""
 
     enabled: bool = option(True, "Whether there are limits at all.")
+    exempt_users: tuple[str, ...] = option(
+        (), 'Users without limits, by their whole ID: "@bot:example.org".'
+    )
     read: Rate = option(Rate(per_second=50, burst=200), "Requests that change nothing.")
     write: Rate = option(Rate(per_second=10, burst=100), "Requests that change something.")
     message: Rate = option(Rate(per_second=5, burst=50), "Events sent to rooms.")
@@ -27,6 +30,13 @@ class RateLimits:
     invite: Rate = option(Rate(per_second=0.5, burst=20), "Inviting people.")
     create_room: Rate = option(Rate(per_second=0.1, burst=10), "Creating rooms.")
     login: Rate = option(Rate(per_second=0.2, burst=10), "Logging in and proving who one is.")
+    login_token: Rate = option(
+        Rate(per_second=0.0167, burst=3), "Letting another client of one's own log in."
+    )
+    token_check: Rate = option(Rate(per_second=0.1, burst=5), "Trying registration tokens.")
+    email: Rate = option(
+        Rate(per_second=0.01, burst=5), "Having an e-mail sent, for each address it goes to, too."
+    )
     registration: Rate = option(Rate(per_second=0.1, burst=5), "Registering accounts.")
 
 

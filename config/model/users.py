@@ -2,10 +2,53 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
 from config.types import Duration, option
+
+
+_LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})*")
+_NAME = re.compile(r"[0-9A-Za-z._~-]{1,255}")
+
+_TERMS_EXAMPLE = """\
+- name: privacy_policy
+  version: "1.2"
+  texts:
+    - {language: en, title: Privacy policy, url: "https://example.org/privacy-1.2.html"}
+    - {language: de, title: Datenschutz, url: "https://example.org/privacy-1.2-de.html"}
+"""
+
+
+def _check_language(language: str) -> str | None:
+    return None if _LANGUAGE.fullmatch(language) else "is not a language code such as en or de"
+
+
+def _check_terms_name(name: str) -> str | None:
+    return None if _NAME.fullmatch(name) else "may hold A-Z a-z 0-9 . _ ~ - only"
+
+
+def _check_url(url: str) -> str | None:
+    return None if url.startswith(("https://", "http://")) else "must start with https://"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TermsText:
+    """A document in one language."""
+
+    language: str = option(doc="Its language, such as en.", check=_check_language)
+    title: str = option(doc="What it is called in that language.")
+    url: str = option(doc="Where it can be read.", check=_check_url)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """A document that people accept."""
+
+    name: str = option(doc="What clients know it by.", check=_check_terms_name)
+    version: str = option(doc="Its version; a new one gets a new version.")
+    texts: tuple[TermsText, ...] = option(doc="It in one or more languages.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +62,16 @@ class Registration:
         "not for servers on the public network.",
     )
     require_token: bool = option(False, "Whether a registration token is asked for.")
+    require_email: bool = option(
+        False,
+        "Whether an e-mail address is asked for and proved; with an email section and without "
+        "this it can be given.",
+    )
+    terms: tuple[Terms, ...] = option(
+        (),
+        "Documents that people accept when they register. Who accepted which version is kept.",
+        example=_TERMS_EXAMPLE,
+    )
     guests: bool = option(False, "Whether guests can look around without an account.")
     shared_secret: str | None = option(
         None,
@@ -46,6 +99,16 @@ class Sessions:
     access_token_lifetime: Duration = option(
         Duration(300_000), "How long access tokens last that come with a refresh token."
     )
+    unrefreshed_token_lifetime: Duration | None = option(
+        None,
+        "How long access tokens last that come without a refresh token; clients then log in "
+        "again and keep their keys. Without it: as long as the session.",
+        example="365d",
+    )
+    login_token_lifetime: Duration = option(
+        Duration(120_000),
+        "How long a token lasts with which one client of a user lets another one log in.",
+    )
     refresh_token_lifetime: Duration | None = option(
         None, "After how long without use a refresh token ends. Without it: never.", example="60d"
     )
@@ -72,29 +135,6 @@ class Turn:
         example='"a long random text"',
     )
     lifetime: Duration = option(Duration(86_400_000), "How long clients may use a TURN server.")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Email:
-    """Sending e-mail."""
-
-    smtp_host: str = option("localhost", "The mail server.")
-    smtp_port: int = option(25, "Its port.", minimum=1, maximum=65535)
-    smtp_user: str | None = option(None, "User name there.", example="hearth")
-    smtp_password: str | None = option(None, "Password there.", secret=True, example='"a password"')
-    # `from` is a word of the language; the loader drops the underscore.
-    from_: str = option(doc="The sender's address.", example="Hearth <noreply@example.org>")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recaptcha:
-    """A captcha at registration."""
-
-    verify_url: str = option(
-        "https://www.google.com/recaptcha/api/siteverify", "Where answers are verified."
-    )
-    public_key: str = option(doc="The site's public key.", example='"a key"')
-    private_key: str = option(doc="The site's private key.", secret=True, example='"a key"')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
