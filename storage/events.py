@@ -66,9 +66,19 @@ def insert(txn: Transaction, rows: Iterable[EventRow]) -> None:
 
 
 def overwrite(txn: Transaction, rows: Iterable[EventRow]) -> None:
-    """Give known events, by their numbers, a place or another verdict."""
-    names = [name for name in EventRow._fields if name not in ("event_nid", "event_id", "room_nid")]
-    sets = ", ".join(f"{name} = ?" for name in names)
+    """Give known events, by their numbers, a place or another verdict.
+
+    What is redacted stays so, whatever the rows have of its content.
+    """
+    fixed = ("event_nid", "event_id", "room_nid", "redacted_by")
+    pruned = ("json", "relates_to", "rel_type", "thread_root", "contains_url")
+    names = [name for name in EventRow._fields if name not in fixed]
+    sets = ", ".join(
+        f"{name} = CASE WHEN redacted_by IS NULL THEN ? ELSE {name} END"
+        if name in pruned
+        else f"{name} = ?"
+        for name in names
+    )
     for row in rows:
         values = row._asdict()
         txn.execute(
@@ -99,6 +109,19 @@ def get_by_nids(txn: Transaction, event_nids: Collection[int]) -> dict[int, Even
     where, args = txn.any_of("event_nid", event_nids)
     rows = txn.all(f"SELECT {COLUMNS} FROM events WHERE {where}", args)
     return {raw[0]: EventRow(*raw) for raw in rows}
+
+
+def of_room(txn: Transaction, room_nid: int, event_nids: Collection[int]) -> set[int]:
+    """Those of the events that are in a room."""
+    found: set[int] = set()
+    numbers = list(event_nids)
+    for start in range(0, len(numbers), 500):
+        where, args = txn.any_of("event_nid", numbers[start : start + 500])
+        rows = txn.all(
+            f"SELECT event_nid FROM events WHERE {where} AND room_nid = ?", [*args, room_nid]
+        )
+        found.update(row[0] for row in rows)
+    return found
 
 
 def by_transaction(

@@ -1,10 +1,11 @@
-"""Where histories are missing. Table `event_gaps`."""
+"""Where histories are missing. Tables `event_gaps` and `timeline_breaks`."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
+from storage.events import ACCEPTED
 from storage.transaction import Transaction
 
 
@@ -27,12 +28,13 @@ def add(txn: Transaction, room_nid: int, gaps: Iterable[Gap]) -> None:
 
 
 def missing(txn: Transaction, room_nid: int, event_ids: Collection[str]) -> set[str]:
-    """Those of the events that are missing: something that is here names them."""
+    """Those of the events that are missing: an accepted event that is here names them."""
     if not event_ids:
         return set()
-    where, args = txn.any_of("event_id", event_ids)
+    where, args = txn.any_of("g.event_id", event_ids)
     rows = txn.all(
-        f"SELECT DISTINCT event_id FROM event_gaps WHERE room_nid = ? AND {where}",
+        "SELECT DISTINCT g.event_id FROM event_gaps g JOIN events e ON e.event_id = g.successor"
+        f" WHERE g.room_nid = ? AND e.status = {ACCEPTED} AND {where}",
         [room_nid, *args],
     )
     return {row[0] for row in rows}
@@ -91,3 +93,20 @@ def of_successors(txn: Transaction, room_nid: int, event_ids: Collection[str]) -
         [room_nid, *args],
     )
     return [Gap(*row) for row in rows]
+
+
+def add_breaks(txn: Transaction, room_nid: int, positions: Iterable[int]) -> None:
+    """Note that there were gaps right before the events at these positions when they came."""
+    txn.many(
+        "INSERT INTO timeline_breaks (room_nid, pos) VALUES (?, ?) ON CONFLICT DO NOTHING",
+        [(room_nid, pos) for pos in positions],
+    )
+
+
+def last_break(txn: Transaction, room_nid: int, upto: int) -> int | None:
+    """The last position, up to one, of an event that came with a gap right before it."""
+    found: int | None = txn.value(
+        "SELECT pos FROM timeline_breaks WHERE room_nid = ? AND pos <= ? ORDER BY pos DESC LIMIT 1",
+        (room_nid, upto),
+    )
+    return found

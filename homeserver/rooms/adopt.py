@@ -21,11 +21,14 @@ from homeserver.rooms.receiving import Judged
 from homeserver.rooms.room_tree import RoomTree
 from homeserver.rooms.write import Current, Rooted, WrittenRoom, insert
 from storage import events, gaps, partial_rooms, room_servers, rooms
-from storage.events import ACCEPTED
+from storage.events import ACCEPTED, REJECTED
 from storage.gaps import Gap
 from storage.partial_rooms import PartialRoom
 from storage.rooms import RoomRow
 from storage.transaction import Transaction
+
+_UNUSABLE = (None, REJECTED)
+"""What this server soft-failed or misplaced while it was in the room earlier may be in force."""
 
 
 class BadState(Exception):
@@ -92,7 +95,7 @@ def adopt(
         logged=":" + draft.server_name,
     )
     tree.save()
-    _note_gaps(txn, row.room_nid, join)
+    has_gap = _note_gaps(txn, row.room_nid, join)
     if entry.partial:
         partial_rooms.put(txn, PartialRoom(row.room_nid, join.event_id, now_ms))
     else:
@@ -104,6 +107,8 @@ def adopt(
         room_servers.put(txn, row.room_nid, servers)
         rooms.put(txn, [draft.row._replace(remote_servers=len(servers))])
     pos = written[0].entries[0].pos
+    if has_gap:
+        gaps.add_breaks(txn, row.room_nid, [pos])
     return Judged(join.event_id, ACCEPTED, pos=pos, is_new=not is_known), written
 
 
@@ -147,7 +152,7 @@ def _state_numbers(
     """The state as it can be taken over: without what its own auth events forbid."""
     found: dict[StateKey, Event] = {}
     for event in state:
-        if not event.is_state or outliers.status(event.event_id) != ACCEPTED:
+        if not event.is_state or outliers.status(event.event_id) in _UNUSABLE:
             continue
         if found.setdefault(event.key, event) != event:
             raise BadState(f"The state has two events of type {event.type}.")
@@ -166,7 +171,7 @@ def _check(join: Event, before: bytes, tree: RoomTree, outliers: Outliers) -> No
     keys = auth_rules.auth_types(join.type, join.sender, join.state_key, join.content, join.version)
     try:
         auth_rules.check_auth_events(
-            join, named, lambda name: outliers.status(name) != ACCEPTED, create
+            join, named, lambda name: outliers.status(name) in _UNUSABLE, create
         )
         auth_rules.check(join, {event.key: event for event in named}, create=create)
         auth_rules.check(join, tree.state(before, {*keys, CREATE}), create=create)
@@ -189,9 +194,11 @@ def change_state(
     return changes
 
 
-def _note_gaps(txn: Transaction, room_nid: int, join: Event) -> None:
+def _note_gaps(txn: Transaction, room_nid: int, join: Event) -> bool:
+    """Note which predecessors of the join are missing; whether any are."""
     rows = events.get_many(txn, join.prev_event_ids)
     missing = [
         name for name in join.prev_event_ids if name not in rows or rows[name].state_after is None
     ]
     gaps.add(txn, room_nid, [Gap(name, join.event_id, join.depth) for name in missing])
+    return bool(missing)

@@ -64,6 +64,16 @@ class Outliers:
                 self.judged[event.event_id] = Judged(event.event_id, NOT_ADDED, reason)
         events.insert(self._txn, fresh)
         events.overwrite(self._txn, again)
+        self._redact([row.event_id for row in fresh])
+
+    def _redact(self, event_ids: Sequence[str]) -> None:
+        """Apply the redactions that waited for these events."""
+        for start in range(0, len(event_ids), _BATCH):
+            held = events.held_redactions(self._txn, event_ids[start : start + _BATCH])
+            for event_id, redactions in held.items():
+                for redaction_id in redactions:
+                    self._tree.redact(redaction_id)
+                self._tree.forget(event_id)
 
     def status(self, event_id: str) -> int | None:
         """The verdict on an event; None if it is not known."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from homeserver.core import canonical, state_tree
 from homeserver.core.event import Event
+from homeserver.core.ids import EventID, InvalidIdentifier
 from homeserver.core.power_levels import PowerLevels, can_redact
 from homeserver.core.redaction import redact
 from homeserver.core.room_versions import RoomVersion
@@ -24,13 +25,22 @@ from storage.transaction import Transaction
 def apply(txn: Transaction, states: StateStore, redaction: Event, row: EventRow) -> None:
     """Apply a redaction that has been added to its room."""
     redacts = redaction.redacts
-    if redacts is None:
+    if redacts is None or not _is_event_id(redacts):
         return
     target = events.get(txn, redacts)
     if target is None:
         events.hold_redaction(txn, redacts, redaction.event_id)
         return
     _apply(txn, states, redaction, row, target)
+
+
+def _is_event_id(text: str) -> bool:
+    # The format of redactions asks for a string only, and not every one can be looked up.
+    try:
+        EventID.parse(text)
+    except InvalidIdentifier:
+        return False
+    return True
 
 
 def apply_held(

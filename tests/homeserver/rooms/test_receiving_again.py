@@ -1,0 +1,152 @@
+"""Events that come again, late, or in another guise: redacted ones, outliers, states of others."""
+
+from __future__ import annotations
+
+from homeserver.core.event import Event
+from homeserver.rooms.receive import KnownState
+from storage.events import ACCEPTED, MISPLACED, REJECTED, SOFT_FAILED
+from storage.transaction import Transaction
+from tests.homeserver.rooms.test_receiving import ReceivingCase
+from tests.support.databases import on_each_database
+from tests.support.events import ALICE as REMOTE
+from tests.support.events import BOB, CAROL
+from tests.support.rooms import ALICE
+
+TOPIC = "m.room.topic"
+
+
+def known(found: dict[tuple[str, str], Event]) -> KnownState:
+    return KnownState({key: event.event_id for key, event in found.items()})
+
+
+@on_each_database
+class RedactedTest(ReceivingCase):
+    async def test_an_outlier_stays_redacted_when_it_gets_its_place(self) -> None:
+        """In the timeline, and in the history."""
+        for version, live in (("11", True), ("12", False), ("1", False)):
+            await self.enter(version)
+            branch = self.room.fork()
+            secret = branch.set_state(TOPIC, {"topic": "secret"}, REMOTE)
+            await self.receiver.add_outliers(self.room.room_id, [secret])
+            redaction = self.room.redaction(REMOTE, secret)
+            self.assertEqual(await self.receive(redaction), [ACCEPTED])
+            self.assertNotIn("secret", (await self.services.row(secret.event_id)).json)
+            if live:
+                self.assertEqual(await self.receive(secret), [ACCEPTED])
+            else:
+                judged = await self.receiver.add_history(self.room.room_id, [secret])
+                self.assertEqual(judged[secret.event_id].status, ACCEPTED)
+            row = await self.services.row(secret.event_id)
+            self.assertNotIn("secret", row.json)
+            self.assertEqual(row.redacted_by, redaction.event_id)
+            self.assertIsNotNone(row.pos)
+            self.db = await self.open()
+
+    async def test_a_message_that_was_rejected_stays_redacted(self) -> None:
+        await self.enter("11", power={"events_default": 0})
+        old_member = self.room.state["m.room.member", BOB]
+        ban = self.room.ban(REMOTE, BOB)
+        relation = {"rel_type": "m.thread", "event_id": ban.event_id}
+        wrong = self.room.event(
+            "m.room.message",
+            BOB,
+            {"body": "secret", "url": "mxc://a/b", "m.relates_to": relation},
+            state={**self.room.state, old_member.key: old_member},
+        )
+        redaction = self.room.redaction(REMOTE, wrong)
+        statuses = await self.receive(ban, wrong, redaction)
+        self.assertEqual(statuses, [ACCEPTED, MISPLACED, ACCEPTED])
+        self.assertEqual(await self.receive(wrong), [MISPLACED])
+        row = await self.services.row(wrong.event_id)
+        self.assertNotIn("secret", row.json)
+        self.assertEqual((row.rel_type, row.contains_url), (None, False))
+        self.assertEqual(row.redacted_by, redaction.event_id)
+
+    async def test_an_outlier_whose_redaction_came_first(self) -> None:
+        """Also the names of a member."""
+        await self.enter("11")
+        name = self.room.fork().member(
+            CAROL, "join", sender=CAROL, content={"membership": "join", "displayname": "secret"}
+        )
+        redaction = self.room.redaction(REMOTE, name)
+        self.assertEqual(await self.receive(redaction), [ACCEPTED])
+        await self.receiver.add_outliers(self.room.room_id, [name])
+        row = await self.services.row(name.event_id)
+        self.assertNotIn("secret", row.json)
+        self.assertEqual(row.redacted_by, redaction.event_id)
+
+    async def test_redactions_of_what_cannot_be(self) -> None:
+        """They are like any event without effect, whatever they name."""
+        await self.enter("11")
+        long = "$" + "".join(chr(33 + number * number % 90) for number in range(20_000))
+        for name in ("$\x00:a.example", long, "no ID"):
+            redaction = self.room.redaction(REMOTE, name)
+            self.assertEqual(await self.receive(redaction), [ACCEPTED])
+
+
+@on_each_database
+class ForeignStatesTest(ReceivingCase):
+    async def test_a_rejected_event_hides_nobodys_head(self) -> None:
+        """An event is at the head although a rejected one names it as its predecessor."""
+        await self.enter(power={"events_default": 0})
+        old_member = self.room.state["m.room.member", BOB]
+        ban = self.room.ban(REMOTE, BOB)
+        await self.receive(ban)
+        topic = self.room.set_state(TOPIC, {"topic": "late"}, REMOTE)
+        before = {**self.room.state, old_member.key: old_member}
+        wrong = self.room.message(BOB, state=before, prev=[topic], add=False)
+        states = {wrong.event_id: known(before | {old_member.key: ban})}
+        del states[wrong.event_id].state[topic.key]  # type: ignore[attr-defined]
+        self.assertEqual(await self.receive(wrong, states=states), [MISPLACED])
+        self.assertEqual(await self.receive(topic), [ACCEPTED])
+        self.assertEqual(await self.heads(), {topic.event_id})
+        await self.assert_state()
+
+    async def test_soft_failed_events_are_in_the_state_of_a_room_entered_again(self) -> None:
+        """What this server would not show when it came may be in the room nevertheless."""
+        await self.enter(version="11", users={BOB: 50, CAROL: 100})
+        branch = self.room.fork()
+        demotion = self.room.power_levels(users={REMOTE: 100, CAROL: 100})
+        await self.receive(demotion)
+        topic = branch.set_state(TOPIC, {"topic": "late"}, BOB)
+        self.assertEqual(await self.receive(topic), [SOFT_FAILED])
+        left = branch.leave(ALICE)
+        await self.receive(left)
+        state_before = list(branch.state.values())
+        chain = [e for e in branch.events.values() if e.is_state and e not in state_before]
+        join = branch.join(ALICE)
+        judged = await self.receiver.adopt(join, branch.version, state_before, chain)
+        self.assertEqual(judged.status, ACCEPTED)
+        self.assertEqual((await self.state()).get(topic.key), topic.event_id)
+
+    async def test_given_states_are_no_resets(self) -> None:
+        await self.enter()
+        topic = self.room.set_state(TOPIC, {"topic": "missed"}, REMOTE)
+        message = self.room.message(BOB)
+        await self.receiver.add_outliers(self.room.room_id, [topic])
+        states = {message.event_id: known(dict(self.room.state))}
+        self.assertEqual(await self.receive(message, states=states), [ACCEPTED])
+        self.assertEqual((await self.state())[topic.key], topic.event_id)
+        self.assertEqual(self.resets, [])
+
+    async def test_rejected_events_are_in_no_given_state(self) -> None:
+        await self.enter()
+        forged = self.room.set_state(TOPIC, {"topic": "x"}, BOB, add=False)
+        judged = await self.receiver.add_outliers(self.room.room_id, [forged])
+        self.assertEqual(judged[forged.event_id].status, REJECTED)
+        missing = self.room.message(BOB)
+        message = self.room.message(CAROL)
+        del missing
+        states = {message.event_id: known({**self.room.state, forged.key: forged})}
+        self.assertEqual(await self.receive(message, states=states), [ACCEPTED])
+        self.assertNotIn(forged.key, await self.state())
+
+        def read(txn: Transaction) -> dict[tuple[str, str], str]:
+            view = self.services.view(txn, self.room.room_id, ALICE)
+            row_root = self.services_root
+            return {key: e.event_id for key, e in view.state_at(row_root).items()}
+
+        row = await self.services.row(message.event_id)
+        assert row.state_before is not None
+        self.services_root = row.state_before
+        self.assertNotIn(forged.key, await self.services.db.read(read))
