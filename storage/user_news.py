@@ -104,6 +104,8 @@ class RoomThen(NamedTuple):
     """The root of its state at the token."""
     joined_at: int | None
     """The position of the user's last join (not of a change of name)."""
+    last_break: int | None
+    """The last position before which something is missing: see `storage.gaps`."""
 
 
 _ROOM = ", ".join("r." + column for column in COLUMNS.split(", "))
@@ -121,8 +123,9 @@ def rooms_since(
         " ORDER BY s.pos DESC LIMIT 1),"
         " (SELECT l.pos FROM membership_log l WHERE l.room_nid = r.room_nid AND l.user_id = ?"
         " AND l.membership = 'join' AND l.previous <> 'join' ORDER BY l.pos DESC LIMIT 1),"
+        f" {_last('timeline_breaks b WHERE b.room_nid = r.room_nid')},"
         f" {_ROOM} FROM rooms r WHERE {where}",
         [-1 if since is None else since, user_id, *args],
     )
-    found = (RoomThen(from_row(raw[2:]), raw[0], raw[1]) for raw in rows)
+    found = (RoomThen(from_row(raw[3:]), *raw[:3]) for raw in rows)
     return {room.row.room_nid: room for room in found}

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from homeserver.core import client_format, state_tree
 from homeserver.core.event import Event
+from homeserver.core.ids import domain_of
 from homeserver.core.room_versions import ROOM_VERSIONS
 from homeserver.core.types import JsonObject, StateKey
 from homeserver.core.visibility import (
@@ -22,13 +23,17 @@ from homeserver.core.visibility import (
     verdict,
     visibility_of,
 )
-from storage import erasures, events, memberships, state
+from storage import erasures, events, memberships, state, timeline
 from storage.events import EventRow
 from storage.rooms import RoomRow
 from storage.state import StateStore
 from storage.transaction import Transaction
 
 _VISIBILITY: StateKey = ("m.room.history_visibility", "")
+
+
+def _position(row: EventRow) -> int:
+    return row.pos or 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +74,8 @@ class RoomView:
         self.reader_id = reader_id
         self.device_id = device_id
         self._stay = None if joined_at is None else Reader(joined_at, FOREVER)
+        self._left_at: int | None = None
+        """The depth of the room when the reader left it."""
 
     @property
     def stay(self) -> Reader:
@@ -86,8 +93,7 @@ class RoomView:
 
     def visible(self, rows: Sequence[EventRow]) -> list[Seen]:
         """Those of the rows that the reader may see, in the same order."""
-        since, until = self.stay
-        unclear = [row for row in rows if not self._within_stay(row, since, until)]
+        unclear = self._unclear(rows)
         facts = self._facts(unclear) if unclear else {}
         found = []
         for row in rows:
@@ -105,6 +111,30 @@ class RoomView:
                 event = event.redacted()
             found.append(Seen(row, event, fact.membership_after or "leave"))
         return found
+
+    def _unclear(self, rows: Sequence[EventRow]) -> list[EventRow]:
+        """Rows of events at which the reader may not have been joined.
+
+        An event of another server may come while the reader is in the room, from a branch on
+        which they are not. So its state has to be that around an event next to it at which they
+        are joined, which most often it is, or is looked up.
+        """
+        since, until = self.stay
+        local = domain_of(self.reader_id)
+        good: set[bytes | None] = {self.room.state_root} if until == FOREVER else set()
+        unclear = []
+        for row in sorted(rows, key=_position, reverse=True):
+            if not self._within_stay(row, since, until):
+                unclear.append(row)
+            elif (
+                row.state_before in good
+                or (row.state_after in good and row.state_key != self.reader_id)
+                or domain_of(row.sender) == local
+            ):
+                good.add(row.state_before)
+            else:
+                unclear.append(row)
+        return unclear
 
     def may_see(self, row: EventRow) -> bool:
         """Whether the reader may see one event."""
@@ -146,13 +176,24 @@ class RoomView:
                 row.type,
                 row.state_key,
                 self.event(row).content if row.state_key is not None else None,
-                position=row.pos if row.pos is not None else 0,
+                position=self._position(row),
                 visibility_before=visibility_of(shown.content if shown else None),
                 membership_before=membership_of(own.content) if own else None,
                 reader_id=self.reader_id,
                 erased_at=erased.get(row.sender),
             )
         return facts
+
+    def _position(self, row: EventRow) -> int:
+        """The position of an event; of fetched history, at least on the right side of a leave."""
+        pos = row.pos if row.pos is not None else 0
+        until = self.stay.joined_until
+        if pos > 0 or until is None or until == FOREVER:
+            return pos
+        if self._left_at is None:
+            end = timeline.last_known(self.txn, self.room.room_nid, until)
+            self._left_at = end.depth if end is not None else 0
+        return until if row.depth > self._left_at else pos
 
     def states_before(
         self, rows: Sequence[EventRow], keys: Collection[StateKey]

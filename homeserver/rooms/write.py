@@ -354,9 +354,12 @@ def project_state(
             last[key] = Placed(now, place) if now is not None else None
             if key[0] == MEMBER and key in places:
                 log.append(_membership_change(draft, key[1], now, place, item, previous))
-        pos += _length(item)
+        length = _length(item)
         if item.changes and item.current is not None:
-            state.record_root(txn, draft.row.room_nid, max(pos - 1, 1), item.current)
+            # From its first position on, as who left by it sees the room as it is then.
+            begin = pos if length else max(pos - 1, 1)
+            state.record_root(txn, draft.row.room_nid, begin, item.current)
+        pos += length
     if not last:
         return
     numbers = [(key, now.current.event_nid if now else None) for key, now in last.items()]

@@ -84,8 +84,10 @@ class SyncEngine:
         )
         durable = _read(snapshot, all_rooms)
         if lazy:
-            sent = frozenset(snapshot.sent_members)
-            self._sent_members.sent(user_id, device_id, since, now, sent)
+            sent, dropped = snapshot.sent_members, snapshot.dropped_members
+            self._sent_members.sent(
+                user_id, device_id, since, now, frozenset(sent), frozenset(dropped)
+            )
         return replace(durable, is_empty=False) if is_ahead else durable
 
 

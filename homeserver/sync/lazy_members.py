@@ -5,7 +5,9 @@ Client-server API, "Lazy-loading room members". Never is a member withheld that 
 1. What a device has is known for one token at a time: what it was sent up to that token.
 2. An answer adds to it only when the device comes back with that answer's token. Answers that were
    lost on the way, or that a parallel sync got, count for nothing.
-3. Of a token that is not known here (another process gave it out, or it was forgotten), the device
+3. A room that the user enters again is new to the client, which may have dropped what it knew of it
+   when the user left: what it got before counts no more.
+4. Of a token that is not known here (another process gave it out, or it was forgotten), the device
    is thought to have nothing: members are sent again, which clients take without harm.
 """
 
@@ -24,13 +26,21 @@ _MAX_PENDING = 4
 NOTHING: frozenset[int] = frozenset()
 
 
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """Numbers of the member events that an answer has, and of those that count no more with it."""
+
+    added: frozenset[int]
+    dropped: frozenset[int]
+
+
 @dataclass(slots=True)
 class _Device:
     base: int | None
     """Durable position of the token that `known` is for; None: before the first sync."""
     known: frozenset[int] = NOTHING
-    pending: dict[int, frozenset[int]] = field(default_factory=dict)
-    """Numbers of the member events in answers to `base`, by the position of their tokens."""
+    pending: dict[int, _Answer] = field(default_factory=dict)
+    """Answers to `base`, by the position of their tokens."""
 
 
 class SentMembers:
@@ -49,8 +59,9 @@ class SentMembers:
             if since != device.base:
                 if since not in device.pending:
                     return NOTHING
-                added = device.pending[since]
-                device.known = device.known | added if added else device.known
+                answer = device.pending[since]
+                if answer.added or answer.dropped:
+                    device.known = (device.known - answer.dropped) | answer.added
                 device.base = since
                 device.pending = {}
                 if len(device.known) > MAX_MEMBERS:
@@ -58,9 +69,18 @@ class SentMembers:
             return device.known
 
     def sent(
-        self, user_id: str, device_id: str, since: int | None, now: int, members: frozenset[int]
+        self,
+        user_id: str,
+        device_id: str,
+        since: int | None,
+        now: int,
+        members: frozenset[int],
+        dropped: frozenset[int] = NOTHING,
     ) -> None:
-        """The answer to `since` whose token is of `now` has these member events."""
+        """The answer to `since` whose token is of `now` has these member events.
+
+        Parameters: `dropped`, those of rooms with which the client starts anew.
+        """
         if since is not None and now <= since:
             return  # Coming back with the same token would not show that the answer arrived.
         with self._lock:
@@ -69,8 +89,9 @@ class SentMembers:
                 device = self._devices[user_id, device_id] = _Device(since)
             if now in device.pending:
                 # Two answers have this token: what only one of them has may not be there.
-                device.pending[now] &= members
+                other = device.pending[now]
+                device.pending[now] = _Answer(other.added & members, other.dropped | dropped)
                 return
             while len(device.pending) >= _MAX_PENDING:
                 del device.pending[next(iter(device.pending))]
-            device.pending[now] = members
+            device.pending[now] = _Answer(members, dropped)

@@ -46,6 +46,8 @@ class Snapshot:
     """Numbers of the member events that the device has (with lazy loading)."""
     sent_members: set[int] = field(default_factory=set)
     """Numbers of the member events that this answer has (with lazy loading)."""
+    dropped_members: set[int] = field(default_factory=set)
+    """Numbers of those of `known_members` that are of rooms with which the client starts anew."""
 
     @property
     def now(self) -> int:

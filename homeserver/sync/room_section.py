@@ -12,7 +12,7 @@ from homeserver.sync import room_state, summary
 from homeserver.sync.request import Snapshot
 from homeserver.sync.room_state import Between
 from homeserver.sync.room_timeline import RoomTimeline, read_timeline, without_overtaken
-from storage import memberships, state
+from storage import events, gaps, memberships, state
 from storage.events import EventRow
 from storage.rooms import RoomRow
 from storage.unread import Counts
@@ -36,7 +36,11 @@ def joined(snapshot: Snapshot, then: RoomThen, since: int | None) -> JsonObject 
     """
     request, room = snapshot.request, then.row
     view = view_of(snapshot, room, then.joined_at)
-    timeline = _timeline(snapshot, view, since, snapshot.now)
+    if since is None and snapshot.known_members:
+        # The client may have dropped what it knew of the room when the user left.
+        known = events.of_room(snapshot.txn, room.room_nid, snapshot.known_members)
+        snapshot.dropped_members.update(known)
+    timeline = _timeline(snapshot, view, since, snapshot.now, then.last_break)
     old = None
     if since is not None and not request.full_state:
         old = then.old_root
@@ -73,7 +77,8 @@ def left(snapshot: Snapshot, room: RoomRow, end: int, since: int | None) -> Json
         # An invite or a knock came to its end: there is nothing to see but that.
         timeline = read_timeline(snapshot, view, end - 1, end)
         return _section(snapshot, view, timeline, [])
-    timeline = _timeline(snapshot, view, since, until)
+    last_break = gaps.last_break(snapshot.txn, room.room_nid, until)
+    timeline = _timeline(snapshot, view, since, until, last_break)
     new, old, at_token = state.root_at(snapshot.txn, room.room_nid, until), None, None
     if token is not None:
         root = state.root_at(snapshot.txn, room.room_nid, min(token, until))
@@ -98,9 +103,11 @@ def _known_root(snapshot: Snapshot, room: RoomRow, at_token: bytes | None) -> by
     return at_token if last is not None and last.membership == "join" else None
 
 
-def _timeline(snapshot: Snapshot, view: RoomView, since: int | None, upto: int) -> RoomTimeline:
+def _timeline(
+    snapshot: Snapshot, view: RoomView, since: int | None, upto: int, last_break: int | None
+) -> RoomTimeline:
     """The timeline after `since`; None: from the beginning."""
-    found = read_timeline(snapshot, view, since, upto)
+    found = read_timeline(snapshot, view, since, upto, last_break)
     token = snapshot.request.since
     if since is None and token is not None and found.seen:
         # The client may have some of it, from an earlier stay: it must not add it to what it has.

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from homeserver.core.filters import RoomEventFilter
 from homeserver.core.tokens import PaginationToken, SyncToken
+from homeserver.core.types import StateKey
 from homeserver.rooms.view import RoomView, Seen
 from homeserver.sync.request import Snapshot
 from storage import timeline
@@ -37,14 +38,28 @@ class RoomTimeline:
     """The state before the first event; None if there are no events."""
 
 
-def read_timeline(snapshot: Snapshot, view: RoomView, after: int | None, upto: int) -> RoomTimeline:
-    """The timeline of a room in `after < pos <= upto`; None: from the room's beginning."""
+def read_timeline(
+    snapshot: Snapshot,
+    view: RoomView,
+    after: int | None,
+    upto: int,
+    last_break: int | None = None,
+) -> RoomTimeline:
+    """The timeline of a room in `after < pos <= upto`; None: from the room's beginning.
+
+    Parameters: `last_break`, the last position up to `upto` before which something is missing:
+    the timeline begins there, so that the client asks for it.
+    """
+    is_cut = last_break is not None and (after is None or after < last_break)
+    if is_cut and last_break is not None:
+        after = last_break - 1
     wanted = snapshot.request.filter.room.timeline
     limit = wanted.limit_within(DEFAULT_LIMIT, MAX_LIMIT)
     shown: list[Seen] = []
     limited = False
     if not wanted.matches_nothing:
         shown, limited = _collect(snapshot, view, after, upto, limit)
+        limited = limited or is_cut
     if not shown:
         return RoomTimeline([], limited, str(SyncToken(max(upto, 0), 0)), None)
     first = shown[0].row
@@ -57,19 +72,21 @@ def without_overtaken(
     """The timeline from where on it shows the last change of each state key that it shows.
 
     Clients apply the timeline after `state`. Where it showed an older change of a key and not the
-    newest, because that is filtered out or not visible, they would be left with the older one.
+    newest, because that is filtered out or not visible, or because resolution of the room's state
+    undid it, they would be left with the older one.
 
     Parameters: `end`, the root of the state at the timeline's end.
     """
-    last = {
+    last: dict[StateKey, int] = {
         (item.row.type, item.row.state_key): number
         for number, item in enumerate(found.seen)
         if item.row.state_key is not None
     }
-    keys = [(event_type, key) for event_type, key in last if key is not None]
-    now = view.numbers(end, keys) if keys and end is not None else {}
+    if not last or end is None:
+        return found
+    now = view.numbers(end, last.keys())
     overtaken = [
-        last[key] for key, number in now.items() if found.seen[last[key]].row.event_nid != number
+        place for key, place in last.items() if found.seen[place].row.event_nid != now.get(key)
     ]
     if not overtaken:
         return found

@@ -33,6 +33,18 @@ CREATE TABLE aliases (
     creator TEXT NOT NULL
 );
 
+CREATE TABLE backed_up_keys (
+    user_id TEXT NOT NULL,
+    version BIGINT NOT NULL,
+    session_id TEXT NOT NULL,
+    room_id TEXT NOT NULL,
+    first_message_index BIGINT NOT NULL,
+    forwarded_count BIGINT NOT NULL,
+    is_verified BOOLEAN NOT NULL,
+    session_data TEXT NOT NULL,
+    PRIMARY KEY (user_id, version, session_id, room_id)
+);
+
 CREATE TABLE bound_threepids (
     user_id TEXT NOT NULL,
     medium TEXT NOT NULL,
@@ -65,6 +77,31 @@ CREATE TABLE current_state (
     state_key TEXT NOT NULL,
     event_nid BIGINT NOT NULL,
     PRIMARY KEY (room_nid, type, state_key)
+);
+
+CREATE TABLE dehydrated_devices (
+    user_id TEXT NOT NULL PRIMARY KEY,
+    device_id TEXT NOT NULL,
+    device_data TEXT NOT NULL
+);
+
+CREATE TABLE delayed_events (
+    delay_id TEXT NOT NULL PRIMARY KEY,
+    user_id TEXT NOT NULL,
+    device_id TEXT,
+    scope TEXT NOT NULL,
+    txn_id TEXT NOT NULL,
+    room_id TEXT NOT NULL,
+    event_type TEXT NOT NULL,
+    state_key TEXT,
+    content TEXT NOT NULL,
+    delay BIGINT NOT NULL,
+    running_since BIGINT NOT NULL,
+    send_ts BIGINT NOT NULL,
+    claimed_until BIGINT NOT NULL,
+    finalised_ts BIGINT,
+    event_id TEXT,
+    error TEXT
 );
 
 CREATE TABLE destination_events (
@@ -197,6 +234,21 @@ CREATE TABLE jobs (
     created_ts BIGINT NOT NULL
 );
 
+CREATE TABLE key_backup_numbers (
+    user_id TEXT NOT NULL PRIMARY KEY,
+    last BIGINT NOT NULL
+);
+
+CREATE TABLE key_backups (
+    user_id TEXT NOT NULL,
+    version BIGINT NOT NULL,
+    algorithm TEXT NOT NULL,
+    auth_data TEXT NOT NULL,
+    etag BIGINT NOT NULL,
+    keys BIGINT NOT NULL,
+    PRIMARY KEY (user_id, version)
+);
+
 CREATE TABLE key_signatures (
     user_id TEXT NOT NULL,
     key_name TEXT NOT NULL,
@@ -210,6 +262,11 @@ CREATE TABLE leases (
     name TEXT NOT NULL PRIMARY KEY,
     owner TEXT NOT NULL,
     expires_ts BIGINT NOT NULL
+);
+
+CREATE TABLE log_readers (
+    name TEXT NOT NULL PRIMARY KEY,
+    pos BIGINT NOT NULL
 );
 
 CREATE TABLE membership_log (
@@ -237,6 +294,25 @@ CREATE TABLE memberships (
     avatar_url TEXT,
     stripped_state TEXT,
     PRIMARY KEY (room_nid, user_id)
+);
+
+CREATE VIRTUAL TABLE message_words USING fts5(
+    room_nid UNINDEXED, ts UNINDEXED, scope, words, tokenize = 'ascii'
+);
+
+CREATE TABLE 'message_words_config'(k PRIMARY KEY, v) WITHOUT ROWID;
+
+CREATE TABLE 'message_words_content'(id INTEGER PRIMARY KEY, c0, c1, c2, c3);
+
+CREATE TABLE 'message_words_data'(id INTEGER PRIMARY KEY, block BLOB);
+
+CREATE TABLE 'message_words_docsize'(id INTEGER PRIMARY KEY, sz BLOB);
+
+CREATE TABLE 'message_words_idx'(segid, term, pgno, PRIMARY KEY(segid, term)) WITHOUT ROWID;
+
+CREATE TABLE notice_rooms (
+    user_id TEXT NOT NULL PRIMARY KEY,
+    room_id TEXT NOT NULL UNIQUE
 );
 
 CREATE TABLE notify_marks (
@@ -275,6 +351,10 @@ CREATE TABLE one_time_tokens (
     user_id TEXT,
     expires_ts BIGINT NOT NULL,
     PRIMARY KEY (purpose, token_hash)
+);
+
+CREATE TABLE open_rooms (
+    room_nid BIGINT NOT NULL PRIMARY KEY
 );
 
 CREATE TABLE outgoing_to_device (
@@ -383,6 +463,17 @@ CREATE TABLE remote_devices (
     PRIMARY KEY (user_id, device_id)
 );
 
+CREATE TABLE reports (
+    report_id BIGINT NOT NULL PRIMARY KEY,
+    received_ts BIGINT NOT NULL,
+    reporter TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    room_id TEXT,
+    event_id TEXT,
+    user_id TEXT,
+    reason TEXT NOT NULL
+);
+
 CREATE TABLE room_servers (
     room_nid BIGINT NOT NULL,
     server_name TEXT NOT NULL,
@@ -458,6 +549,17 @@ CREATE TABLE state_nodes (
     PRIMARY KEY (room_nid, hash)
 );
 
+CREATE TABLE thread_subscriptions (
+    user_id TEXT NOT NULL,
+    room_id TEXT NOT NULL,
+    thread_id TEXT NOT NULL,
+    pos BIGINT NOT NULL,
+    subscribed BOOLEAN NOT NULL,
+    automatic BOOLEAN NOT NULL,
+    unsubscribed_at BIGINT,
+    PRIMARY KEY (user_id, room_id, thread_id)
+);
+
 CREATE TABLE threepid_validation_tokens (
     sid TEXT NOT NULL,
     token_hash BLOB NOT NULL,
@@ -521,6 +623,12 @@ CREATE TABLE uia_sessions (
     expires_ts BIGINT NOT NULL
 , details TEXT);
 
+CREATE TABLE user_words (
+    word TEXT NOT NULL,
+    user_id TEXT NOT NULL,
+    PRIMARY KEY (word, user_id)
+);
+
 CREATE TABLE users (
     user_id TEXT NOT NULL PRIMARY KEY,
     password_hash TEXT,
@@ -542,7 +650,18 @@ CREATE INDEX account_data_pos ON account_data (user_id, pos);
 
 CREATE INDEX aliases_room ON aliases (room_nid);
 
+CREATE INDEX backed_up_keys_room ON backed_up_keys (user_id, version, room_id);
+
 CREATE INDEX current_state_type ON current_state (type, state_key);
+
+CREATE INDEX delayed_events_due ON delayed_events (send_ts) WHERE finalised_ts IS NULL;
+
+CREATE INDEX delayed_events_over ON delayed_events (finalised_ts) WHERE finalised_ts IS NOT NULL;
+
+CREATE UNIQUE INDEX delayed_events_txn
+    ON delayed_events (user_id, device_id, scope, txn_id) WHERE txn_id <> '';
+
+CREATE INDEX delayed_events_user ON delayed_events (user_id, running_since);
 
 CREATE INDEX destinations_shard ON destinations (shard);
 
@@ -633,6 +752,8 @@ CREATE INDEX staged_pdus_origin ON staged_pdus (origin, size);
 
 CREATE INDEX staged_pdus_queue ON staged_pdus (room_nid, origin, attempts, size);
 
+CREATE INDEX thread_subscriptions_pos ON thread_subscriptions (user_id, pos);
+
 CREATE UNIQUE INDEX threepid_validations_asked
     ON threepid_validations (purpose, medium, address, client_secret);
 
@@ -643,3 +764,5 @@ CREATE INDEX threepids_user ON threepids (user_id);
 CREATE INDEX to_device_transactions_age ON to_device_transactions (user_id, device_id, sent_ts);
 
 CREATE INDEX uia_sessions_expires ON uia_sessions (expires_ts);
+
+CREATE INDEX user_words_user ON user_words (user_id);
