@@ -136,6 +136,9 @@ class Backfill:
             event = await self._fetcher.event(errand, said.event_id)
             if event is None or not _nearer(event.origin_server_ts, ts, backwards, local_ts):
                 continue
+            if not await self._db.read(_is_past, event):
+                errand.note(f"{event.event_id} is no history")
+                continue
             if await self._add(errand, {event.event_id: event}):
                 _log.info("event got by its time", room_id=room_id, server=server)
                 return True
@@ -307,6 +310,16 @@ class Backfill:
             if Event.from_json(row.json, version, row.event_id).membership == "join":
                 found[domain_of(row.state_key or "")] += 1
         return found
+
+
+def _is_past(txn: Transaction, event: Event) -> bool:
+    """Whether an event lies before the head of its room: others are still to come, and would not
+    count for the head if they were part of the history."""
+    room = rooms.get(txn, event.room_id)
+    if room is None or event.depth >= room.depth:
+        return False
+    rows = events.get_many(txn, event.prev_event_ids)
+    return not any(row.pos is not None and row.pos > 0 for row in rows.values())
 
 
 def _nearer(found_ts: int, ts: int, backwards: bool, local_ts: int | None) -> bool:

@@ -395,3 +395,21 @@ class ByTime(BackfillCase):
         self.assertEqual((status, found["event_id"]), (200, self.join_event.event_id))
         status, found = await self.nearest(told[0].origin_server_ts, "b")
         self.assertEqual((status, found["errcode"]), (404, "M_NOT_FOUND"))
+
+    async def test_events_that_are_on_their_way(self) -> None:
+        """What comes after the room's head is for the timeline, not for the history."""
+        await self.with_times()
+        topic = self.room.grow("m.room.topic", {"topic": "new"}, BOB, "")
+        message = self.room.message(BOB)
+        for event, direction in ((topic, "f"), (message, "f"), (message, "b")):
+            ts = event.origin_server_ts + (1 if direction == "b" else -1)
+            self.source.on[PEER, "timestamp"] = lambda *_, event=event: TimedEvent(
+                event.event_id, event.origin_server_ts
+            )
+            await self.nearest(ts, direction)
+            self.assertIsNone(await self.row(event))
+        self.assertGreater(self.source.count("timestamp"), 0)
+        judged = await self.receiver.add(self.room_id, [topic, message])
+        self.assertTrue(all((item.pos or 0) > 0 for item in judged.values()))
+        state = await self.alice.ok("GET", f"/rooms/{self.room_id}/state/m.room.topic")
+        self.assertEqual(state["topic"], "new")
