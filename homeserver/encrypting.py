@@ -9,6 +9,7 @@ from homeserver.encryption.claims import KeyClaims
 from homeserver.encryption.cross_signing import CrossSigning
 from homeserver.encryption.device_lists import device_changed, list_changed
 from homeserver.encryption.device_reads import DeviceReads
+from homeserver.encryption.key_backups import KeyBackups
 from homeserver.encryption.new_neighbours import NewNeighbours
 from homeserver.encryption.queries import KeyQueries
 from homeserver.encryption.remote_devices import RemoteDevices
@@ -19,7 +20,7 @@ from homeserver.parts import Parts
 from homeserver.rooms.append import Appender
 from homeserver.sync.device_list_changes import DeviceListChanges
 from homeserver.users.hooks import UserHooks
-from storage import cross_signing, to_device
+from storage import cross_signing, key_backups, to_device
 
 
 def build_encryption(parts: Parts) -> None:
@@ -34,6 +35,7 @@ def build_encryption(parts: Parts) -> None:
     add(KeyQueries(db, client, reactor, server_name))
     add(KeyClaims(db, client, reactor, server_name))
     add(DeviceReads(db, server_name))
+    add(KeyBackups(db))
     add(DeviceListChanges(db))
     lists = add(RemoteDevices(db, client, reactor))
     parts.jobs[RemoteDevices.KIND] = lists.run
@@ -42,7 +44,7 @@ def build_encryption(parts: Parts) -> None:
     hooks.device_deleted += [to_device.delete_device, uploads.device_deleted]
     hooks.device_changed.append(device_changed)
     hooks.signing_keys_changed.append(list_changed)
-    hooks.deactivated.append(cross_signing.delete_all)
+    hooks.deactivated += [cross_signing.delete_all, key_backups.delete_all]
 
 
 def watch_rooms(parts: Parts) -> None:

@@ -522,6 +522,16 @@ CREATE TABLE server_keys (
     PRIMARY KEY (server_name, key_id)
 );
 
+CREATE TABLE sliding_positions (
+    position BIGINT NOT NULL PRIMARY KEY,
+    user_id TEXT NOT NULL,
+    device_id TEXT NOT NULL,
+    conn_id TEXT NOT NULL,
+    parent BIGINT NOT NULL,
+    state TEXT NOT NULL,
+    used_ts BIGINT NOT NULL
+);
+
 CREATE TABLE staged_pdus (
     room_nid BIGINT NOT NULL,
     event_id TEXT NOT NULL,
@@ -673,6 +683,10 @@ CREATE INDEX device_updates_user ON device_updates (user_id, pos);
 
 CREATE INDEX event_gaps_depth ON event_gaps (room_nid, depth);
 
+CREATE INDEX events_bump ON events (room_nid, pos) WHERE type IN ('m.room.message',
+    'm.room.encrypted', 'm.room.create', 'm.sticker', 'm.call.invite', 'm.poll.start',
+    'org.matrix.msc3381.poll.start', 'm.beacon_info', 'org.matrix.msc3672.beacon_info');
+
 CREATE INDEX events_depth ON events (room_nid, depth, pos);
 
 CREATE INDEX events_outgoing ON events (pos) WHERE outgoing;
@@ -745,6 +759,10 @@ CREATE INDEX remote_device_lists_stale ON remote_device_lists (user_id) WHERE st
 CREATE INDEX room_servers_server ON room_servers (server_name);
 
 CREATE INDEX room_states_pos ON room_states (pos);
+
+CREATE INDEX sliding_positions_age ON sliding_positions (used_ts);
+
+CREATE INDEX sliding_positions_connection ON sliding_positions (user_id, device_id, conn_id);
 
 CREATE INDEX staged_pdus_due ON staged_pdus (next_try_ts, room_nid, origin);
 
