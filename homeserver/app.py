@@ -78,6 +78,7 @@ from homeserver.users.turn import Turn
 from homeserver.users.uia import InteractiveAuth
 from homeserver.web.limits import MemoryRateLimiter
 from homeserver.web.router import Router
+from homeserver.web.turns import Turns
 from storage import erasures, push_rules
 from storage.bus import Bus, MemoryBus
 from storage.database import Database, DatabaseUnavailable, Timing, open_database
@@ -168,6 +169,8 @@ async def build(config: Config, reactor: Any, log: Any, *, serving: bool = True)
         log=log,
         federation_authenticator=federation_authenticator,
         rate_limiter=limiter,
+        # What other servers may ask that costs much: a few at a time, in all and of each.
+        turns={"federation_heavy": Turns(each=4, total=16, waiting=50)},
         observer=metrics,
         refuse_writing=_refusal(config),
         unavailable=(DatabaseUnavailable,),

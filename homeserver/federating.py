@@ -17,7 +17,7 @@ from federation.server.edus.registry import EduHandlers
 from federation.server.edus.rooms import ReceiptEdus, TypingEdus
 from federation.server.edus.users import PresenceEdus, ToDeviceEdus
 from federation.server.names import Delegation
-from federation.server.notary import Notary
+from federation.server.notary import KEY_QUERIES, Notary
 from federation.server.own_keys import OwnKeys
 from federation.server.transactions import Transactions
 from homeserver.encrypting import watch_rooms
@@ -59,6 +59,7 @@ from homeserver.users.hooks import UserHooks
 from homeserver.users.presence import PresenceTracker
 from homeserver.users.profiles import Profiles
 from homeserver.users.remote_profiles import RemoteProfiles
+from homeserver.web.limits import MemoryRateLimiter, address_key
 from storage import device_updates
 from storage.auth_chains import AuthChains
 from storage.ephemeral import EphemeralStore
@@ -85,7 +86,8 @@ def build_federation(parts: Parts) -> SignatureAuthenticator:
     server_name, keys = config.server_name, parts.keys
     db, states, keyring = parts.db, parts.services[StateStore], parts.services[Keyring]
     own_keys = add(OwnKeys(server_name, keys, reactor))
-    add(Notary(db, keyring, own_keys, reactor))
+    limiter = parts.services[MemoryRateLimiter]
+    add(Notary(db, keyring, own_keys, reactor, limiter))
     add(Delegation.of(config.public_base_url))
     chains = add(AuthChains())
     add(ServedHistory(db, states, chains, server_name, reactor))
@@ -101,7 +103,12 @@ def build_federation(parts: Parts) -> SignatureAuthenticator:
     _build_backfill(parts)
     _build_completion(parts)
     sender = _build_sender(parts)
-    return SignatureAuthenticator(keyring, server_name, sender.heard_from)
+    return SignatureAuthenticator(
+        keyring,
+        server_name,
+        sender.heard_from,
+        lambda address: limiter.take(KEY_QUERIES, address_key(address)),
+    )
 
 
 async def start_federation(parts: Parts) -> None:

@@ -17,7 +17,7 @@ class Rate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RateLimits:
-    """Limits for each user, or for each address where no user is known yet."""
+    """Limits for each user, for each server, or for each address where neither is known yet."""
 
     enabled: bool = option(True, "Whether there are limits at all.")
     exempt_users: tuple[str, ...] = option(
@@ -38,6 +38,17 @@ class RateLimits:
         Rate(per_second=0.01, burst=5), "Having an e-mail sent, for each address it goes to, too."
     )
     registration: Rate = option(Rate(per_second=0.1, burst=5), "Registering accounts.")
+    federation: Rate = option(
+        Rate(per_second=100, burst=1000), "Requests of another server, for each server."
+    )
+    federation_heavy: Rate = option(
+        Rate(per_second=10, burst=200),
+        "Requests of another server that cost much: joins, states of rooms, history, spaces.",
+    )
+    key_queries: Rate = option(
+        Rate(per_second=10, burst=500),
+        "Servers that are asked for their keys because an address wants it.",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

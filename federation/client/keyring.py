@@ -6,7 +6,7 @@ server itself and then at the notaries of the configuration (`federation.trusted
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
 import structlog
@@ -141,12 +141,17 @@ class Keyring:
         self._places = DeferredSemaphore(_AT_ONCE)
         db.on_invalidate(server_keys.CHANGED, self._forget, self._known.clear)
 
-    async def lookup(self, wanted: Mapping[ServerKey, int]) -> dict[ServerKey, KnownKey]:
+    async def lookup(
+        self,
+        wanted: Mapping[ServerKey, int],
+        before_asking: Callable[[], object] = lambda: None,
+    ) -> dict[ServerKey, KnownKey]:
         """The keys that are known of those wanted.
 
         The values of `wanted` are times (ms) until which a key must be valid at least. For one
         that is not, others are asked; what they do not better is returned as it is, so that the
-        caller must still compare `valid_until_ts` where it counts.
+        caller must still compare `valid_until_ts` where it counts. What `before_asking`, which is
+        called before others are asked, raises is raised here.
         """
         found: dict[ServerKey, KnownKey] = {}
         missing = self._take_known(wanted, found)
@@ -154,6 +159,7 @@ class Keyring:
             await self._load(_servers(missing))
             missing = self._take_known(missing, found)
         if missing:
+            before_asking()
             await self._ask_servers(_servers(missing))
             missing = self._take_known(missing, found)
         for notary, lock in self._notaries.items():
@@ -162,10 +168,16 @@ class Keyring:
                 missing = self._take_known(missing, found)
         return found
 
-    async def key_for_request(self, server: str, key_id: str) -> KnownKey | None:
-        """A key of a server if it is valid now (Room Versions 5, "Signing key validity period")."""
+    async def key_for_request(
+        self, server: str, key_id: str, before_asking: Callable[[], object] = lambda: None
+    ) -> KnownKey | None:
+        """A key of a server if it is valid now (Room Versions 5, "Signing key validity period").
+
+        `before_asking`: see `lookup`.
+        """
         now_ms = self._now_ms()
-        key = (await self.lookup({(server, key_id): now_ms})).get((server, key_id))
+        wanted = {(server, key_id): now_ms}
+        key = (await self.lookup(wanted, before_asking)).get((server, key_id))
         return key if key is not None and key.valid_until_ts >= now_ms else None
 
     async def keys_for_events(

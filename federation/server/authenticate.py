@@ -17,7 +17,9 @@ from homeserver.web.request import Request
 class SignatureAuthenticator:
     """Checks `X-Matrix` signatures; a `homeserver.web.request.FederationAuthenticator`.
 
-    `heard_from(server)` is called for each request that is signed as it should be.
+    `heard_from(server)` is called for each request that is signed as it should be;
+    `before_asking(address)` before others are asked for the key of a request from there, and may
+    raise MatrixError: anybody can claim to be a server of any name.
     """
 
     def __init__(
@@ -25,16 +27,18 @@ class SignatureAuthenticator:
         keyring: Keyring,
         server_name: str,
         heard_from: Callable[[str], object] = lambda server: None,
+        before_asking: Callable[[str], object] = lambda address: None,
     ) -> None:
         self._keyring = keyring
         self._server_name = server_name
         self._heard_from = heard_from
+        self._before_asking = before_asking
 
     async def authenticate(self, request: Request) -> ServerName:
         """The server that signed a request.
 
         Of several signatures one must be right. Raises MatrixError: 401 M_UNAUTHORIZED, 400
-        M_NOT_JSON.
+        M_NOT_JSON, 429 M_LIMIT_EXCEEDED.
         """
         header = request.header("authorization")
         if header is None:
@@ -54,16 +58,18 @@ class SignatureAuthenticator:
         for credential in credentials:
             signed = _signed_object(request, credential, content)
             try:
-                await self._verify(signed, credential)
+                await self._verify(signed, credential, request.remote_address)
                 self._heard_from(origin)
                 return origin
             except MatrixError as error:
                 refusal = error
         raise refusal
 
-    async def _verify(self, signed: JsonObject, credential: XMatrix) -> None:
+    async def _verify(self, signed: JsonObject, credential: XMatrix, address: str) -> None:
         origin, key_id = credential.origin, credential.key_id
-        key = await self._keyring.key_for_request(origin, key_id)
+        key = await self._keyring.key_for_request(
+            origin, key_id, lambda: self._before_asking(address)
+        )
         if key is None:
             raise _unauthorized(f"There is no valid key {key_id} of {origin}.")
         try:

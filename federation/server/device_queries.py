@@ -31,7 +31,7 @@ class KeysQueryAnswer(msgspec.Struct):
     self_signing_keys: dict[str, JsonObject]
 
 
-@endpoint("POST", "/_matrix/federation/v1/user/keys/query", auth=Auth.FEDERATION, rate="read")
+@endpoint("POST", "/_matrix/federation/v1/user/keys/query", auth=Auth.FEDERATION, rate="federation")
 async def post_user_keys_query(
     origin: ServerName, body: KeysQueryBody, queries: KeyQueries, reads: DeviceReads
 ) -> KeysQueryAnswer:
@@ -51,7 +51,7 @@ class KeysClaimAnswer(msgspec.Struct):
     one_time_keys: dict[str, dict[str, JsonObject]]
 
 
-@endpoint("POST", "/_matrix/federation/v1/user/keys/claim", auth=Auth.FEDERATION, rate="write")
+@endpoint("POST", "/_matrix/federation/v1/user/keys/claim", auth=Auth.FEDERATION, rate="federation")
 async def post_user_keys_claim(
     origin: ServerName, body: KeysClaimBody, claims: KeyClaims, reads: DeviceReads
 ) -> KeysClaimAnswer:
@@ -64,7 +64,7 @@ async def post_user_keys_claim(
     "GET",
     "/_matrix/federation/v1/user/devices/{user_id}",
     auth=Auth.FEDERATION,
-    rate="read",
+    rate="federation",
 )
 async def get_user_devices(origin: ServerName, user_id: UserID, reads: DeviceReads) -> JsonObject:
     """All devices of a user, with the place in the stream of their changes."""

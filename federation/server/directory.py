@@ -85,7 +85,7 @@ def _answer(page: Page) -> RoomList:
     return RoomList(chunk, page.total, page.next_batch, page.prev_batch)
 
 
-@endpoint("GET", f"{_V1}/publicRooms", auth=Auth.FEDERATION)
+@endpoint("GET", f"{_V1}/publicRooms", auth=Auth.FEDERATION, rate="federation")
 async def list_public_rooms(
     origin: ServerName, query: ListQuery, published: PublishedRooms
 ) -> RoomList:
@@ -99,7 +99,7 @@ async def list_public_rooms(
     return _answer(await published.served_page(wanted))
 
 
-@endpoint("POST", f"{_V1}/publicRooms", auth=Auth.FEDERATION)
+@endpoint("POST", f"{_V1}/publicRooms", auth=Auth.FEDERATION, rate="federation")
 async def find_public_rooms(
     origin: ServerName, body: ListBody, published: PublishedRooms
 ) -> RoomList:
@@ -116,7 +116,7 @@ async def find_public_rooms(
     return _answer(await published.served_page(wanted))
 
 
-@endpoint("GET", f"{_V1}/hierarchy/{{room_id}}", auth=Auth.FEDERATION)
+@endpoint("GET", f"{_V1}/hierarchy/{{room_id}}", auth=Auth.FEDERATION, rate="federation_heavy")
 async def serve_hierarchy(
     origin: ServerName, room_id: RoomID, query: SpaceQuery, spaces: SpaceHierarchy
 ) -> ServedSpace:

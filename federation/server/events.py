@@ -47,13 +47,13 @@ class EventAtTime(msgspec.Struct, frozen=True):
     origin_server_ts: int
 
 
-@endpoint("GET", f"{_V1}/event/{{event_id}}", auth=Auth.FEDERATION)
+@endpoint("GET", f"{_V1}/event/{{event_id}}", auth=Auth.FEDERATION, rate="federation")
 async def get_event(origin: ServerName, event_id: EventID, history: ServedHistory) -> RawJson:
     """One event."""
     return RawJson(await history.event(origin, event_id))
 
 
-@endpoint("GET", f"{_V1}/state/{{room_id}}", auth=Auth.FEDERATION)
+@endpoint("GET", f"{_V1}/state/{{room_id}}", auth=Auth.FEDERATION, rate="federation_heavy")
 async def get_state(
     origin: ServerName, room_id: RoomID, query: AtEvent, history: ServedHistory
 ) -> RawJson:
@@ -61,7 +61,7 @@ async def get_state(
     return RawJson(await history.state(origin, room_id, query.event_id))
 
 
-@endpoint("GET", f"{_V1}/state_ids/{{room_id}}", auth=Auth.FEDERATION)
+@endpoint("GET", f"{_V1}/state_ids/{{room_id}}", auth=Auth.FEDERATION, rate="federation_heavy")
 async def get_state_ids(
     origin: ServerName, room_id: RoomID, query: AtEvent, history: ServedHistory
 ) -> RawJson:
@@ -69,7 +69,12 @@ async def get_state_ids(
     return RawJson(await history.state_ids(origin, room_id, query.event_id))
 
 
-@endpoint("GET", f"{_V1}/event_auth/{{room_id}}/{{event_id}}", auth=Auth.FEDERATION)
+@endpoint(
+    "GET",
+    f"{_V1}/event_auth/{{room_id}}/{{event_id}}",
+    auth=Auth.FEDERATION,
+    rate="federation_heavy",
+)
 async def get_event_auth(
     origin: ServerName, room_id: RoomID, event_id: EventID, history: ServedHistory
 ) -> RawJson:
@@ -77,7 +82,7 @@ async def get_event_auth(
     return RawJson(await history.event_auth(origin, room_id, event_id))
 
 
-@endpoint("GET", f"{_V1}/backfill/{{room_id}}", auth=Auth.FEDERATION)
+@endpoint("GET", f"{_V1}/backfill/{{room_id}}", auth=Auth.FEDERATION, rate="federation_heavy")
 async def get_backfill(
     origin: ServerName, room_id: RoomID, query: BackfillQuery, history: ServedHistory
 ) -> RawJson:
@@ -85,7 +90,9 @@ async def get_backfill(
     return RawJson(await history.backfill(origin, room_id, query.v, query.limit))
 
 
-@endpoint("POST", f"{_V1}/get_missing_events/{{room_id}}", auth=Auth.FEDERATION)
+@endpoint(
+    "POST", f"{_V1}/get_missing_events/{{room_id}}", auth=Auth.FEDERATION, rate="federation_heavy"
+)
 async def post_get_missing_events(
     origin: ServerName, room_id: RoomID, body: MissingBody, history: ServedHistory
 ) -> RawJson:
@@ -102,7 +109,9 @@ async def post_get_missing_events(
     )
 
 
-@endpoint("GET", f"{_V1}/timestamp_to_event/{{room_id}}", auth=Auth.FEDERATION)
+@endpoint(
+    "GET", f"{_V1}/timestamp_to_event/{{room_id}}", auth=Auth.FEDERATION, rate="federation_heavy"
+)
 async def get_timestamp_to_event(
     origin: ServerName, room_id: RoomID, query: TimeQuery, history: ServedHistory
 ) -> EventAtTime:

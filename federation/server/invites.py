@@ -27,7 +27,7 @@ class SignedInvite(msgspec.Struct, frozen=True):
     "PUT",
     "/_matrix/federation/v2/invite/{room_id}/{event_id}",
     auth=Auth.FEDERATION,
-    rate="write",
+    rate="federation",
     lenient_json=True,
 )
 async def send_invite(
@@ -46,7 +46,7 @@ async def send_invite(
     "PUT",
     "/_matrix/federation/v1/invite/{room_id}/{event_id}",
     auth=Auth.FEDERATION,
-    rate="write",
+    rate="federation",
     lenient_json=True,
     returns=tuple[int, SignedInvite],
 )

@@ -36,7 +36,7 @@ class SendJoinAnswer(msgspec.Struct, frozen=True):
     "GET",
     "/_matrix/federation/v1/make_join/{room_id}/{user_id}",
     auth=Auth.FEDERATION,
-    rate="read",
+    rate="federation",
 )
 async def make_join(
     origin: ServerName,
@@ -54,7 +54,7 @@ async def make_join(
     "PUT",
     "/_matrix/federation/v2/send_join/{room_id}/{event_id}",
     auth=Auth.FEDERATION,
-    rate="write",
+    rate="federation_heavy",
     lenient_json=True,
     returns=SendJoinAnswer,
 )
@@ -76,7 +76,7 @@ async def send_join(
     "PUT",
     "/_matrix/federation/v1/send_join/{room_id}/{event_id}",
     auth=Auth.FEDERATION,
-    rate="write",
+    rate="federation_heavy",
     lenient_json=True,
     returns=tuple[int, SendJoinAnswer],
 )

@@ -10,6 +10,7 @@ from homeserver.core.errors import invalid_param, too_large
 from homeserver.core.ids import InvalidIdentifier, ServerName
 from homeserver.core.types import JsonObject
 from homeserver.web.endpoint import Auth, endpoint
+from homeserver.web.request import Request
 
 MAX_SERVERS = 1000
 MAX_KEYS = 5000
@@ -49,16 +50,21 @@ async def get_server_keys(own_keys: OwnKeys, key_id: str = "") -> JsonObject:
     also=("/_matrix/key/v2/query/{server_name}",),
 )
 async def query_server_keys(
-    server_name: ServerName, query: MinimumQuery, notary: Notary, key_id: str = ""
+    request: Request,
+    server_name: ServerName,
+    query: MinimumQuery,
+    notary: Notary,
+    key_id: str = "",
 ) -> KeysAnswer:
     """The keys of another server."""
     minimum_ts = query.minimum_valid_until_ts
     key_ids = {key_id: minimum_ts} if key_id else {}
-    return KeysAnswer(await notary.query({server_name: Criteria(key_ids, minimum_ts)}))
+    wanted: dict[str, Criteria] = {server_name: Criteria(key_ids, minimum_ts)}
+    return KeysAnswer(await notary.query(wanted, request.remote_address))
 
 
 @endpoint("POST", "/_matrix/key/v2/query", auth=Auth.NONE, rate="read", max_body=_MAX_BODY)
-async def query_keys(body: KeysQuery, notary: Notary) -> KeysAnswer:
+async def query_keys(request: Request, body: KeysQuery, notary: Notary) -> KeysAnswer:
     """The keys of several servers."""
     asked = body.server_keys
     if len(asked) > MAX_SERVERS or sum(map(len, asked.values())) > MAX_KEYS:
@@ -72,7 +78,7 @@ async def query_keys(body: KeysQuery, notary: Notary) -> KeysAnswer:
         wanted[server_name] = Criteria(
             {key_id: minimum.minimum_valid_until_ts for key_id, minimum in key_ids.items()}
         )
-    return KeysAnswer(await notary.query(wanted))
+    return KeysAnswer(await notary.query(wanted, request.remote_address))
 
 
 ENDPOINTS = [get_server_keys, query_server_keys, query_keys]

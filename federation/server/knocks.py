@@ -20,7 +20,7 @@ class SendKnockAnswer(msgspec.Struct, frozen=True):
     "GET",
     "/_matrix/federation/v1/make_knock/{room_id}/{user_id}",
     auth=Auth.FEDERATION,
-    rate="read",
+    rate="federation",
 )
 async def make_knock(
     origin: ServerName,
@@ -38,7 +38,7 @@ async def make_knock(
     "PUT",
     "/_matrix/federation/v1/send_knock/{room_id}/{event_id}",
     auth=Auth.FEDERATION,
-    rate="write",
+    rate="federation",
     lenient_json=True,
     returns=SendKnockAnswer,
 )

@@ -13,7 +13,7 @@ from homeserver.web.endpoint import EMPTY, Auth, Empty, RawJson, endpoint
     "GET",
     "/_matrix/federation/v1/make_leave/{room_id}/{user_id}",
     auth=Auth.FEDERATION,
-    rate="read",
+    rate="federation",
 )
 async def make_leave(
     origin: ServerName, room_id: RoomID, user_id: UserID, handshake: Handshake
@@ -27,7 +27,7 @@ async def make_leave(
     "PUT",
     "/_matrix/federation/v2/send_leave/{room_id}/{event_id}",
     auth=Auth.FEDERATION,
-    rate="write",
+    rate="federation",
     lenient_json=True,
 )
 async def send_leave(
@@ -46,7 +46,7 @@ async def send_leave(
     "PUT",
     "/_matrix/federation/v1/send_leave/{room_id}/{event_id}",
     auth=Auth.FEDERATION,
-    rate="write",
+    rate="federation",
     lenient_json=True,
     returns=tuple[int, Empty],
 )

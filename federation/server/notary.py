@@ -13,7 +13,9 @@ from twisted.internet.interfaces import IReactorTime
 from federation.client.keyring import Keyring
 from federation.server.own_keys import OwnKeys
 from homeserver.core import canonical
+from homeserver.core.errors import MatrixError
 from homeserver.core.types import JsonObject
+from homeserver.web.limits import MemoryRateLimiter, address_key
 from storage import server_keys
 from storage.database import Database
 from storage.server_keys import KeyRow
@@ -33,6 +35,9 @@ class Criteria(NamedTuple):
 MAX_ASKED = 100
 """Servers that are asked anew for one query; for others what is stored must do."""
 
+KEY_QUERIES = "key_queries"
+"""Class of rate limits: servers that are asked for their keys because an address wants it."""
+
 _PATIENCE_S = 20.0
 
 
@@ -40,17 +45,24 @@ class Notary:
     """Passes on what other servers publish, with the signature of this one."""
 
     def __init__(
-        self, db: Database, keyring: Keyring, own_keys: OwnKeys, clock: IReactorTime
+        self,
+        db: Database,
+        keyring: Keyring,
+        own_keys: OwnKeys,
+        clock: IReactorTime,
+        limiter: MemoryRateLimiter,
     ) -> None:
         self._db = db
         self._keyring = keyring
         self._own_keys = own_keys
         self._clock = clock
+        self._limiter = limiter
 
-    async def query(self, wanted: Mapping[str, Criteria]) -> list[JsonObject]:
+    async def query(self, wanted: Mapping[str, Criteria], address: str) -> list[JsonObject]:
         """The answers of servers, signed by each and by this server.
 
-        Stored ones are used for half of their life; older ones if the server gives no better.
+        Stored ones are used for half of their life; older ones if the server gives no better, or
+        when others were asked too much lately for `address`, from which the query comes.
         """
         found: list[JsonObject] = []
         others = {name: wanted[name] for name in wanted if name != self._own_keys.server_name}
@@ -61,9 +73,10 @@ class Notary:
         rows = await self._rows(others)
         now_ms = int(self._clock.seconds() * 1000)
         stale = [name for name in others if _is_stale(others[name], rows[name], now_ms)]
-        if stale:
-            await self._keyring.refresh(stale[:MAX_ASKED], _PATIENCE_S)
-            rows |= await self._rows(stale)
+        asked = self._allowed(stale[:MAX_ASKED], address)
+        if asked:
+            await self._keyring.refresh(asked, _PATIENCE_S)
+            rows |= await self._rows(asked)
         hashes = {
             (row.server_name, row.answer_hash): None
             for name, criteria in others.items()
@@ -71,6 +84,16 @@ class Notary:
         }
         texts = await self._db.read(server_keys.answers, list(hashes))
         return found + [self._own_keys.countersign(canonical.parse_object(t)) for t in texts]
+
+    def _allowed(self, servers: list[str], address: str) -> list[str]:
+        """As many of the servers as may be asked on behalf of an address now."""
+        key = address_key(address)
+        for number in range(len(servers)):
+            try:
+                self._limiter.take(KEY_QUERIES, key)
+            except MatrixError:
+                return servers[:number]
+        return servers
 
     async def _rows(self, names: Iterable[str]) -> dict[str, list[KeyRow]]:
         by_server: dict[str, list[KeyRow]] = {name: [] for name in names}

@@ -29,7 +29,7 @@ class ProfileQuery(msgspec.Struct, frozen=True):
     field: str | None = None
 
 
-@endpoint("GET", f"{_QUERY}/directory", auth=Auth.FEDERATION)
+@endpoint("GET", f"{_QUERY}/directory", auth=Auth.FEDERATION, rate="federation")
 async def query_directory(
     origin: ServerName, query: AliasQuery, aliases: Aliases, finder: RoomFinder
 ) -> AliasAnswer:
@@ -40,7 +40,7 @@ async def query_directory(
     return AliasAnswer(found.room_id, list(found.servers))
 
 
-@endpoint("GET", f"{_QUERY}/profile", auth=Auth.FEDERATION)
+@endpoint("GET", f"{_QUERY}/profile", auth=Auth.FEDERATION, rate="federation")
 async def query_profile(origin: ServerName, query: ProfileQuery, profiles: Profiles) -> JsonObject:
     """The profile of a user of this server, or one field of it."""
     profile = await profiles.get_local(query.user_id)
@@ -51,7 +51,7 @@ async def query_profile(origin: ServerName, query: ProfileQuery, profiles: Profi
     return {query.field: profile[query.field]}
 
 
-@endpoint("GET", f"{_QUERY}/{{query_type}}", auth=Auth.FEDERATION)
+@endpoint("GET", f"{_QUERY}/{{query_type}}", auth=Auth.FEDERATION, rate="federation")
 async def query_other(origin: ServerName, query_type: str) -> JsonObject:
     """Any other query. Raises MatrixError 404 `M_UNRECOGNIZED`."""
     raise errors.unrecognized("This server does not know this kind of query.")

@@ -29,7 +29,7 @@ class OnBindBody(msgspec.Struct, frozen=True):
     "PUT",
     "/_matrix/federation/v1/exchange_third_party_invite/{room_id}",
     auth=Auth.FEDERATION,
-    rate="write",
+    rate="federation",
 )
 async def exchange_third_party_invite(
     origin: ServerName,

@@ -176,6 +176,7 @@ async def _sleep(clock: IReactorTime, seconds: float) -> None:
     "PUT",
     "/_matrix/federation/v1/send/{txn_id}",
     auth=Auth.FEDERATION,
+    rate="federation",
     lenient_json=True,
     max_body=MAX_BODY,
 )

@@ -1,7 +1,7 @@
 """Rate limits: the interface that the router asks, and token buckets in memory.
 
-Client-server API, "Rate limiting". One bucket for each class and user, or class and network
-address where no user is known.
+Client-server API, "Rate limiting". One bucket for each class and user, or class and server for
+requests of servers, or class and network address where neither is known.
 """
 
 from __future__ import annotations
@@ -29,8 +29,17 @@ class RateLimiter(Protocol):
     def classes(self) -> Collection[str]:
         """The names that `rate` of an endpoint may have."""
 
-    async def check(self, requester: Requester | None, request: Request, rate_class: str) -> None:
-        """Raise MatrixError (429 M_LIMIT_EXCEEDED) if the request comes too early."""
+    async def check(
+        self,
+        requester: Requester | None,
+        request: Request,
+        rate_class: str,
+        origin: str | None = None,
+    ) -> None:
+        """Raise MatrixError (429 M_LIMIT_EXCEEDED) if the request comes too early.
+
+        `origin`: the server that signed the request.
+        """
 
 
 class MemoryRateLimiter:
@@ -57,9 +66,17 @@ class MemoryRateLimiter:
     def classes(self) -> Collection[str]:
         return self._rates.keys()
 
-    async def check(self, requester: Requester | None, request: Request, rate_class: str) -> None:
+    async def check(
+        self,
+        requester: Requester | None,
+        request: Request,
+        rate_class: str,
+        origin: str | None = None,
+    ) -> None:
         """See `RateLimiter.check`. Requesters with `is_rate_limited` false are let through."""
-        if requester is None:
+        if origin is not None:
+            self.take(rate_class, origin)
+        elif requester is None:
             self.take(rate_class, address_key(request.remote_address))
         elif requester.is_rate_limited:
             self.take(rate_class, requester.user_id)

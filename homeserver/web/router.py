@@ -28,7 +28,7 @@ from homeserver.core.errors import (
 from homeserver.core.ids import ServerName
 from homeserver.telemetry.logs import REQUEST_ID, Logger
 from homeserver.web.endpoint import Auth, EndpointDeclaration, declaration_of
-from homeserver.web.limits import RateLimiter
+from homeserver.web.limits import RateLimiter, address_key
 from homeserver.web.request import (
     Authenticator,
     BodyPlan,
@@ -47,6 +47,7 @@ from homeserver.web.responses import (
 from homeserver.web.routes import Route, RouteTable
 from homeserver.web.schema import parse_query
 from homeserver.web.signature import Caller
+from homeserver.web.turns import Turns
 
 DEFAULT_MAX_BODY = 4 * 1024 * 1024
 """Largest body in bytes where an endpoint does not say otherwise."""
@@ -82,7 +83,8 @@ class Router:
 
     `endpoints`: functions declared with `@endpoint`; `services`: type to instance, for their
     parameters. `observer` is told of each answer (`homeserver.telemetry.metrics.Metrics` is
-    one). `unavailable` are errors that mean that something the server needs is away (503).
+    one). `turns`: for classes of rate limits of which few are answered at a time.
+    `unavailable` are errors that mean that something the server needs is away (503).
     `allow_query_token` accepts `?access_token=` as specification versions before 1.19 did.
     Raises TypeError, LookupError or ValueError for endpoints that do not fit.
     """
@@ -97,6 +99,7 @@ class Router:
         log: Logger,
         federation_authenticator: FederationAuthenticator | None = None,
         rate_limiter: RateLimiter | None = None,
+        turns: Mapping[str, Turns] | None = None,
         observer: RequestObserver | None = None,
         refuse_writing: Callable[[], MatrixError] | None = None,
         unavailable: tuple[type[Exception], ...] = (),
@@ -106,6 +109,7 @@ class Router:
         self._authenticator = authenticator
         self._federation_authenticator = federation_authenticator
         self._rate_limiter = rate_limiter
+        self._turns = turns or {}
         self._clock = clock
         self._log = log
         self._observer = observer
@@ -214,10 +218,14 @@ class Router:
         if self._refuse_writing is not None and declaration.rate in WRITING:
             raise self._refuse_writing()
         if declaration.rate is not None and self._rate_limiter is not None:
-            await self._rate_limiter.check(requester, request, declaration.rate)
+            await self._rate_limiter.check(requester, request, declaration.rate, origin)
         arguments = endpoint.caller.arguments(request, route.parameters, requester, origin)
         request.is_cancellable = declaration.long_poll
-        return _render(await endpoint.caller.function(**arguments))
+        turns = self._turns.get(declaration.rate or "")
+        if turns is None:
+            return _render(await endpoint.caller.function(**arguments))
+        async with turns.turn(origin or address_key(request.remote_address)):
+            return _render(await endpoint.caller.function(**arguments))
 
     def _route(self, request: Request) -> Route[_Endpoint]:
         """Raises MatrixError: 404 or 405 M_UNRECOGNIZED, or 400 for a malformed path."""

@@ -9,6 +9,7 @@ from twisted.trial.unittest import TestCase
 
 from homeserver.app import build
 from homeserver.rooms.departures import Departures
+from homeserver.web.endpoint import Auth
 from storage import jobs, processes
 from storage.transaction import Transaction
 from tests.support.databases import migrated_database
@@ -59,6 +60,16 @@ class WholeServerTest(TestCase):
         await reader.sync(since)
         await reader.ok("GET", f"/rooms/{room_id}/state")
         await reader.ok("POST", "/logout", {})
+
+    async def test_requests_of_servers_have_limits_of_their_own(self) -> None:
+        """Shows HTTP-10."""
+        server = await make_server(self)
+        classes = {"federation", "federation_heavy"}
+        for declaration in server.homeserver.router.declarations:
+            if declaration.auth is Auth.FEDERATION:
+                self.assertIn(declaration.rate, classes, declaration.name)
+            else:
+                self.assertNotIn(declaration.rate, classes, declaration.name)
 
     async def test_one_for_a_command_does_nothing_by_itself(self) -> None:
         """It is no process of the server, holds no leases, and leaves jobs to the server."""

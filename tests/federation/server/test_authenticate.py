@@ -14,7 +14,7 @@ from federation.client.keyring import Keyring
 from federation.client.signer import RequestSigner, encode_content
 from federation.server.authenticate import SignatureAuthenticator
 from homeserver.core import canonical
-from homeserver.core.errors import unknown_token
+from homeserver.core.errors import limit_exceeded, unknown_token
 from homeserver.core.ids import ServerName
 from homeserver.core.signing import SigningKey, encode_base64
 from homeserver.core.types import JsonObject
@@ -79,6 +79,7 @@ def authorization(
 @on_each_database
 class AuthenticateTest(DatabaseTestCase):
     async def prepare(self) -> None:
+        self.tired = False
         self.clock = Clock()
         self.clock.advance(NOW / 1000)
         self.client = FakeKeyClient(self.clock)
@@ -90,11 +91,17 @@ class AuthenticateTest(DatabaseTestCase):
             [get_echo, put_echo],
             {},
             NoUsers(),
-            federation_authenticator=SignatureAuthenticator(keyring, NAME),
+            federation_authenticator=SignatureAuthenticator(
+                keyring, NAME, before_asking=self.before_asking
+            ),
             clock=self.clock,
             log=structlog.get_logger(),
         )
         self.http = Client(router)
+
+    def before_asking(self, address: str) -> None:
+        if self.tired:
+            raise limit_exceeded(1000)
 
     async def get(self, header: str | None, uri: str = PATH) -> Answer:
         headers: Mapping[str, str] = {} if header is None else {"Authorization": header}
@@ -110,6 +117,16 @@ class AuthenticateTest(DatabaseTestCase):
 
     async def test_a_signed_request(self) -> None:
         """Shows KEY-9."""
+        await self.accepted(authorization("GET", PATH))
+
+    async def test_names_that_are_claimed_to_make_this_server_ask_around(self) -> None:
+        await self.accepted(authorization("GET", PATH))
+        asked = len(self.client.asked)
+        self.tired = True
+        for origin in ("b.example", "nobody.example"):
+            answer = await self.get(authorization("GET", PATH, origin=origin))
+            self.assertEqual((answer.status, answer.body["errcode"]), (429, "M_LIMIT_EXCEEDED"))
+        self.assertEqual(len(self.client.asked), asked)
         await self.accepted(authorization("GET", PATH))
 
     async def test_what_this_server_sends_it_understands(self) -> None:

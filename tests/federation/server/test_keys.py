@@ -8,6 +8,7 @@ from typing import Any
 import structlog
 from twisted.internet.task import Clock
 
+from config.model import Rate, RateLimits
 from federation.client.keyring import Keyring, Pauses
 from federation.server import keys
 from federation.server.keys import MAX_SERVERS
@@ -16,6 +17,7 @@ from federation.server.own_keys import OwnKeys
 from homeserver.core.errors import unknown_token
 from homeserver.core.signing import parse_verify_key, verify_json
 from homeserver.core.types import JsonObject
+from homeserver.web.limits import MemoryRateLimiter
 from homeserver.web.request import Request, Requester
 from homeserver.web.router import Router
 from tests.federation.key_servers import DAY, HOUR, FakeKeyClient, make_key
@@ -47,9 +49,11 @@ class KeysTest(DatabaseTestCase):
         own = (OWN, AHEAD, RETIRED)
         self.keyring = Keyring(db, self.client, self.clock, NAME, own)
         own_keys = OwnKeys(NAME, own, self.clock)
+        rates = RateLimits(key_queries=Rate(per_second=1, burst=MAX_ASKED + 50))
+        limiter = MemoryRateLimiter(rates, self.clock)
         services: dict[Any, Any] = {
             OwnKeys: own_keys,
-            Notary: Notary(db, self.keyring, own_keys, self.clock),
+            Notary: Notary(db, self.keyring, own_keys, self.clock, limiter),
         }
         router = Router(
             keys.ENDPOINTS, services, NoUsers(), clock=self.clock, log=structlog.get_logger()
@@ -80,6 +84,19 @@ class KeysTest(DatabaseTestCase):
         """Both signatures are there and right."""
         verify_json(answer, answer["server_name"], key.key_id, key.verify_key)
         verify_json(answer, NAME, OWN.key_id, OWN.verify_key)
+
+    async def test_an_address_makes_this_server_ask_only_so_many(self) -> None:
+        """Whatever it asks for; and what is stored is answered all the same."""
+        self.check((await self.query())[0])
+        for turn in range(3):
+            names = [f"n{turn}_{number}.example" for number in range(MAX_ASKED)]
+            self.assertEqual(await self.post(**{name: {} for name in names}), [])
+        self.assertEqual(len(self.client.asked), MAX_ASKED + 50)
+        self.check((await self.query())[0])
+        self.assertEqual(len(self.client.asked), MAX_ASKED + 50)
+        self.clock.advance(1)
+        await self.query("other.example")
+        self.assertEqual(len(self.client.asked), MAX_ASKED + 51)
 
     async def test_own_keys(self) -> None:
         """Shows KEY-10, KEY-15."""

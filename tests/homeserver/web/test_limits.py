@@ -10,7 +10,11 @@ from homeserver.web.limits import MemoryRateLimiter, address_key
 from homeserver.web.request import Request, Requester
 
 ALICE = Requester(UserID("@alice:example.org"))
-RATES = RateLimits(message=Rate(per_second=1, burst=3), login=Rate(per_second=0.1, burst=1))
+RATES = RateLimits(
+    message=Rate(per_second=1, burst=3),
+    login=Rate(per_second=0.1, burst=1),
+    federation=Rate(per_second=1, burst=2),
+)
 
 
 class LimiterTests(TestCase):
@@ -50,6 +54,17 @@ class LimiterTests(TestCase):
         self.assertTrue(await self.allowed(ALICE, "message"))
         self.assertIn("create_room", self.limiter.classes)
         self.assertNotIn("enabled", self.limiter.classes)
+
+    async def test_servers_have_buckets_of_their_own_wherever_they_ask_from(self) -> None:
+        """Shows HTTP-10."""
+        for address in ("192.0.2.1", "192.0.2.2"):
+            request = Request("GET", "/", remote_address=address)
+            for origin in ("a.example", "b.example"):
+                await self.limiter.check(None, request, "federation", origin)
+        for origin in ("a.example", "b.example"):
+            with self.assertRaises(MatrixError) as caught:
+                await self.limiter.check(None, Request("GET", "/"), "federation", origin)
+            self.assertEqual(caught.exception.extra["retry_after_ms"], 1000)
 
     async def test_exempt(self) -> None:
         bridge = Requester(UserID("@bridge:example.org"), is_rate_limited=False)
