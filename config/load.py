@@ -127,11 +127,11 @@ def _check_whole(config: Config) -> list[tuple[KeyPath, str]]:
     if registration.require_email and config.email is None:
         problems.append((("registration", "require_email"), "needs the email section"))
     for index, terms in enumerate(registration.terms):
-        where = ("registration", "terms", index)
+        path: KeyPath = ("registration", "terms", index)
         if not terms.texts:
-            problems.append((where, "has no text"))
+            problems.append((path, "has no text"))
         if terms.name in {earlier.name for earlier in registration.terms[:index]}:
-            problems.append((where, f"{terms.name} is there twice"))
+            problems.append((path, f"{terms.name} is there twice"))
     return problems
 
 

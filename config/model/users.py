@@ -8,7 +8,6 @@ from typing import Literal
 
 from config.types import Duration, option
 
-
 _LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})*")
 _NAME = re.compile(r"[0-9A-Za-z._~-]{1,255}")
 

@@ -1,0 +1,135 @@
+"""Requests to web servers that the operator or a user named, by HTTPS only.
+
+The addresses connected to are judged (`outgoing_http` of the configuration), answers are bounded
+in size and time, redirects are answers like others and are not followed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from random import SystemRandom
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+from twisted.internet.defer import Deferred
+from twisted.internet.defer import TimeoutError as DeferredTimeout
+
+from config.model import OutgoingHttp
+from federation.client.connecting import Connector
+from federation.client.dns import Dns, DnsQueries
+from federation.client.errors import BadAnswer, RemoteTimeout, Unreachable
+from federation.client.guard import AddressGuard
+from federation.client.https import HttpAnswer, Https
+from federation.client.route import Endpoint, Route
+from federation.client.tls import TlsTrust
+from homeserver.core import canonical
+from homeserver.core.ids import InvalidIdentifier, ServerName
+from homeserver.core.types import JsonObject
+
+TIMEOUT_S = 20.0
+MAX_BYTES = 256 * 1024
+
+_JSON = {"Accept": "application/json"}
+
+
+class OutgoingHttpClient:
+    """Asks web servers. All methods raise `RemoteError` where there is no usable answer."""
+
+    def __init__(
+        self, reactor: Any, config: OutgoingHttp, *, dns: DnsQueries | None = None
+    ) -> None:
+        """Raises `BadCaFile`. `dns` answers instead of the machine's name servers."""
+        self._reactor = reactor
+        self._dns = Dns(reactor, dns)
+        connector = Connector(
+            reactor,
+            self._dns,
+            AddressGuard(config.allowed_ip_ranges, config.denied_ip_ranges),
+            TlsTrust(verify=config.verify_tls, ca_files=config.ca_files),
+            SystemRandom(),
+        )
+        self._https = Https(reactor, connector, keep_alive=False)
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | None = None,
+        *,
+        max_bytes: int = MAX_BYTES,
+        timeout_s: float = TIMEOUT_S,
+    ) -> HttpAnswer:
+        """Send a request and read its answer, whatever its status."""
+        route, uri = web_route(url)
+        asking = Deferred.fromCoroutine(
+            self._https.exchange(
+                route.host_header,
+                route,
+                method,
+                uri,
+                headers,
+                body,
+                max_bytes=max_bytes,
+                max_error_bytes=max_bytes,
+            )
+        )
+        asking.addTimeout(timeout_s, self._reactor)
+        try:
+            return await asking
+        except DeferredTimeout:
+            raise RemoteTimeout(route.host_header, "no complete answer in time") from None
+
+    async def post_form(self, url: str, fields: Mapping[str, str]) -> JsonObject:
+        """Send a form; the JSON object of a 2xx answer."""
+        headers = {**_JSON, "Content-Type": "application/x-www-form-urlencoded"}
+        answer = await self.request("POST", url, headers, urlencode(fields).encode("ascii"))
+        if not 200 <= answer.status < 300:
+            raise BadAnswer(_host(url), f"answered {answer.status}")
+        found = json_object(answer)
+        if found is None:
+            raise BadAnswer(_host(url), "its answer is not a JSON object")
+        return found
+
+    async def post_json(
+        self, url: str, content: JsonObject, headers: Mapping[str, str] | None = None
+    ) -> HttpAnswer:
+        """Send JSON; the answer, whatever its status."""
+        sent = {**_JSON, "Content-Type": "application/json", **(headers or {})}
+        return await self.request("POST", url, sent, json.dumps(content).encode())
+
+    async def close(self) -> None:
+        """Let go of what is kept. Requests under way are their callers' to cancel."""
+        self._dns.close()
+        await self._https.close()
+
+
+def json_object(answer: HttpAnswer) -> JsonObject | None:
+    """The JSON object in an answer; None if it is something else."""
+    try:
+        found = canonical.parse(answer.body)
+    except canonical.NotJSON:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def web_route(url: str) -> tuple[Route, str]:
+    """Where a web server is found, and path and query; raises `Unreachable` for a bad URL."""
+    try:
+        parts = urlsplit(url)
+        name = ServerName.parse(parts.netloc)
+    except (ValueError, InvalidIdentifier):
+        raise Unreachable("?", "this is no URL of a web server") from None
+    usable = url.isascii() and url.isprintable() and " " not in url
+    if parts.scheme != "https" or not usable:
+        raise Unreachable(str(name), "only HTTPS is spoken")
+    host = name.host.strip("[]")
+    path = parts.path or "/"
+    port = 443 if name.port is None else name.port
+    route = Route("web", str(name), host, (Endpoint(host, port),))
+    return route, f"{path}?{parts.query}" if parts.query else path
+
+
+def _host(url: str) -> str:
+    return urlsplit(url).netloc
