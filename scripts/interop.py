@@ -53,7 +53,7 @@ def run(names: list[str], required: bool) -> Count:
     if python is None:
         return Count(failed=1) if required else Count(skipped=1)
     environment = {INTEROP: str(python)}
-    return run_trial("sqlite", names or ["tests.interop"], environment, jobs=1)
+    return run_trial("sqlite", names or ["tests.interop"], environment, jobs=2)
 
 
 def main() -> int:
