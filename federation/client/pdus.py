@@ -76,13 +76,21 @@ class PduChecker:
         self._clock: IReactorTime = reactor
 
     async def check(
-        self, pdus: Sequence[Any], version: RoomVersion, *, room_id: str | None = None
+        self,
+        pdus: Sequence[Any],
+        version: RoomVersion,
+        *,
+        room_id: str | None = None,
+        is_new: bool = True,
     ) -> list[CheckedPdu]:
         """What became of each PDU, in the same order.
 
-        Parameters: `room_id`, the only room that events may belong to, if given.
+        Parameters: `room_id`, the only room that events may belong to, if given; `is_new`, False
+        for those that this server asked for, which may name more events than new ones may.
         """
-        checked = await self._run(pdus, lambda part: [_shape(p, version, room_id) for p in part])
+        checked = await self._run(
+            pdus, lambda part: [_shape(p, version, room_id, is_new) for p in part]
+        )
         sound = [item.event for item in checked if item.event is not None]
         if not sound:
             return checked
@@ -105,10 +113,10 @@ class PduChecker:
         return done
 
 
-def _shape(pdu: Any, version: RoomVersion, room_id: str | None) -> CheckedPdu:
+def _shape(pdu: Any, version: RoomVersion, room_id: str | None, is_new: bool) -> CheckedPdu:
     """Step 1, and the event's ID."""
     try:
-        check_pdu(pdu, version)
+        check_pdu(pdu, version, is_new=is_new)
         # Nobody signs what is in `unsigned`, and nothing of it is ours to repeat.
         signed = {key: value for key, value in pdu.items() if key != "unsigned"}
         event = Event.from_pdu(signed, version)

@@ -32,8 +32,11 @@ class EventTooLarge(ValueError):
     """An event, or one of its keys, is larger than permitted."""
 
 
-def check_pdu(pdu: Any, version: RoomVersion) -> None:
+def check_pdu(pdu: Any, version: RoomVersion, *, is_new: bool = True) -> None:
     """Raise `EventFormatError` unless `pdu` has the format of events of this version.
+
+    Parameters: `is_new`, whether it may name no more than so many predecessors and auth events:
+    rooms hold older events that name more.
 
     Sizes are for `check_sizes`. Whether a create event of version 12 may carry a `room_id` is
     for the authorisation rules.
@@ -44,8 +47,10 @@ def check_pdu(pdu: Any, version: RoomVersion) -> None:
     _check_plain_keys(pdu, version)
     _check_ids(pdu, version)
     _check_proofs(pdu)
-    check_references(pdu.get("prev_events"), "prev_events", MAX_PREV_EVENTS, version)
-    check_references(pdu.get("auth_events"), "auth_events", MAX_AUTH_EVENTS, version)
+    prev_limit = MAX_PREV_EVENTS if is_new else MAX_EVENT_BYTES
+    auth_limit = MAX_AUTH_EVENTS if is_new else MAX_EVENT_BYTES
+    check_references(pdu.get("prev_events"), "prev_events", prev_limit, version)
+    check_references(pdu.get("auth_events"), "auth_events", auth_limit, version)
 
 
 def check_sizes(pdu: JsonObject, *, in_characters: bool = False) -> None:

@@ -78,7 +78,12 @@ class Checker(Protocol):
     """What is needed of `federation.client.pdus.PduChecker`."""
 
     async def check(
-        self, pdus: Sequence[Any], version: RoomVersion, *, room_id: str | None = ...
+        self,
+        pdus: Sequence[Any],
+        version: RoomVersion,
+        *,
+        room_id: str | None = ...,
+        is_new: bool = ...,
     ) -> list[CheckedPdu]: ...
 
 
@@ -198,7 +203,9 @@ class Fetcher:
     async def check(self, errand: Errand, pdus: Sequence[Any]) -> dict[str, Event]:
         """Those of the PDUs that are sound events of the room, by ID."""
         found = {}
-        for item in await self._checker.check(pdus, errand.version, room_id=errand.room_id):
+        for item in await self._checker.check(
+            pdus, errand.version, room_id=errand.room_id, is_new=False
+        ):
             if item.event is not None:
                 found[item.event.event_id] = item.event
             else:

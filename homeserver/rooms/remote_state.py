@@ -92,7 +92,7 @@ async def _check_all(
 ) -> tuple[list[Event], list[Event]]:
     """The good events of the state and of the auth chain."""
     pdus, places = _unique([*answer.state, *answer.auth_chain])
-    checked = await checker.check(pdus, version, room_id=room_id)
+    checked = await checker.check(pdus, version, room_id=room_id, is_new=False)
     _tell(checked, room_id, server)
     found = [checked[place].event for place in places]
     split = len(answer.state)

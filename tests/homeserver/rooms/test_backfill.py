@@ -9,13 +9,14 @@ from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
 from federation.client.errors import BadAnswer
 from federation.client.events import StateIds, TimedEvent
 from federation.client.keyring import Pauses
+from federation.client.pdus import PduChecker
 from homeserver.core.event import Event
 from homeserver.core.tokens import SyncToken
 from homeserver.rooms import timeline
 from storage import destinations
 from storage.destinations import DestinationRow
 from tests.support.events import test_key
-from tests.support.history import BOB, OTHER, PEER, HistoryCase
+from tests.support.history import BOB, OTHER, PEER, HistoryCase, Keys, reactor
 from tests.support.peer_room import PeerRoom
 
 
@@ -316,6 +317,23 @@ class HostileHistory(BackfillCase):
         row = await self.row(told[1])
         if row is not None:
             self.assertNotIn("1.5", row.json)
+
+    async def test_events_with_many_predecessors(self) -> None:
+        """Old events may name more than twenty; new ones that come with transactions may not."""
+
+        def before(room: PeerRoom) -> None:
+            place = list(room.heads)
+            branches = [room.message(BOB, f"branch {n}", prev=place) for n in range(25)]
+            self.merge = room.message(BOB, "merge", prev=branches)
+
+        await self.start(before)
+        self.assertEqual(len(self.merge.prev_event_ids), 25)
+        found = await self.everything()
+        self.assertIn(self.merge.event_id, found)
+        self.assertEqual(set(found), set(self.room.states))
+        checker = PduChecker(Keys(), reactor)
+        [new] = await checker.check([self.merge.pdu], self.room.version)
+        self.assertIsNone(new.event)
 
     async def test_a_false_state(self) -> None:
         """History before which nobody tells a sound state is not taken."""
