@@ -42,6 +42,8 @@ from homeserver.rooms.receive import Receiver
 from homeserver.rooms.related import RelatedEvents
 from homeserver.rooms.resets import ResetWatch
 from homeserver.rooms.restricted import RestrictedJoins
+from homeserver.rooms.search import Search
+from homeserver.rooms.searchable import SearchableTexts
 from homeserver.rooms.send import Sending
 from homeserver.rooms.summary import RoomSummaries
 from homeserver.rooms.timeline import Timeline
@@ -60,6 +62,7 @@ from homeserver.users import account_data
 from homeserver.users.account_data import AccountData
 from homeserver.users.accounts import Accounts
 from homeserver.users.device_activity import DeviceActivity
+from homeserver.users.device_pruning import DevicePruning
 from homeserver.users.devices import Devices
 from homeserver.users.hooks import UserHooks
 from homeserver.users.housekeeping import UserHousekeeping
@@ -197,6 +200,7 @@ async def _begin(parts: Parts, homeserver: Homeserver) -> None:
     await heartbeat.start()
     homeserver.on_stop(heartbeat.stop)
     parts.services[UserHousekeeping].start()
+    parts.services[SearchableTexts].wake()
     await start_federation(parts)
     runner = JobRunner(db, feed, reactor, db.process_token, parts.jobs)
     runner.start()
@@ -269,6 +273,7 @@ def _build_users(parts: Parts) -> None:
             activity,
             access_lifetime_ms=int(config.sessions.access_token_lifetime),
             refresh_lifetime_ms=_ms(config.sessions.refresh_token_lifetime),
+            max_devices=config.sessions.devices_per_user,
         )
     )
     accounts = add(Accounts(db, reactor, hooks, passwords, sessions, config.server_name))
@@ -318,8 +323,10 @@ def _build_users(parts: Parts) -> None:
     add(LoginSettings(config.server_name))
     add(WellKnown(config.public_base_url))
     housekeeping = add(UserHousekeeping(db, reactor))
+    unused_after = _ms(config.sessions.unused_devices_after)
+    pruning = add(DevicePruning(db, reactor, sessions, unused_after))
     activity.start()
-    parts.stops += [passwords.close, activity.stop, housekeeping.stop]
+    parts.stops += [passwords.close, activity.stop, housekeeping.stop, pruning.stop]
 
 
 def _build_rooms(parts: Parts) -> None:
@@ -405,6 +412,10 @@ def _build_reading(parts: Parts) -> None:
     add(EventsByTime(db, states))
     add(RelatedEvents(db, states, reactor))
     add(MutualRooms(db, reactor))
+    texts = add(SearchableTexts(db, reactor))
+    parts.services[Appender].on_written.append(texts.written)
+    parts.stops.append(texts.stop)
+    add(Search(db, states, texts, reactor))
     parts.services[UserHooks].erase.append(erasures.record)
 
 

@@ -119,18 +119,38 @@ def current_schema(migrations: Sequence[Migration]) -> str:
         txn = session.begin()
         rows = txn.all(
             "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE ?"
-            " AND tbl_name <> 'schema_version'"
+            " AND tbl_name <> 'schema_version' AND sql NOT LIKE ?"
             " ORDER BY CASE type WHEN 'table' THEN 0 ELSE 1 END, tbl_name, name",
-            ("sqlite_%",),
+            # The tables that a virtual table makes for itself are named in quotes.
+            ("sqlite_%", "CREATE TABLE '%"),
         )
         session.rollback()
     finally:
         session.close()
-    return "-- Made by `python -m storage.migrate dump`: what the migrations lead to.\n" + "".join(
+    found = [
         # Without the lines that comments left empty.
-        "\n" + re.sub(r"\n\s*\n", "\n", sql) + ";\n"
+        _only_if(sql.startswith("CREATE VIRTUAL"), "sqlite") + re.sub(r"\n\s*\n", "\n", sql)
         for (sql,) in rows
+    ]
+    found += [_only_if(True, "postgres") + sql for sql in _of_postgres(migrations)]
+    return "-- Made by `python -m storage.migrate dump`: what the migrations lead to.\n" + "".join(
+        f"\n{sql};\n" for sql in found
     )
+
+
+def _only_if(is_only: bool, dialect_name: str) -> str:
+    return f"-- only: {dialect_name}\n" if is_only else ""
+
+
+def _of_postgres(migrations: Sequence[Migration]) -> list[str]:
+    """The statements that are for PostgreSQL only."""
+    found = []
+    for migration in migrations:
+        if migration.path.suffix == ".sql":
+            script = migration.path.read_text("utf-8")
+            shared = statements(script, "sqlite")
+            found += [sql for sql in statements(script, "postgres") if sql not in shared]
+    return found
 
 
 def main(arguments: Sequence[str]) -> int:

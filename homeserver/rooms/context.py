@@ -66,7 +66,7 @@ class EventContext:
             pages = {
                 backwards: read_page(
                     room,
-                    _beside(room, seen, backwards),
+                    beside(room, seen, backwards),
                     backwards=backwards,
                     limit=count,
                     wanted=wanted,
@@ -82,8 +82,8 @@ class EventContext:
             relations = aggregations.bundle(view, everything, now_ms, ignored=ignored)
             shown = view.render(everything, now_ms, relations=relations)
             answer = {
-                "start": place_token(_end(pages[True], seen, backwards=True)),
-                "end": place_token(_end(pages[False], seen, backwards=False)),
+                "start": place_token(end_of(pages[True], seen, backwards=True)),
+                "end": place_token(end_of(pages[False], seen, backwards=False)),
                 "event": shown[0],
                 "events_before": shown[1 : len(before) + 1],
                 "events_after": shown[len(before) + 1 :],
@@ -97,7 +97,7 @@ class EventContext:
         return answer
 
 
-def _beside(room: RoomAccess, seen: Seen, backwards: bool) -> Span:
+def beside(room: RoomAccess, seen: Seen, backwards: bool) -> Span:
     if backwards:
         return Span(upto=timeline.before(seen.row), until=room.until)
     return Span(above=timeline.behind(seen.row), until=room.until)
@@ -111,11 +111,11 @@ def _holes(
         hole
         for backwards, page in pages.items()
         if counts[backwards]
-        for hole in holes_in(room, _beside(room, seen, backwards), page, backwards=backwards)
+        for hole in holes_in(room, beside(room, seen, backwards), page, backwards=backwards)
     ]
 
 
-def _end(page: Page, seen: Seen, *, backwards: bool) -> Place:
+def end_of(page: Page, seen: Seen, *, backwards: bool) -> Place:
     """Where to page on. There is always a place: more may come later, or be fetched."""
     if page.rest is not None:
         return page.rest

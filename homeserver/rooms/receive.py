@@ -14,7 +14,7 @@ from homeserver.core import errors
 from homeserver.core.event import Event
 from homeserver.core.policy import POLICY, PolicyServer
 from homeserver.core.room_versions import RoomVersion
-from homeserver.rooms import redact, unread
+from homeserver.rooms import redact, searchable, unread
 from homeserver.rooms.adopt import BadState, Entry, adopt, open_room
 from homeserver.rooms.append import Appender
 from homeserver.rooms.commit import Proposal, open_draft, policy_in_force
@@ -306,6 +306,7 @@ class Receiver:
             rows[name] = event_row(item, draft.row.room_nid, place, relations.get(name))
         events.insert(txn, [rows[i.event.event_id] for i in rooted if not i.is_known])
         events.overwrite(txn, [rows[i.event.event_id] for i in rooted if i.is_known])
+        searchable.add_fetched(txn, rows.values())
         states = self._context.states
         for item in rooted:
             if item.status == ACCEPTED and item.event.redacts is not None:

@@ -15,8 +15,9 @@ from homeserver.core.ids import EventID, InvalidIdentifier
 from homeserver.core.power_levels import PowerLevels, can_redact
 from homeserver.core.redaction import redact
 from homeserver.core.room_versions import RoomVersion
+from homeserver.core.texts import TYPES
 from homeserver.core.types import StateKey
-from storage import events, memberships
+from storage import events, memberships, message_words
 from storage.events import EventRow
 from storage.state import StateStore
 from storage.transaction import Transaction
@@ -68,6 +69,8 @@ def _apply(
     encode = canonical.encode if version.strict_canonical_json else canonical.encode_lenient
     pruned = encode(redact(event.pdu, version)).decode()
     events.set_redacted(txn, target.event_nid, redaction.event_id, pruned)
+    if event.type in TYPES:
+        message_words.remove(txn, target.event_nid)
     if event.type == "m.room.member":
         memberships.clear_profile(txn, row.room_nid, target.event_nid)
     txn.invalidate("event", target.event_id)

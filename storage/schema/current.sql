@@ -296,19 +296,10 @@ CREATE TABLE memberships (
     PRIMARY KEY (room_nid, user_id)
 );
 
+-- only: sqlite
 CREATE VIRTUAL TABLE message_words USING fts5(
     room_nid UNINDEXED, ts UNINDEXED, scope, words, tokenize = 'ascii'
 );
-
-CREATE TABLE 'message_words_config'(k PRIMARY KEY, v) WITHOUT ROWID;
-
-CREATE TABLE 'message_words_content'(id INTEGER PRIMARY KEY, c0, c1, c2, c3);
-
-CREATE TABLE 'message_words_data'(id INTEGER PRIMARY KEY, block BLOB);
-
-CREATE TABLE 'message_words_docsize'(id INTEGER PRIMARY KEY, sz BLOB);
-
-CREATE TABLE 'message_words_idx'(segid, term, pgno, PRIMARY KEY(segid, term)) WITHOUT ROWID;
 
 CREATE TABLE notice_rooms (
     user_id TEXT NOT NULL PRIMARY KEY,
@@ -784,3 +775,14 @@ CREATE INDEX to_device_transactions_age ON to_device_transactions (user_id, devi
 CREATE INDEX uia_sessions_expires ON uia_sessions (expires_ts);
 
 CREATE INDEX user_words_user ON user_words (user_id);
+
+-- only: postgres
+CREATE TABLE message_words (
+    event_nid BIGINT NOT NULL PRIMARY KEY,
+    room_nid BIGINT NOT NULL,
+    ts BIGINT NOT NULL,
+    words TSVECTOR NOT NULL
+);
+
+-- only: postgres
+CREATE INDEX message_words_found ON message_words USING gin (words);

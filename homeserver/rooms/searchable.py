@@ -1,0 +1,72 @@
+"""What is to be found of events, and the reader of the log that makes it so.
+
+Client-server API, "Server Side Search". The text of a message is made findable soon after it was
+written, not while it is. Redacting an event removes its text at once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+
+from twisted.internet.interfaces import IReactorTime
+
+from homeserver.core import words
+from homeserver.core.texts import TYPES, text_of
+from homeserver.rooms.write import WrittenRoom
+from storage import message_words
+from storage.database import Database
+from storage.events import EventRow
+from storage.log_readers import LogReader
+from storage.message_words import Text
+from storage.transaction import Transaction
+
+NAME = "messages"
+STEP = 200
+"""Events of one step."""
+
+
+def texts_of(rows: Iterable[EventRow]) -> list[Text]:
+    """What the table gets of events."""
+    found = []
+    for row in rows:
+        if row.type not in TYPES or row.redacted_by is not None:
+            continue
+        text = text_of(row.type, row.state_key, json.loads(row.json).get("content"))
+        contained = words.words(text[1]) if text is not None else []
+        if text is not None and contained:
+            place = (row.event_nid, row.room_nid, row.origin_server_ts)
+            found.append(Text(*place, text[0], contained))
+    return found
+
+
+def add_fetched(txn: Transaction, rows: Iterable[EventRow]) -> None:
+    """Make history findable that was got from other servers: it is not in the log."""
+    _add_kept(txn, texts_of(row for row in rows if row.pos is not None))
+
+
+def _add_kept(txn: Transaction, texts: Sequence[Text]) -> None:
+    kept = message_words.lock_texts(txn, [text.event_nid for text in texts])
+    message_words.add(txn, [text for text in texts if text.event_nid in kept])
+
+
+class SearchableTexts(LogReader[Sequence[Text]]):
+    """Makes what is written to rooms findable."""
+
+    def __init__(self, db: Database, reactor: IReactorTime) -> None:
+        super().__init__(db, reactor, NAME)
+
+    def written(self, room: WrittenRoom) -> None:
+        """For `Appender.on_written`."""
+        if any(entry.row.type in TYPES for entry in room.entries):
+            self.wake()
+
+    def read(self, txn: Transaction, after: int, upto: int) -> tuple[int, Sequence[Text] | None]:
+        rows = message_words.read(txn, TYPES, after, upto, STEP)
+        if len(rows) == STEP:
+            upto = rows[-1].pos or upto
+        return upto, texts_of(rows) or None
+
+    def write(self, txn: Transaction, found: Sequence[Text]) -> None:
+        # What was redacted since it was read must not come back.
+        _add_kept(txn, found)

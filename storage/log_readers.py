@@ -1,0 +1,112 @@
+"""Reading the log after the fact, once for the whole server. Table `log_readers`.
+
+What is made of the log, such as an index of words, need not be made in the transactions that
+write it. A reader has a position in the table, up to which its work is done. Any process moves it
+on: in small steps, each one transaction that both does the work and moves the position, so that
+two processes never do the same twice.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, Generic, TypeVar
+
+import structlog
+from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from storage import clock
+from storage.database import Database
+from storage.transaction import Transaction
+
+DELAY_S = 1.0
+"""Seconds from the first news until they are read in the background."""
+IDLE_STEP = 2_000
+"""Positions without anything of interest that are passed over before that is written down."""
+
+T = TypeVar("T")
+_log = structlog.get_logger(__name__)
+
+
+def position(txn: Transaction, name: str) -> int:
+    """The position up to which a reader has read."""
+    return int(txn.value("SELECT pos FROM log_readers WHERE name = ?", (name,)) or 0)
+
+
+def advance(txn: Transaction, name: str, old: int, new: int) -> bool:
+    """Move a reader on; False if another process has done so. To be called first: until the end
+    of the transaction nobody else can."""
+    sql = "UPDATE log_readers SET pos = ? WHERE name = ? AND pos = ?"
+    return txn.execute(sql, (new, name, old)) == 1
+
+
+class LogReader(ABC, Generic[T]):
+    """Follows the log. Used on the reactor thread."""
+
+    def __init__(self, db: Database, reactor: IReactorTime, name: str) -> None:
+        self._db = db
+        self._reactor = reactor
+        self._name = name
+        self._lock = DeferredLock()
+        self._call: IDelayedCall | None = None
+        self._stopped = False
+
+    @abstractmethod
+    def read(self, txn: Transaction, after: int, upto: int) -> tuple[int, T | None]:
+        """What is of interest in `after < pos <= upto`, and up to where it was looked for."""
+
+    @abstractmethod
+    def write(self, txn: Transaction, found: T) -> None:
+        """Do the work."""
+
+    def wake(self) -> None:
+        """There is something new: read it soon."""
+        if self._call is None and not self._stopped:
+            self._call = self._reactor.callLater(DELAY_S, self._run)
+
+    async def catch_up(self, steps: int = 1_000_000) -> bool:
+        """Read what there is, in at most so many steps; whether that was all."""
+        await self._lock.acquire()
+        try:
+            for _ in range(steps):
+                if self._stopped or await self._step():
+                    return True
+            return False
+        finally:
+            self._lock.release()
+
+    async def stop(self) -> None:
+        """Read no more, once the step under way is done."""
+        self._stopped = True
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+        await self._lock.acquire()
+        self._lock.release()
+
+    async def _step(self) -> bool:
+        """Whether nothing is left."""
+        after, upto, end, found = await self._db.read(self._look)
+        if found is not None or upto - after >= IDLE_STEP:
+            await self._db.write(self._work, after, upto, found)
+        return upto >= end
+
+    def _look(self, txn: Transaction) -> tuple[int, int, int, T | None]:
+        after, end = position(txn, self._name), clock.position(txn)
+        if after >= end:
+            return after, after, end, None
+        upto, found = self.read(txn, after, end)
+        return after, upto, end, found
+
+    def _work(self, txn: Transaction, after: int, upto: int, found: T | None) -> None:
+        if advance(txn, self._name, after, upto) and found is not None:
+            self.write(txn, found)
+
+    def _run(self) -> None:
+        self._call = None
+        done: Deferred[Any] = Deferred.fromCoroutine(self.catch_up())
+        done.addErrback(
+            lambda failure: _log.error(
+                "The log was not read", reader=self._name, exc_info=failure.value
+            )
+        )
