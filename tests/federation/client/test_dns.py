@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.error import CannotListenError
 from twisted.internet.task import Clock
 from twisted.names import dns
 from twisted.trial.unittest import TestCase
@@ -44,6 +46,23 @@ class AddressTests(TestCase):
         self.fake.failing.add("a.example")
         asking = self.dns.addresses("a.example", follow_aliases=True)
         self.failureResultOf(Deferred.fromCoroutine(asking), LookupFailed)
+
+    def test_faults_of_this_machine(self) -> None:
+        """They are no answers, whether they come at once or later."""
+
+        def fails(name: str) -> Deferred[Any]:
+            raise CannotListenError("", 0, OSError("too many open files"))
+
+        def fails_later(name: str) -> Deferred[Any]:
+            return fail(CannotListenError("", 0, OSError("too many open files")))
+
+        for failing in (fails, fails_later):
+            for method in ("lookupAddress", "lookupIPV6Address", "lookupService"):
+                self.patch(self.fake, method, failing)
+            asking = self.dns.addresses("a.example", follow_aliases=True)
+            self.failureResultOf(Deferred.fromCoroutine(asking), LookupFailed)
+            services = self.dns.services("_matrix._tcp.a.example")
+            self.failureResultOf(Deferred.fromCoroutine(services), LookupFailed)
 
     def test_the_hosts_file_comes_first(self) -> None:
         self.fake.address("inside.example", "1.2.3.4")
