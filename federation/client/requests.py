@@ -18,6 +18,7 @@ from federation.client.errors import (
     RemoteError,
     RemoteHttpError,
     RemoteTimeout,
+    Unreachable,
 )
 from federation.client.signer import RequestSigner, encode_content
 from homeserver.core import canonical
@@ -162,6 +163,23 @@ class FederationClient:
                 max_bytes=max_bytes,
             ),
         )
+
+    async def probe(self, destination: str, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+        """See whether a server answers at all; raises `Unreachable`."""
+        try:
+            await self.request(
+                "GET",
+                destination,
+                "/_matrix/federation/v1/version",
+                signed=False,
+                timeout_s=timeout_s,
+                max_bytes=_MAX_ERROR_BYTES,
+            )
+        except Unreachable:
+            raise
+        except RemoteError:
+            # It answers: what it says is of no interest.
+            return
 
     async def post_json(
         self,

@@ -74,6 +74,9 @@ class Transmitter:
         retry_after = None
         try:
             if destination.transaction is None:
+                if destination.behind and destination.failing_since is not None:
+                    # What it has missed is read once it answers: most dead servers never will.
+                    await self._client.probe(destination.name, timeout_s=TIMEOUT_S)
                 destination.transaction = await self._build(destination)
             sent = destination.transaction
             if sent is None:

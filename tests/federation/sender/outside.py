@@ -82,6 +82,11 @@ class Others:
         self.taken.append(sent)
         return {"pdus": {}}
 
+    async def probe(self, destination: str, *, timeout_s: float) -> None:
+        if destination in self.down:
+            self.attempts.append(Sent(destination, "", b"{}"))
+            raise Unreachable(destination, "is down")
+
     def to(self, destination: str) -> list[Sent]:
         """What a server took."""
         return [sent for sent in self.taken if sent.destination == destination]

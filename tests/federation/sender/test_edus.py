@@ -48,6 +48,7 @@ class EduTest(TestCase):
     def _divert(self) -> None:
         client: Any = self.server.homeserver.services[FederationClient]
         client.put_encoded = self.others.put_encoded
+        client.probe = self.others.probe
 
     @property
     def sender(self) -> FederationSender:
