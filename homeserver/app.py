@@ -326,6 +326,7 @@ def _build_users(parts: Parts) -> None:
     unused_after = _ms(config.sessions.unused_devices_after)
     pruning = add(DevicePruning(db, reactor, sessions, unused_after))
     activity.start()
+    pruning.start()
     parts.stops += [passwords.close, activity.stop, housekeeping.stop, pruning.stop]
 
 

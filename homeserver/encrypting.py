@@ -7,6 +7,7 @@ from homeserver.encryption import cross_signing as cross_signing_service
 from homeserver.encryption import uploads
 from homeserver.encryption.claims import KeyClaims
 from homeserver.encryption.cross_signing import CrossSigning
+from homeserver.encryption.dehydrated_devices import DehydratedDevices
 from homeserver.encryption.device_lists import device_changed, list_changed
 from homeserver.encryption.device_reads import DeviceReads
 from homeserver.encryption.key_backups import KeyBackups
@@ -20,7 +21,8 @@ from homeserver.parts import Parts
 from homeserver.rooms.append import Appender
 from homeserver.sync.device_list_changes import DeviceListChanges
 from homeserver.users.hooks import UserHooks
-from storage import cross_signing, key_backups, to_device
+from homeserver.users.sessions import Sessions
+from storage import cross_signing, dehydrated_devices, key_backups, to_device
 
 
 def build_encryption(parts: Parts) -> None:
@@ -29,7 +31,8 @@ def build_encryption(parts: Parts) -> None:
     server_name = parts.config.server_name
     hooks, client = parts.services[UserHooks], parts.services[FederationClient]
     add(ToDevice(db, reactor, server_name))
-    add(KeyUploads(db, hooks))
+    key_uploads = add(KeyUploads(db, hooks))
+    add(DehydratedDevices(db, reactor, parts.services[Sessions], key_uploads, hooks))
     add(CrossSigning(db, hooks))
     add(KeySignatures(db, hooks))
     add(KeyQueries(db, client, reactor, server_name))
@@ -41,7 +44,11 @@ def build_encryption(parts: Parts) -> None:
     parts.jobs[RemoteDevices.KIND] = lists.run
     parts.stops.append(lists.stop)
     hooks.device_id_reserved.append(cross_signing_service.is_reserved)
-    hooks.device_deleted += [to_device.delete_device, uploads.device_deleted]
+    hooks.device_deleted += [
+        to_device.delete_device,
+        uploads.device_deleted,
+        dehydrated_devices.delete_device,
+    ]
     hooks.device_changed.append(device_changed)
     hooks.signing_keys_changed.append(list_changed)
     hooks.deactivated += [cross_signing.delete_all, key_backups.delete_all]

@@ -59,6 +59,34 @@ def get_devices(txn: Transaction, user_id: str) -> list[DeviceRow]:
     return [DeviceRow(*raw) for raw in txn.all(sql, (user_id,))]
 
 
+def count(txn: Transaction, user_id: str) -> int:
+    """How many devices a user has."""
+    return int(txn.value("SELECT count(*) FROM devices WHERE user_id = ?", (user_id,)))
+
+
+_UNUSED = (
+    "COALESCE(last_seen_ts, created_ts) < ? AND NOT EXISTS (SELECT 1 FROM dehydrated_devices d"
+    " WHERE d.user_id = devices.user_id AND d.device_id = devices.device_id)"
+)
+
+
+def unused(txn: Transaction, before_ms: int, limit: int) -> list[tuple[str, str]]:
+    """Users and devices not heard of since a time, dehydrated ones excepted."""
+    rows = txn.all(
+        f"SELECT user_id, device_id FROM devices WHERE {_UNUSED} LIMIT ?", (before_ms, limit)
+    )
+    return [(row[0], row[1]) for row in rows]
+
+
+def is_unused(txn: Transaction, user_id: str, device_id: str, before_ms: int) -> bool:
+    """Whether `unused` would tell of this device; locks it."""
+    sql = (
+        f"SELECT 1 FROM devices WHERE {_UNUSED} AND user_id = ? AND device_id = ?"
+        f"{txn.dialect.for_update}"
+    )
+    return txn.one(sql, (before_ms, user_id, device_id)) is not None
+
+
 def insert_device(txn: Transaction, row: DeviceRow) -> bool:
     """Add a device; False (and no change) if the user has one of this ID."""
     inserted = txn.execute(

@@ -111,6 +111,15 @@ class Sessions:
     refresh_token_lifetime: Duration | None = option(
         None, "After how long without use a refresh token ends. Without it: never.", example="60d"
     )
+    devices_per_user: int = option(
+        1000, "Devices that one user can have; beyond that logging in is refused.", minimum=1
+    )
+    unused_devices_after: Duration | None = option(
+        None,
+        "After how long without use a device is logged out. Without it: never. What such a "
+        "device has not yet decrypted, it cannot decrypt any more.",
+        example="180d",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -64,18 +64,30 @@ class KeyUploads:
         """
         if device_id is None:
             raise invalid_param("Only devices have keys, and this session has none.")
-        wanted = Upload(
+        wanted = self.checked(user_id, device_id, keys, one_time, fallback)
+        if wanted == Upload(None, (), ()):
+            return await self._db.read(one_time_keys.counts, user_id, device_id)
+        return await self._db.write(self.upload_in, user_id, device_id, wanted)
+
+    def checked(
+        self,
+        user_id: str,
+        device_id: str,
+        keys: JsonObject | None,
+        one_time: Mapping[str, Any],
+        fallback: Mapping[str, Any],
+    ) -> Upload:
+        """What `upload_in` takes. Raises MatrixError as `upload`."""
+        return Upload(
             None if keys is None else _identity(keys, user_id, device_id),
             _parse(one_time),
             _parse_fallback(fallback),
         )
-        if wanted == Upload(None, (), ()):
-            return await self._db.read(one_time_keys.counts, user_id, device_id)
-        return await self._db.write(self._upload, user_id, device_id, wanted)
 
-    def _upload(
+    def upload_in(
         self, txn: Transaction, user_id: str, device_id: str, upload: Upload
     ) -> dict[str, int]:
+        """`upload` of what was checked, as part of a transaction; advances the clock."""
         # A device that is deleted at this moment leaves no keys behind.
         if not devices.lock_device(txn, user_id, device_id):
             raise unknown_token()

@@ -22,6 +22,7 @@ from homeserver.core.errors import (
     forbidden,
     unknown_token,
     user_deactivated,
+    user_limit_exceeded,
     user_locked,
 )
 from homeserver.core.ids import UserID
@@ -38,6 +39,7 @@ from storage.transaction import Transaction
 MAX_DEVICE_ID_BYTES = 255
 MAX_DEVICE_NAME_CHARACTERS = 100
 CACHED_TOKENS = 50_000
+DEVICES_EXPLAINED = "https://spec.matrix.org/latest/client-server-api/#device-management"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,7 @@ class Sessions:
 
     Lifetimes are in milliseconds; `refresh_lifetime_ms` None means that refresh tokens do not
     expire. Without `soft_logout` an expired access token counts as unknown.
+    `max_devices`: how many one user can have.
     """
 
     def __init__(
@@ -86,6 +89,7 @@ class Sessions:
         access_lifetime_ms: int = 300_000,
         refresh_lifetime_ms: int | None = None,
         soft_logout: bool = True,
+        max_devices: int = 1_000,
     ) -> None:
         self._db = db
         self._clock = clock
@@ -94,6 +98,7 @@ class Sessions:
         self._access_lifetime_ms = access_lifetime_ms
         self._refresh_lifetime_ms = refresh_lifetime_ms
         self._soft_logout = soft_logout
+        self._max_devices = max_devices
         self._cache: LRUCache[bytes, _Cached] = LRUCache(CACHED_TOKENS)
         self._hashes_of: dict[str, set[bytes]] = {}
         self._invalidated = 0
@@ -183,7 +188,7 @@ class Sessions:
 
         `proved` is the account as it was when they proved who they are: if its password was
         changed since, they have proved nothing. Raises MatrixError: 403 M_FORBIDDEN (also if the
-        device ID cannot be used), 403 M_USER_DEACTIVATED.
+        device ID cannot be used), M_USER_DEACTIVATED, M_USER_LIMIT_EXCEEDED (too many devices).
         """
         return await self._db.write(self.begin_in, user_id, wanted, proved)
 
@@ -202,7 +207,7 @@ class Sessions:
             raise forbidden("The password was changed meanwhile.")
         now_ms = self._now()
         device_id = wanted.device_id or new_device_id()
-        _check_device_id(device_id)
+        check_device_id(device_id)
         if any(reserved(txn, user_id, device_id) for reserved in self._hooks.device_id_reserved):
             raise forbidden("This device ID is the ID of a cross-signing key.")
         row = device_rows.DeviceRow(
@@ -215,6 +220,8 @@ class Sessions:
             wanted.user_agent,
         )
         is_new = device_rows.insert_device(txn, row)
+        if is_new and device_rows.count(txn, user_id) > self._max_devices:
+            raise _too_many_devices(self._max_devices)
         if not is_new:
             if not device_rows.lock_device(txn, user_id, device_id):
                 raise Conflict("The device was deleted meanwhile.")
@@ -325,12 +332,20 @@ class Sessions:
         return int(self._clock.seconds() * 1000)
 
 
+def _too_many_devices(most: int) -> MatrixError:
+    return user_limit_exceeded(
+        DEVICES_EXPLAINED,
+        error=f"An account has at most {most} devices. Log out some that you do not use.",
+    )
+
+
 def clipped_device_name(name: str | None) -> str | None:
     """A device's name, cut to a length that every client can show."""
     return None if name is None else name[:MAX_DEVICE_NAME_CHARACTERS].replace("\0", "")
 
 
-def _check_device_id(device_id: str) -> None:
+def check_device_id(device_id: str) -> None:
+    """Raises MatrixError 400 M_INVALID_PARAM for what cannot be the ID of a device."""
     size = len(device_id.encode("utf-8", "surrogatepass"))
     if size > MAX_DEVICE_ID_BYTES or "\x00" in device_id:
         raise MatrixError(400, "M_INVALID_PARAM", "This is not a valid device ID.")
