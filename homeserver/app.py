@@ -23,6 +23,13 @@ from homeserver.api.endpoints import ENDPOINTS
 from homeserver.core.errors import MatrixError, resource_limit_exceeded
 from homeserver.core.ids import domain_of
 from homeserver.encrypting import build_encryption
+from homeserver.enrolling import (
+    build_contacts,
+    build_limiter,
+    build_stages,
+    build_validation,
+    registration_rules,
+)
 from homeserver.federating import build_client, build_federation, start_federation
 from homeserver.parts import Parts, Services
 from homeserver.rooms.aliases import Aliases
@@ -51,6 +58,7 @@ from homeserver.rooms.timestamp import EventsByTime
 from homeserver.rooms.typing import Typing
 from homeserver.rooms.unread import Crowds
 from homeserver.rooms.upgrade import RoomUpgrades
+from homeserver.rooms.user_directory import UserDirectory, UserWords
 from homeserver.sync.engine import SyncEngine
 from homeserver.sync.event_stream import EventStream
 from homeserver.sync.filters import Filters
@@ -72,14 +80,13 @@ from homeserver.users.passwords import Passwords
 from homeserver.users.presence import PresenceTracker
 from homeserver.users.profiles import Profiles
 from homeserver.users.push_rules import PushRules
-from homeserver.users.registration import Registration, RegistrationRules
+from homeserver.users.registration import Registration
 from homeserver.users.registration_tokens import RegistrationTokens
 from homeserver.users.sessions import Sessions
-from homeserver.users.stages import DummyStage, PasswordStage, RegistrationTokenStage
 from homeserver.users.tags import Tags
 from homeserver.users.turn import Turn
 from homeserver.users.uia import InteractiveAuth
-from homeserver.web.limits import MemoryRateLimiter
+from homeserver.web.limits import RateLimiter
 from homeserver.web.router import Router
 from homeserver.web.turns import Turns
 from storage import erasures, push_rules
@@ -163,7 +170,6 @@ async def build(config: Config, reactor: Any, log: Any, *, serving: bool = True)
     _build_reading(parts)
     _build_sync(parts)
     federation_authenticator = build_federation(parts)
-    limiter = parts.services[MemoryRateLimiter]
     router = Router(
         ENDPOINTS,
         parts.services.as_mapping(),
@@ -171,7 +177,7 @@ async def build(config: Config, reactor: Any, log: Any, *, serving: bool = True)
         clock=reactor,
         log=log,
         federation_authenticator=federation_authenticator,
-        rate_limiter=limiter,
+        rate_limiter=parts.services.following(RateLimiter),
         # What other servers may ask that costs much: a few at a time, in all and of each.
         turns={"federation_heavy": Turns(each=4, total=16, waiting=50)},
         observer=metrics,
@@ -201,6 +207,7 @@ async def _begin(parts: Parts, homeserver: Homeserver) -> None:
     homeserver.on_stop(heartbeat.stop)
     parts.services[UserHousekeeping].start()
     parts.services[SearchableTexts].wake()
+    parts.services[UserWords].wake()
     await start_federation(parts)
     runner = JobRunner(db, feed, reactor, db.process_token, parts.jobs)
     runner.start()
@@ -255,7 +262,7 @@ def _ephemeral(config: Config, reactor: Any) -> EphemeralStore:
 def _build_users(parts: Parts) -> None:
     config, reactor, db, add = parts.config, parts.reactor, parts.db, parts.services.add
     add(db)
-    limiter = add(MemoryRateLimiter(config.rate_limits, reactor))
+    limiter = build_limiter(parts)
     hooks = add(UserHooks())
     activity = add(DeviceActivity(db, reactor))
     passwords = add(
@@ -273,6 +280,7 @@ def _build_users(parts: Parts) -> None:
             activity,
             access_lifetime_ms=int(config.sessions.access_token_lifetime),
             refresh_lifetime_ms=_ms(config.sessions.refresh_token_lifetime),
+            unrefreshed_lifetime_ms=_ms(config.sessions.unrefreshed_token_lifetime),
             max_devices=config.sessions.devices_per_user,
         )
     )
@@ -283,29 +291,15 @@ def _build_users(parts: Parts) -> None:
             reactor,
             passwords,
             config.server_name,
-            limit_attempts=lambda key: limiter.take("login", key),
+            limit_attempts=lambda key: limiter.spend("login", key),
+            token_lifetime_ms=int(config.sessions.login_token_lifetime),
         )
     )
-    uia = add(
-        InteractiveAuth(
-            db,
-            reactor,
-            {
-                "m.login.dummy": DummyStage(),
-                "m.login.password": PasswordStage(login),
-                "m.login.registration_token": RegistrationTokenStage(db, reactor),
-            },
-        )
-    )
-    registration = config.registration
-    rules = RegistrationRules(
-        enabled=registration.enabled,
-        without_verification=registration.without_verification,
-        require_token=registration.require_token,
-        guests=registration.guests,
-        shared_secret=registration.shared_secret,
-    )
-    add(Registration(db, reactor, rules, accounts, passwords, sessions, uia))
+    validation = build_validation(parts, limiter)
+    uia = add(InteractiveAuth(db, reactor, build_stages(parts, login)))
+    rules = registration_rules(config)
+    add(Registration(db, reactor, rules, accounts, passwords, sessions, uia, validation))
+    build_contacts(parts)
     add(RegistrationTokens(db, reactor))
     add(Devices(db, hooks, sessions, activity))
     add(Profiles(db, hooks, config.server_name))
@@ -319,7 +313,8 @@ def _build_users(parts: Parts) -> None:
             lifetime_ms=int(turn.lifetime),
         )
     )
-    add(CapabilitySettings(config.default_room_version))
+    has_email = config.email is not None
+    add(CapabilitySettings(config.default_room_version, change_contacts=has_email))
     add(LoginSettings(config.server_name))
     add(WellKnown(config.public_base_url))
     housekeeping = add(UserHousekeeping(db, reactor))
@@ -414,9 +409,12 @@ def _build_reading(parts: Parts) -> None:
     add(RelatedEvents(db, states, reactor))
     add(MutualRooms(db, reactor))
     texts = add(SearchableTexts(db, reactor))
-    parts.services[Appender].on_written.append(texts.written)
-    parts.stops.append(texts.stop)
+    people = add(UserWords(db, reactor, parts.config.server_name))
+    parts.services[Appender].on_written += [texts.written, people.written]
+    parts.services[UserHooks].profile_changed.append(people.profile_changed)
+    parts.stops += [texts.stop, people.stop]
     add(Search(db, states, texts, reactor))
+    add(UserDirectory(db, people, parts.config.server_name))
     parts.services[UserHooks].erase.append(erasures.record)
 
 

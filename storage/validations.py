@@ -65,6 +65,19 @@ def begin(txn: Transaction, row: ValidationRow) -> ValidationRow:
     return ValidationRow(*raw)
 
 
+def find(
+    txn: Transaction, purpose: str, medium: str, address: str, client_secret: str, now_ms: int
+) -> ValidationRow | None:
+    """The session of a purpose, address and secret that has not expired."""
+    return _row(
+        txn.one(
+            f"SELECT {_COLUMNS} FROM threepid_validations WHERE purpose = ? AND medium = ?"
+            " AND address = ? AND client_secret = ? AND expires_ts > ?",
+            (purpose, medium, address, client_secret, now_ms),
+        )
+    )
+
+
 def sent(
     txn: Transaction, sid: str, token_hash: bytes, send_attempt: int, next_link: str | None
 ) -> None:

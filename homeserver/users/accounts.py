@@ -121,17 +121,27 @@ class Accounts:
         *,
         logout_devices: bool = True,
         keep_device: str | None = None,
+        also: Callable[[Transaction], None] | None = None,
     ) -> None:
         """Change a password and log out all devices but one, if `logout_devices`.
 
-        Raises MatrixError: 400 M_WEAK_PASSWORD, 404 M_NOT_FOUND.
+        `also` is done in the same transaction, first. Raises MatrixError: 400 M_WEAK_PASSWORD,
+        404 M_NOT_FOUND.
         """
         hashed = await self._passwords.hash(new_password)
-        await self._db.write(self._set_password, user_id, hashed, logout_devices, keep_device)
+        await self._db.write(self._set_password, user_id, hashed, logout_devices, keep_device, also)
 
     def _set_password(
-        self, txn: Transaction, user_id: str, hashed: str, logout: bool, keep: str | None
+        self,
+        txn: Transaction,
+        user_id: str,
+        hashed: str,
+        logout: bool,
+        keep: str | None,
+        also: Callable[[Transaction], None] | None,
     ) -> None:
+        if also is not None:
+            also(txn)
         user = users.get_user(txn, user_id)
         if user is None:
             raise not_found("There is no such account.")

@@ -1,4 +1,4 @@
-"""Removing what has expired: interactive authentications and short-lived tokens."""
+"""Removing what has expired: interactive authentications, proofs, and short-lived tokens."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
-from storage import one_time_tokens, uia_sessions
+from storage import one_time_tokens, uia_sessions, validations
 from storage.database import Database
 from storage.transaction import Transaction
 
@@ -45,4 +45,5 @@ class UserHousekeeping:
 
 
 def _delete_expired(txn: Transaction, now_ms: int) -> int:
-    return one_time_tokens.delete_expired(txn, now_ms) + uia_sessions.delete_expired(txn, now_ms)
+    owners = (one_time_tokens, uia_sessions, validations)
+    return sum(owner.delete_expired(txn, now_ms) for owner in owners)

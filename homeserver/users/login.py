@@ -6,8 +6,7 @@ the same work.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from twisted.internet.interfaces import IReactorTime
@@ -22,6 +21,7 @@ from homeserver.core.errors import (
     user_locked,
 )
 from homeserver.core.ids import InvalidIdentifier, UserID, map_localpart
+from homeserver.core.threepids import MSISDN, InvalidAddress, canonical
 from homeserver.core.types import JsonObject
 from homeserver.users.passwords import Passwords
 from homeserver.users.secret_tokens import new_token, token_hash
@@ -31,8 +31,6 @@ from storage.transaction import Transaction
 from storage.users import UserRow
 
 LOGIN_TOKEN_LIFETIME_MS = 120_000
-
-_NOT_DIALLED = re.compile(r"[\s()./\-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +55,15 @@ class Login:
         passwords: Passwords,
         server_name: str,
         *,
-        limit_attempts: Callable[[str], None] | None = None,
+        limit_attempts: Callable[[str], Awaitable[None]] | None = None,
+        token_lifetime_ms: int = LOGIN_TOKEN_LIFETIME_MS,
     ) -> None:
         self._db = db
         self._clock = clock
         self._passwords = passwords
         self._server_name = server_name
         self._limit_attempts = limit_attempts
+        self._token_lifetime_ms = token_lifetime_ms
 
     async def resolve(self, body: JsonObject) -> UserID | None:
         """The user that a login body or auth dict names, if there may be one.
@@ -116,21 +116,16 @@ class Login:
         return UserID.of(localpart, self._server_name)
 
     async def _by_threepid(self, medium: str, address: str) -> UserID | None:
-        if "\x00" in medium or "\x00" in address:
+        try:
+            address = canonical(medium, address)
+        except InvalidAddress:
             return None
-        if medium == "email":
-            address = address.lower()
         found = await self._db.read(threepids.get_user, medium, address)
         return None if found is None else UserID(found)
 
     async def _by_phone(self, number: str) -> UserID | None:
         """A number in international form; for others all numbering plans would be needed."""
-        digits = _NOT_DIALLED.sub("", number)
-        for prefix in ("+", "00"):
-            digits = digits.removeprefix(prefix)
-        if not (digits.isascii() and digits.isdigit()):
-            return None
-        return await self._by_threepid("msisdn", digits)
+        return await self._by_threepid(MSISDN, number)
 
     async def check_password(self, user_id: UserID | None, password: str) -> UserRow:
         """The account, if this is its password. None stands for a user that there is not.
@@ -139,7 +134,7 @@ class Login:
         401 M_USER_LOCKED.
         """
         if user_id is not None and self._limit_attempts is not None:
-            self._limit_attempts(f"password of {user_id}")
+            await self._limit_attempts(f"password of {user_id}")
         user = None if user_id is None else await self._db.read(users.get_user, user_id)
         stored = user.password_hash if user else None
         right = await self._passwords.verify(password, stored)
@@ -156,11 +151,11 @@ class Login:
         return user
 
     def create_token_in(self, txn: Transaction, user_id: UserID) -> LoginToken:
-        """A token for one login of a further client, valid for two minutes."""
+        """A token for one login of a further client, soon to be used."""
         token = new_token()
-        expires_ts = self._now() + LOGIN_TOKEN_LIFETIME_MS
+        expires_ts = self._now() + self._token_lifetime_ms
         one_time_tokens.insert(txn, one_time_tokens.LOGIN, token_hash(token), user_id, expires_ts)
-        return LoginToken(token, LOGIN_TOKEN_LIFETIME_MS)
+        return LoginToken(token, self._token_lifetime_ms)
 
     async def redeem_token(self, token: str) -> UserRow:
         """The account that a login token is for; the token is used up.

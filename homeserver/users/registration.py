@@ -1,8 +1,8 @@
 """Registration: who may make an account, and making it.
 
-Flows follow the configuration: a registration token if one is asked for, else nothing to prove
-(`m.login.dummy`) if the operator allows that, else nobody can register. Administrators' scripts
-register with a shared secret instead.
+Flows follow the configuration: a registration token, a captcha, terms and an e-mail address where
+they are asked for, else nothing to prove (`m.login.dummy`) if the operator allows that, else nobody
+can register. Administrators' scripts register with a shared secret instead.
 """
 
 from __future__ import annotations
@@ -28,9 +28,17 @@ from homeserver.users.accounts import Accounts
 from homeserver.users.passwords import Passwords
 from homeserver.users.secret_tokens import new_token, token_hash
 from homeserver.users.sessions import Grant, NewSession, Sessions
-from homeserver.users.stages import DUMMY, REGISTRATION_TOKEN, TERMS
+from homeserver.users.stages import DUMMY, EMAIL, RECAPTCHA, REGISTRATION_TOKEN, TERMS
 from homeserver.users.uia import Confirmed, InteractiveAuth, Operation
-from storage import accepted_terms, one_time_tokens, profiles, registration_tokens, tokens
+from homeserver.users.validation import EmailValidation, in_use
+from storage import (
+    accepted_terms,
+    one_time_tokens,
+    profiles,
+    registration_tokens,
+    threepids,
+    tokens,
+)
 from storage.database import Database
 from storage.transaction import Transaction
 
@@ -48,15 +56,29 @@ class RegistrationRules:
     guests: bool = False
     shared_secret: str | None = None
     terms: bool = False
+    captcha: bool = False
+    email: bool = False
+    require_email: bool = False
 
     @property
     def flows(self) -> Sequence[Sequence[str]]:
-        """What must be proved to register; empty if nobody can."""
+        """What must be proved to register; empty if nobody can.
+
+        Where an e-mail address can be given but need not, that is a flow of its own; without a
+        token, a captcha or leave to prove nothing, the address is what is proved.
+        """
         stages = [REGISTRATION_TOKEN] if self.require_token else []
+        stages += [RECAPTCHA] if self.captcha else []
         stages += [TERMS] if self.terms else []
-        if stages and (self.require_token or self.without_verification):
-            return [stages]
-        return [[DUMMY]] if self.without_verification else []
+        without_email = self.require_token or self.captcha or self.without_verification
+        if self.require_email or (self.email and not without_email):
+            return [[*stages, EMAIL]]
+        if not without_email:
+            return []
+        if self.email:
+            # Without the dummy the one flow would be the beginning of the other.
+            return [[*stages, DUMMY], [*stages, EMAIL]]
+        return [stages or [DUMMY]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +128,7 @@ class Registration:
         passwords: Passwords,
         sessions: Sessions,
         uia: InteractiveAuth,
+        validation: EmailValidation | None = None,
     ) -> None:
         self._db = db
         self._clock = clock
@@ -114,6 +137,7 @@ class Registration:
         self._passwords = passwords
         self._sessions = sessions
         self._uia = uia
+        self._validation = validation
 
     def check_open(self) -> None:
         """Raises MatrixError 403 M_FORBIDDEN where people cannot register themselves."""
@@ -186,6 +210,7 @@ class Registration:
             self._accounts.upgrade_guest_in(txn, user_id, password_hash)
         else:
             self._accounts.create_in(txn, user_id, password_hash)
+        self._add_email_in(txn, user_id, confirmed.completed.get(EMAIL))
         accepted_terms.put(txn, user_id, confirmed.completed.get(TERMS, {}), self._now())
         grant = None
         outcome: JsonObject = {"user_id": user_id}
@@ -194,6 +219,16 @@ class Registration:
             outcome["device_id"] = grant.device_id
         self._uia.record_outcome_in(txn, confirmed, outcome)
         return Registered(user_id, grant)
+
+    def _add_email_in(self, txn: Transaction, user_id: UserID, proved: JsonObject | None) -> None:
+        """The address that was proved becomes the account's; the proof is used up."""
+        if proved is None:
+            return
+        assert self._validation is not None
+        self._validation.use_in(txn, proved["sid"])
+        medium, address, validated_ts = proved["medium"], proved["address"], proved["validated_ts"]
+        if not threepids.add(txn, medium, address, user_id, self._now(), validated_ts):
+            raise in_use()
 
     async def _again(self, outcome: JsonObject, wanted: WantedAccount) -> Registered:
         """The registration of a finished session is repeated: its answer was lost.

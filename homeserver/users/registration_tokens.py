@@ -10,6 +10,7 @@ from twisted.internet.interfaces import IReactorTime
 from homeserver.core.errors import MatrixError, invalid_param
 from storage import registration_tokens
 from storage.database import Database
+from storage.registration_tokens import RegistrationTokenRow
 
 # Appendices, "Opaque Identifiers", at most 64 characters
 _TOKEN = re.compile(r"[0-9A-Za-z\-._~]{1,64}")
@@ -51,3 +52,11 @@ class RegistrationTokens:
             return False
         now_ms = int(self._clock.seconds() * 1000)
         return await self._db.read(registration_tokens.is_valid, token, now_ms)
+
+    async def list_all(self) -> list[RegistrationTokenRow]:
+        """All tokens, valid or not."""
+        return await self._db.read(registration_tokens.list_tokens)
+
+    async def remove(self, token: str) -> bool:
+        """Remove a token, which nobody can use any more; False if there is none."""
+        return await self._db.write(registration_tokens.delete, token)

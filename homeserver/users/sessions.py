@@ -74,8 +74,9 @@ class _Cached:
 class Sessions:
     """Makes, finds and ends sessions.
 
-    Lifetimes are in milliseconds; `refresh_lifetime_ms` None means that refresh tokens do not
-    expire. Without `soft_logout` an expired access token counts as unknown.
+    Lifetimes are in milliseconds; None means that tokens of a kind do not expire:
+    `refresh_lifetime_ms` is of refresh tokens, `unrefreshed_lifetime_ms` of access tokens that
+    come without one. Without `soft_logout` an expired access token counts as unknown.
     `max_devices`: how many one user can have.
     """
 
@@ -88,6 +89,7 @@ class Sessions:
         *,
         access_lifetime_ms: int = 300_000,
         refresh_lifetime_ms: int | None = None,
+        unrefreshed_lifetime_ms: int | None = None,
         soft_logout: bool = True,
         max_devices: int = 1_000,
     ) -> None:
@@ -97,6 +99,7 @@ class Sessions:
         self._activity = activity
         self._access_lifetime_ms = access_lifetime_ms
         self._refresh_lifetime_ms = refresh_lifetime_ms
+        self._unrefreshed_lifetime_ms = unrefreshed_lifetime_ms
         self._soft_logout = soft_logout
         self._max_devices = max_devices
         self._cache: LRUCache[bytes, _Cached] = LRUCache(CACHED_TOKENS)
@@ -269,10 +272,16 @@ class Sessions:
         now_ms = self._now()
         access_token = new_token()
         if not refresh:
+            lifetime = self._unrefreshed_lifetime_ms
             tokens.insert_access_token(
-                txn, token_hash(access_token), user_id, device_id, now_ms=now_ms
+                txn,
+                token_hash(access_token),
+                user_id,
+                device_id,
+                now_ms=now_ms,
+                expires_ts=None if lifetime is None else now_ms + lifetime,
             )
-            return Grant(user_id, device_id, access_token)
+            return Grant(user_id, device_id, access_token, lifetime)
         refresh_token = new_token()
         lifetime = self._refresh_lifetime_ms
         tokens.insert_refresh_token(

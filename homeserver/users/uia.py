@@ -30,16 +30,36 @@ from storage.uia_sessions import UiaSessionRow
 
 SESSION_LIFETIME_MS = 60 * 60 * 1000
 
+_KEPT = ("threepid_creds", "threepidCreds")
+"""What is kept of an `auth` that may become right by itself."""
+
 Flows = Sequence[Sequence[str]]
 
 
 class StageFailed(Exception):
-    """An attempt at a stage failed; the client may try again."""
+    """An attempt at a stage failed; the client may try again.
 
-    def __init__(self, errcode: str, error: str) -> None:
+    `pending`: what was handed in may become right by itself, say when a link is opened.
+    """
+
+    def __init__(self, errcode: str, error: str, *, pending: bool = False) -> None:
         super().__init__(f"{errcode}: {error}")
         self.errcode = errcode
         self.error = error
+        self.pending = pending
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """For whom and what a stage is done.
+
+    `email_for`: what a proof of an e-mail address is needed for, a purpose of
+    `homeserver.users.validation`. `address`: of whoever tries, for limits and captchas.
+    """
+
+    user_id: str | None
+    email_for: str | None = None
+    address: str = ""
 
 
 class Stage(Protocol):
@@ -48,7 +68,7 @@ class Stage(Protocol):
     def params(self) -> JsonObject | None:
         """What clients are told in `params`."""
 
-    async def check(self, auth: JsonObject, requester: Requester | None) -> Any:
+    async def check(self, auth: JsonObject, asked: Asked) -> Any:
         """Judge an attempt; returns what it established, as JSON.
 
         Raises StageFailed if the client may try again, MatrixError if the request is refused.
@@ -86,6 +106,12 @@ class Operation:
     requester: Requester | None
     auth: JsonObject | None
     body: JsonObject
+    email_for: str | None = None
+
+    @property
+    def asked(self) -> Asked:
+        user_id = self.requester.user_id if self.requester else None
+        return Asked(user_id, self.email_for, self.request.remote_address)
 
     @property
     def name(self) -> str:
@@ -121,18 +147,20 @@ class InteractiveAuth:
         """
         auth = operation.auth
         if not auth:
-            raise self._required(flows, await self._begin(operation))
+            raise self._required(flows, await self._begin(operation, flows))
         session = await self.resume(operation)
         if session is None:
             failed = StageFailed("M_UNKNOWN", "This session is unknown or has expired.")
-            begun = await self._begin(operation)
+            begun = await self._begin(operation, flows)
             if "session" in auth:
                 raise self._required(flows, begun, failed)
             session = begun
         if _finished(session.completed, flows):
             return Confirmed(session.session_id, session.completed, session.outcome)
         stage = auth.get("type")
-        if stage is None or stage in session.completed:
+        if stage is None:
+            return await self._poll(operation, flows, session)
+        if stage in session.completed:
             raise self._required(flows, session)
         established = await self._attempt(operation, flows, session, stage)
         completed = await self._db.write(
@@ -145,6 +173,65 @@ class InteractiveAuth:
         if not _finished(completed, flows):
             raise self._required(flows, session._replace(completed=completed))
         return Confirmed(session.session_id, completed, None)
+
+    async def _poll(self, operation: Operation, flows: Flows, session: UiaSessionRow) -> Confirmed:
+        """Only the session is sent: have stages been done elsewhere meanwhile?"""
+        completed = session.completed
+        for stage, auth in session.details.get("pending", {}).items():
+            if stage in completed:
+                continue
+            try:
+                established = await self._stages[stage].check(auth, operation.asked)
+            except StageFailed:
+                continue
+            completed = await self._db.write(
+                uia_sessions.complete_stage,
+                session.session_id,
+                stage,
+                established,
+                operation.body_hash,
+            )
+        if not _finished(completed, flows):
+            raise self._required(flows, session._replace(completed=completed))
+        return Confirmed(session.session_id, completed, None)
+
+    # Elsewhere: the pages of this server
+
+    async def session(self, session_id: str) -> UiaSessionRow | None:
+        """A session that goes on, for the page of a stage."""
+        if "\x00" in session_id:
+            return None
+        return await self._db.read(uia_sessions.get, session_id, self._now())
+
+    def params_of(self, stage: str) -> JsonObject | None:
+        """What clients are told of a stage."""
+        known = self._stages.get(stage)
+        return None if known is None else known.params()
+
+    async def complete_elsewhere(
+        self, session: UiaSessionRow, stage: str, auth: JsonObject, address: str
+    ) -> None:
+        """Do a stage on its page. Raises StageFailed, MatrixError.
+
+        What is handed in and not yet right is kept, and judged again when the client asks.
+        """
+        flows = session.details.get("flows", [])
+        checker = self._stages.get(stage)
+        if checker is None or not any(stage in flow for flow in flows):
+            raise forbidden("This is no stage of what the session is for.")
+        if stage in session.completed:
+            return
+        details = session.details
+        asked = Asked(details.get("user_id"), details.get("email_for"), address)
+        try:
+            established = await checker.check(auth, asked)
+        except StageFailed as failed:
+            if failed.pending:
+                await self._db.write(uia_sessions.set_pending, session.session_id, stage, auth)
+            raise
+        await self._db.write(
+            uia_sessions.complete_stage, session.session_id, stage, established, None
+        )
 
     async def resume(self, operation: Operation) -> UiaSessionRow | None:
         """The session that `auth` names; None if it names none, or one that has ended.
@@ -178,14 +265,20 @@ class InteractiveAuth:
         if not uia_sessions.delete(txn, confirmed.session_id):
             raise forbidden("This session has been used.")
 
-    async def _begin(self, operation: Operation) -> UiaSessionRow:
+    async def _begin(self, operation: Operation, flows: Flows) -> UiaSessionRow:
         now_ms = self._now()
+        details = {
+            "flows": [list(flow) for flow in flows],
+            "user_id": operation.asked.user_id,
+            "email_for": operation.email_for,
+        }
         return await self._db.write(
             uia_sessions.insert,
             secrets.token_urlsafe(18),
             operation.name,
             now_ms,
             now_ms + self._lifetime_ms,
+            details,
         )
 
     async def _attempt(
@@ -197,8 +290,11 @@ class InteractiveAuth:
             raise self._required(flows, session, failed)
         assert operation.auth is not None
         try:
-            return await checker.check(operation.auth, operation.requester)
+            return await checker.check(operation.auth, operation.asked)
         except StageFailed as failed:
+            if failed.pending:
+                kept = {key: operation.auth[key] for key in _KEPT if key in operation.auth}
+                await self._db.write(uia_sessions.set_pending, session.session_id, stage, kept)
             raise self._required(flows, session, failed)
 
     def _required(

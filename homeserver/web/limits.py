@@ -41,6 +41,12 @@ class RateLimiter(Protocol):
         `origin`: the server that signed the request.
         """
 
+    async def spend(self, rate_class: str, key: str) -> None:
+        """Count something else that is limited, e.g. the passwords tried for a user.
+
+        Raises MatrixError (429 M_LIMIT_EXCEEDED), KeyError for an unknown class.
+        """
+
 
 class MemoryRateLimiter:
     """Token buckets of this process. Beyond `max_buckets` the longest unused are forgotten."""
@@ -49,6 +55,7 @@ class MemoryRateLimiter:
         self, limits: RateLimits, clock: IReactorTime, max_buckets: int = MAX_BUCKETS
     ) -> None:
         self._enabled = limits.enabled
+        self._exempt = frozenset(limits.exempt_users)
         self._rates: dict[str, Rate] = {
             field.name: rate
             for field in fields(limits)
@@ -73,13 +80,15 @@ class MemoryRateLimiter:
         rate_class: str,
         origin: str | None = None,
     ) -> None:
-        """See `RateLimiter.check`. Requesters with `is_rate_limited` false are let through."""
-        if origin is not None:
-            self.take(rate_class, origin)
-        elif requester is None:
-            self.take(rate_class, address_key(request.remote_address))
-        elif requester.is_rate_limited:
-            self.take(rate_class, requester.user_id)
+        """See `RateLimiter.check`. Exempt users, and requesters with `is_rate_limited` false, are
+        let through."""
+        key = limited_key(requester, request, origin, self._exempt)
+        if key is not None:
+            self.take(rate_class, key)
+
+    async def spend(self, rate_class: str, key: str) -> None:
+        """See `RateLimiter.spend`."""
+        self.take(rate_class, key)
 
     def take(self, rate_class: str, key: str, cost: float = 1.0) -> None:
         """Take `cost` tokens from the bucket of `key`, e.g. a user that somebody logs in as.
@@ -109,6 +118,19 @@ class MemoryRateLimiter:
             if not is_full and len(self._buckets) <= self._max_buckets:
                 return
             del self._buckets[bucket]
+
+
+def limited_key(
+    requester: Requester | None, request: Request, origin: str | None, exempt: Collection[str]
+) -> str | None:
+    """Whose bucket a request is taken from; None for those without limits."""
+    if origin is not None:
+        return origin
+    if requester is None:
+        return address_key(request.remote_address)
+    if not requester.is_rate_limited or requester.user_id in exempt:
+        return None
+    return requester.user_id
 
 
 def address_key(address: str) -> str:

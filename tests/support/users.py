@@ -8,7 +8,8 @@ import structlog
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
-from config.model import Rate, RateLimits
+from config.model import OutgoingHttp, Rate, RateLimits
+from federation.client.signer import RequestSigner
 from federation.server import openid as federation_openid
 from homeserver.api.client import (
     account,
@@ -23,11 +24,15 @@ from homeserver.api.client import (
     voip,
     well_known,
 )
+from homeserver.core.signing import generate_signing_key
+from homeserver.outbound.http import OutgoingHttpClient
 from homeserver.users.accounts import Accounts
+from homeserver.users.contacts import Contacts
 from homeserver.users.device_activity import DeviceActivity
 from homeserver.users.devices import Devices
 from homeserver.users.hooks import UserHooks
 from homeserver.users.housekeeping import UserHousekeeping
+from homeserver.users.identity_servers import IdentityServers
 from homeserver.users.login import Login
 from homeserver.users.openid import OpenId
 from homeserver.users.passwords import Passwords
@@ -43,6 +48,7 @@ from homeserver.users.stages import (
 )
 from homeserver.users.turn import Turn
 from homeserver.users.uia import InteractiveAuth
+from homeserver.users.validation import EmailValidation, ValidationRules
 from homeserver.web.limits import MemoryRateLimiter
 from homeserver.web.router import Router
 from storage.database import Database
@@ -73,7 +79,10 @@ OPEN = RegistrationRules(
 )
 UNLIMITED = RateLimits(enabled=False)
 LIMITED = RateLimits(
-    login=Rate(per_second=0.1, burst=3), registration=Rate(per_second=0.1, burst=3)
+    login=Rate(per_second=0.1, burst=3),
+    registration=Rate(per_second=0.1, burst=3),
+    token_check=Rate(per_second=0.1, burst=3),
+    login_token=Rate(per_second=0.01, burst=2),
 )
 
 
@@ -110,8 +119,9 @@ class UserServer:
             clock,
             self.passwords,
             SERVER_NAME,
-            limit_attempts=lambda key: self.limiter.take("login", key),
+            limit_attempts=lambda key: self.limiter.spend("login", key),
         )
+        self.validation = EmailValidation(db, clock, ValidationRules(""), None)
         stages: dict[str, Any] = {
             "m.login.dummy": DummyStage(),
             "m.login.password": PasswordStage(self.login),
@@ -131,6 +141,8 @@ class UserServer:
             self.registration_tokens,
             self.sessions,
             self.uia,
+            self.validation,
+            Contacts(db, clock, self.validation, _no_identity_servers(), self.uia),
             Devices(db, self.hooks, self.sessions, self.activity),
             Profiles(db, self.hooks, SERVER_NAME),
             Registration(db, clock, rules, self.accounts, self.passwords, self.sessions, self.uia),
@@ -166,6 +178,12 @@ class UserServer:
         status, answer = await self.client.post("/_matrix/client/v3/login", body)
         assert status == 200, answer
         return User(self, name, password, answer)
+
+
+def _no_identity_servers() -> IdentityServers:
+    """None is trusted, so none is asked."""
+    signer = RequestSigner(SERVER_NAME, generate_signing_key("1", bytes(32)))
+    return IdentityServers(OutgoingHttpClient(reactor, OutgoingHttp()), signer, ())
 
 
 class User:

@@ -17,6 +17,7 @@ class CapabilitySettings:
 
     default_room_version: str
     change_password: bool = True
+    change_contacts: bool = False
 
 
 class CapabilitiesAnswer(msgspec.Struct):
@@ -41,7 +42,7 @@ async def get_capabilities(
             "m.set_displayname": {"enabled": True},
             "m.set_avatar_url": {"enabled": True},
             "m.profile_fields": {"enabled": True},
-            "m.3pid_changes": {"enabled": False},
+            "m.3pid_changes": {"enabled": settings.change_contacts},
             # Asked for with the password, so only where there are passwords.
             "m.get_login_token": {"enabled": settings.change_password},
             "m.forget_forced_upon_leave": {"enabled": False},

@@ -148,7 +148,7 @@ def _answer(grant: Grant, server_name: str, well_known: WellKnown) -> LoginAnswe
     )
 
 
-@endpoint("POST", "/_matrix/client/v1/login/get_token", auth=Auth.ACCESS_TOKEN, rate="login")
+@endpoint("POST", "/_matrix/client/v1/login/get_token", auth=Auth.ACCESS_TOKEN, rate="login_token")
 async def get_login_token(
     requester: Requester,
     body: AuthBody,

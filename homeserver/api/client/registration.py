@@ -12,6 +12,7 @@ from homeserver.core.types import JsonObject
 from homeserver.users.registration import Registered, Registration, WantedAccount
 from homeserver.users.registration_tokens import RegistrationTokens
 from homeserver.users.uia import Operation
+from homeserver.users.validation import REGISTER
 from homeserver.web.endpoint import Auth, Request, endpoint
 
 
@@ -86,7 +87,7 @@ async def register(
         request, wanted.device_id, wanted.initial_device_display_name, wanted.refresh_token
     )
     # A session that has proved something is good for one user name only.
-    operation = Operation(request, None, wanted.auth, {"username": wanted.username})
+    operation = Operation(request, None, wanted.auth, {"username": wanted.username}, REGISTER)
     registered = await registration.register(
         operation,
         WantedAccount(
@@ -119,7 +120,7 @@ async def get_available(query: AvailableQuery, registration: Registration) -> Av
     "GET",
     "/_matrix/client/v1/register/m.login.registration_token/validity",
     auth=Auth.NONE,
-    rate="login",
+    rate="token_check",
 )
 async def get_token_validity(
     query: TokenQuery, registration: Registration, tokens: RegistrationTokens
