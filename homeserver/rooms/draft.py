@@ -97,6 +97,17 @@ class RoomDraft:
     ) -> Event:
         """Build an event on the head, check it against the state, and make it the new head.
 
+        Raises: as `build`.
+        """
+        event = self.build(template, signer, now_ms, event_id)
+        self._advance(event, transaction)
+        return event
+
+    def build(
+        self, template: EventTemplate, signer: LocalSigner, now_ms: int, event_id: str | None = None
+    ) -> Event:
+        """An event on the head that the state allows. The head stays.
+
         Raises:
             MatrixError: 403 `M_FORBIDDEN` with the rule that it breaks; see also `build_event`.
         """
@@ -106,7 +117,6 @@ class RoomDraft:
             auth_rules.check(event, state, create=state.get(CREATE))
         except auth_rules.EventRejected as refusal:
             raise errors.forbidden(refusal.reason)
-        self._advance(event, transaction)
         return event
 
     def template(self, template: EventTemplate, now_ms: int) -> JsonObject:

@@ -272,6 +272,8 @@ class Receiver:
             live=live,
             policy=policy,
             is_partial=partial_rooms.get(txn, row.room_nid) is not None,
+            signer=context.signer,
+            now_ms=int(self._clock.seconds() * 1000),
         )
 
     def _write(self, txn: Transaction, receiving: Receiving) -> list[WrittenRoom]:
@@ -357,7 +359,8 @@ def _as_requested(txn: Transaction, receiving: Receiving, request: AppendRequest
         row = receiving.draft.row
         request.within(txn, row.room_nid, row.room_id)
     for item in receiving.rooted:
-        item.transaction = request.transaction
+        if item.event.event_id in receiving.judged:
+            item.transaction = request.transaction
 
 
 def _note_gaps(txn: Transaction, receiving: Receiving) -> None:

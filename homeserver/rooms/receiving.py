@@ -23,10 +23,12 @@ from homeserver.core.graph import forward_extremities, topological_order
 from homeserver.core.policy import PolicyServer, is_recommended
 from homeserver.core.room_versions import RoomVersion
 from homeserver.core.types import StateKey
+from homeserver.rooms.build import LocalSigner
 from homeserver.rooms.draft import CREATE, NewEvent, RoomDraft
+from homeserver.rooms.merging import MAX_HEADS, merges
 from homeserver.rooms.room_tree import RoomTree
 from homeserver.rooms.write import Current, Rooted
-from storage import events, gaps
+from storage import events, gaps, memberships
 from storage.events import ACCEPTED, MISPLACED, REJECTED, SOFT_FAILED, EventRow
 from storage.gaps import Gap
 from storage.transaction import Transaction
@@ -97,11 +99,15 @@ class Receiving:
     """Whether events that it has not signed are put into `unsigned`, instead of soft-failing."""
     unsigned: list[Event] = field(default_factory=list)
     new_gaps: list[Gap] = field(default_factory=list)
+    signer: LocalSigner | None = None
+    """Signs events that bring branches together."""
+    now_ms: int = 0
     _rows: dict[str, EventRow] = field(default_factory=dict)
     _after: dict[str, bytes] = field(default_factory=dict)
     _statuses: dict[str, int] = field(default_factory=dict)
     _referenced: Collection[str] = ()
     _create: Event | None = None
+    _senders: list[str] | None = None
 
     @property
     def version(self) -> RoomVersion:
@@ -128,6 +134,8 @@ class Receiving:
             stored = self._rows.get(event.event_id)
             number = next(numbers) if stored is None else stored.event_nid
             self._one(event, number, states.get(event.event_id), outgoing)
+            if self.live and len(self.draft.row.extremities) > MAX_HEADS:
+                self._merge()
         for event in received:
             if event.event_id not in self.judged:
                 self._refuse(event, "The event is its own ancestor.")
@@ -353,6 +361,21 @@ class Receiving:
         for name, row in events.get_many(self.txn, unknown).items():
             self._statuses[name] = row.status
         return event.prev_event_ids
+
+    def _merge(self) -> None:
+        """Bring branches of the room together by an event of this server, if it may make one."""
+        if self.signer is None:
+            return
+        if self._senders is None:
+            self._senders = memberships.local_joined(self.txn, self.draft.row.room_nid)
+        for event in merges(self.draft, self._senders, self.signer, self.now_ms):
+            roots = [self._after[name] for name in event.prev_event_ids if name in self._after]
+            for name, row in events.get_many(self.txn, event.auth_event_ids).items():
+                self._statuses.setdefault(name, row.status)
+            before = self.tree.resolve(roots)
+            if self._verdict(event, before)[0] == ACCEPTED:
+                self._place(event, self.numbers(1)[0], before, ACCEPTED, True)
+                return
 
     def _find_resets(self, touched: Collection[StateKey], given: Collection[str]) -> None:
         """Changes of the state beside the events, and beside the states before them that were

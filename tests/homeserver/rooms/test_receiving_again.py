@@ -150,3 +150,40 @@ class ForeignStatesTest(ReceivingCase):
         assert row.state_before is not None
         self.services_root = row.state_before
         self.assertNotIn(forged.key, await self.services.db.read(read))
+
+
+@on_each_database
+class ManyHeadsTest(ReceivingCase):
+    async def test_branches_are_brought_together(self) -> None:
+        """However many branches others make, the room has few heads, and one state.
+
+        Where a local user may say nothing, also."""
+        for version, power in (("11", {}), ("1", {}), ("12", {"events_default": 50})):
+            await self.enter(version, power=power)
+            place, before = list(self.room.heads), dict(self.room.state)
+            forks: list[Event] = []
+            for number in range(90):
+                content = {"membership": "join", "displayname": f"b{number}"}
+                forks.append(
+                    self.room.event(
+                        "m.room.member", BOB, content, BOB, prev=place, state=before, add=False
+                    )
+                )
+            for start in range(0, len(forks), 45):
+                statuses = await self.receive(*forks[start : start + 45])
+                self.assertEqual(set(statuses), {ACCEPTED})
+            self.assertLessEqual(len(await self.heads()), 20)
+            found = await self.state()
+            self.assertIn(found["m.room.member", BOB], {event.event_id for event in forks})
+            rows = await self.services.log(self.room.room_id)
+            made = [row for row in rows if row.sender == ALICE and row.outgoing]
+            self.assertEqual(len(made), 4)
+            for row in made:
+                event = await self.services.event(row.event_id)
+                self.assertEqual(len(event.prev_event_ids), 20)
+                self.assertEqual(row.status, ACCEPTED)
+                self.assertEqual(row.type == "m.room.member", bool(power))
+            said = await self.services.say(self.room.room_id) if not power else ""
+            if said:
+                self.assertEqual(await self.heads(), {said})
+            self.db = await self.open()
