@@ -29,6 +29,7 @@ from homeserver.rooms.aliases import Aliases
 from homeserver.rooms.append import Appender
 from homeserver.rooms.backfill import Backfill
 from homeserver.rooms.backlog import Backlog
+from homeserver.rooms.backlog_size import BacklogSize
 from homeserver.rooms.build import LocalSigner
 from homeserver.rooms.completion import Completion
 from homeserver.rooms.context import EventContext
@@ -116,6 +117,7 @@ async def start_federation(parts: Parts) -> None:
     process's row are there."""
     parts.services[Transactions].start()
     parts.services[Backlog].start()
+    parts.services[BacklogSize].start()
     for part in (parts.services[FederationSender], parts.services[LiveEdus]):
         await part.start()
         parts.stops.append(part.stop)
@@ -137,6 +139,7 @@ def _build_sender(parts: Parts) -> FederationSender:
             client,
             name,
             told=lambda arrived: outcomes[arrived].inc(),
+            dropped=metrics.to_device_dropped.inc,
         )
     )
     metrics.gauge(
@@ -198,15 +201,34 @@ def _build_inbound(parts: Parts) -> None:
     db, reactor, services, add = parts.db, parts.reactor, parts.services, parts.services.add
     server_name = parts.config.server_name
     receiver, checker = services[Receiver], services[PduChecker]
-    calls = add(EventsClient(services[FederationClient]))
+    metrics = parts.metrics
+    calls = add(EventsClient(services[FederationClient], metrics.fetched))
     fetcher = add(Fetcher(db, calls, checker, receiver, reactor, server_name))
     missing = add(MissingEvents(db, fetcher, receiver))
     backlog = add(Backlog(db, parts.feed, missing, reactor))
     invites = services[ReceivedInvites]
     inbound = add(Inbound(db, checker, receiver, backlog, invites, reactor, server_name))
     inbound.joins = services[RemoteJoins]
-    transactions = add(Transactions(db, inbound, services[EduHandlers], reactor))
-    parts.stops += [transactions.stop, backlog.stop]
+    outcomes = {
+        outcome: metrics.federation_received.labels(outcome)
+        for outcome in ("new", "repeated", "refused", "failed")
+    }
+    edus = services[EduHandlers]
+    transactions = add(
+        Transactions(db, inbound, edus, reactor, lambda outcome: outcomes[outcome].inc())
+    )
+    size = add(BacklogSize(db, reactor))
+    metrics.gauge(
+        "hearth_federation_staged_events",
+        "Events of other servers that wait to be added to their rooms, in all processes.",
+        lambda: size.events,
+    )
+    metrics.gauge(
+        "hearth_federation_staged_oldest_seconds",
+        "How long the oldest of them has waited.",
+        lambda: size.oldest_s,
+    )
+    parts.stops += [transactions.stop, backlog.stop, size.stop]
 
 
 def _build_backfill(parts: Parts) -> None:

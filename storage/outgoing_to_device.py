@@ -1,6 +1,8 @@
 """Messages for devices of other servers' users. Table `outgoing_to_device`.
 
-They stay until the other server has taken the transaction that they were in.
+They stay until the other server has taken the transaction that they were in, for however long
+that one is away. Only where more than `MAX_WAITING` or `MAX_WAITING_BYTES` wait for one server,
+the oldest are given up.
 """
 
 from __future__ import annotations
@@ -14,6 +16,13 @@ from storage.transaction import Transaction
 
 MAX_BYTES = 64 * 1024
 """Of one message's EDU, roughly; more recipients are spread over several."""
+
+MAX_WAITING = 100_000
+MAX_WAITING_BYTES = 1 << 30
+"""What may wait for one server: far more than gathers while an ordinary server is down."""
+
+_LARGEST = 4 * 1024 * 1024
+"""No message is larger than the request in which a client sent it."""
 
 Messages = Mapping[str, Mapping[str, str]]
 """User IDs to device IDs, or `*`, to the JSON text of the content."""
@@ -102,6 +111,41 @@ def waiting(
             return found, False
         found.append(Waiting(pos, content))
     return found, len(rows) < max_messages
+
+
+def crowded(
+    txn: Transaction, max_messages: int = MAX_WAITING, max_bytes: int = MAX_WAITING_BYTES
+) -> list[str]:
+    """Servers for which so much waits that some of it may have to be given up."""
+    few = min(max_messages, max_bytes // _LARGEST)
+    rows = txn.all(
+        "SELECT destination FROM outgoing_to_device GROUP BY destination HAVING COUNT(*) > ?",
+        (few,),
+    )
+    return [row[0] for row in rows]
+
+
+def drop_oldest(
+    txn: Transaction,
+    destination: str,
+    max_messages: int = MAX_WAITING,
+    max_bytes: int = MAX_WAITING_BYTES,
+) -> int:
+    """Give up what is beyond the bounds, the oldest first; how many messages that were."""
+    size = "OCTET_LENGTH(content)"
+    if txn.dialect.name == "sqlite":
+        size = "LENGTH(CAST(content AS BLOB))"
+    upto = txn.value(
+        "SELECT MAX(pos) FROM (SELECT pos, ROW_NUMBER() OVER newest AS number,"
+        f" SUM({size}) OVER newest AS total FROM outgoing_to_device WHERE destination = ?"
+        " WINDOW newest AS (ORDER BY pos DESC)) AS counted WHERE number > ? OR total > ?",
+        (destination, max_messages, max_bytes),
+    )
+    if upto is None:
+        return 0
+    return txn.execute(
+        "DELETE FROM outgoing_to_device WHERE destination = ? AND pos <= ?", (destination, upto)
+    )
 
 
 def delete(txn: Transaction, destination: str, upto: int) -> None:

@@ -250,6 +250,19 @@ def remove_room(txn: Transaction, room_nid: int) -> int:
     return txn.execute("DELETE FROM staged_pdus WHERE room_nid = ?", (room_nid,))
 
 
+class Size(NamedTuple):
+    """How many events wait, and since when (ms) the oldest does."""
+
+    events: int
+    since: int | None
+
+
+def size(txn: Transaction) -> Size:
+    """What waits, of all servers for all rooms."""
+    row = txn.one("SELECT COUNT(*), MIN(received_ts) FROM staged_pdus")
+    return Size(0, None) if row is None else Size(int(row[0]), row[1])
+
+
 def waiting(txn: Transaction, room_nid: int) -> dict[str, int]:
     """Events of a room that wait, and how often each was tried."""
     rows = txn.all("SELECT event_id, attempts FROM staged_pdus WHERE room_nid = ?", (room_nid,))

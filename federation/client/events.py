@@ -8,8 +8,9 @@ at here: `federation.client.pdus` checks them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, TypeGuard
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from functools import wraps
+from typing import Any, Concatenate, NamedTuple, ParamSpec, Protocol, TypeGuard, TypeVar
 
 from federation.client.errors import BadAnswer
 from federation.client.requests import federation_path
@@ -29,6 +30,9 @@ _MAX_IDS_BYTES = 40 * 1024 * 1024
 _MAX_STATE_BYTES = 100 * 1024 * 1024
 _MAX_TIME_BYTES = 64 * 1024
 _MAX_TIME = 2**53 - 1
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _SHORT_S = 10.0
 _PAGE_S = 20.0
@@ -80,16 +84,38 @@ class TimedEvent(NamedTuple):
     origin_server_ts: int
 
 
+def _told(
+    method: Callable[Concatenate[EventsClient, P], Awaitable[T]],
+) -> Callable[Concatenate[EventsClient, P], Coroutine[Any, Any, T]]:
+    @wraps(method)
+    async def asking(self: EventsClient, /, *args: P.args, **options: P.kwargs) -> T:
+        went_well = False
+        try:
+            answer = await method(self, *args, **options)
+            went_well = True
+            return answer
+        finally:
+            self.told(method.__name__, went_well)
+
+    return asking
+
+
 class EventsClient:
     """The reading endpoints of other servers.
 
     Every method raises `RemoteError` in its kinds, `BadAnswer` for an answer of another form than
     the specification's or beyond the limits of this module.
+
+    `told(kind, went_well)` is called after each request, with the name of the method.
     """
 
-    def __init__(self, client: JsonClient) -> None:
+    def __init__(
+        self, client: JsonClient, told: Callable[[str, bool], object] = lambda kind, well: None
+    ) -> None:
         self._client = client
+        self.told = told
 
+    @_told
     async def get_event(self, destination: str, event_id: str) -> Any:
         """One PDU (`GET /event/{eventId}`)."""
         answer = await self._client.get_json(
@@ -103,6 +129,7 @@ class EventsClient:
             raise BadAnswer(destination, f"answered with {len(pdus)} events instead of one")
         return pdus[0]
 
+    @_told
     async def get_state_ids(self, destination: str, room_id: str, event_id: str) -> StateIds:
         """The state before an event (`GET /state_ids/{roomId}`)."""
         answer = await self._client.get_json(
@@ -116,6 +143,7 @@ class EventsClient:
             _ids(destination, answer, "pdu_ids"), _ids(destination, answer, "auth_chain_ids")
         )
 
+    @_told
     async def get_state(self, destination: str, room_id: str, event_id: str) -> StatePdus:
         """The state before an event, with all events (`GET /state/{roomId}`)."""
         answer = await self._client.get_json(
@@ -130,6 +158,7 @@ class EventsClient:
             _array(destination, answer, "auth_chain", MAX_STATE),
         )
 
+    @_told
     async def get_event_auth(self, destination: str, room_id: str, event_id: str) -> Sequence[Any]:
         """The whole auth chain of an event (`GET /event_auth/{roomId}/{eventId}`)."""
         answer = await self._client.get_json(
@@ -140,6 +169,7 @@ class EventsClient:
         )
         return _array(destination, answer, "auth_chain", MAX_STATE)
 
+    @_told
     async def backfill(
         self, destination: str, room_id: str, event_ids: Sequence[str], limit: int
     ) -> Sequence[Any]:
@@ -153,6 +183,7 @@ class EventsClient:
         )
         return _array(destination, answer, "pdus", MAX_PDUS)
 
+    @_told
     async def get_missing_events(
         self,
         destination: str,
@@ -179,6 +210,7 @@ class EventsClient:
         )
         return _array(destination, answer, "events", MAX_PDUS)
 
+    @_told
     async def timestamp_to_event(
         self, destination: str, room_id: str, ts: int, *, backwards: bool
     ) -> TimedEvent:

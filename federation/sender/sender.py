@@ -49,7 +49,11 @@ _log = structlog.get_logger(__name__)
 
 
 class FederationSender:
-    """One for each process. `told(arrived)` is called after each attempt of a transaction."""
+    """One for each process.
+
+    `told(arrived)` is called after each attempt of a transaction; `dropped(messages)` when so
+    many messages for devices are given up.
+    """
 
     def __init__(
         self,
@@ -61,6 +65,7 @@ class FederationSender:
         server_name: str,
         *,
         told: Callable[[bool], object] = lambda arrived: None,
+        dropped: Callable[[int], object] = lambda messages: None,
         random: Random | None = None,
     ) -> None:
         self._db = db
@@ -68,6 +73,7 @@ class FederationSender:
         self._bus = bus
         self._clock = clock
         self._server_name = server_name
+        self._dropped = dropped
         self._reader = NewsReader(server_name)
         self._progress = Progress(db, db.process_token)
         transmitter = Transmitter(
@@ -302,6 +308,12 @@ class FederationSender:
     async def _prune(self) -> None:
         before = int(self._clock.seconds() * 1000) - KEEP_UPDATES_MS
         await self._db.write(device_updates.prune, before)
+        for name in await self._db.read(outgoing_to_device.crowded):
+            if shard_of(name) in self._live:
+                messages = await self._db.write(outgoing_to_device.drop_oldest, name)
+                if messages:
+                    _log.warning("messages for devices given up", server=name, messages=messages)
+                    self._dropped(messages)
 
     def _safely(self, work: Callable[[], Any]) -> Deferred[None]:
         ended: Deferred[None] = Deferred()

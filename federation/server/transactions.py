@@ -8,7 +8,7 @@ in it is stored.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
@@ -45,15 +45,21 @@ _log = structlog.get_logger(__name__)
 
 
 class Transactions:
-    """Takes transactions."""
+    """Takes transactions. `told` is given what became of each: new, repeated, refused, failed."""
 
     def __init__(
-        self, db: Database, inbound: Inbound, edus: EduHandlers, clock: IReactorTime
+        self,
+        db: Database,
+        inbound: Inbound,
+        edus: EduHandlers,
+        clock: IReactorTime,
+        told: Callable[[str], object] = lambda outcome: None,
     ) -> None:
         self._db = db
         self._inbound = inbound
         self._edus = edus
         self._clock = clock
+        self._told = told
         self._machine = Machine()
         self._answers: dict[tuple[str, str], list[Deferred[str]]] = {}
         self._turns: dict[str, DeferredLock] = {}
@@ -86,14 +92,17 @@ class Transactions:
             # What one connection can repeat is bounded by what it can have under way.
             waiter: Deferred[str] = Deferred()
             waiters.append(waiter)
+            self._told("repeated")
             return await waiter
         if self._queued[origin] >= MAX_QUEUED:
+            self._told("refused")
             raise limit_exceeded(RETRY_AFTER_MS)
         waiters = self._answers[key] = []
         self._queued[origin] += 1
         try:
             answer = await self._in_turn(origin, txn_id, pdus, edus)
         except Exception as error:
+            self._told("failed")
             del self._answers[key]
             for waiter in waiters:
                 waiter.errback(error)
@@ -116,6 +125,7 @@ class Transactions:
         try:
             known = await self._claim(origin, txn_id)
             if known is not None:
+                self._told("repeated")
                 return known
             try:
                 answer = await self._work(origin, pdus, edus)
@@ -123,6 +133,7 @@ class Transactions:
             except Exception:
                 await self._abandon(origin, txn_id)
                 raise
+            self._told("new")
             return answer
         finally:
             lock.release()

@@ -73,6 +73,23 @@ class Metrics:
             ["outcome"],
             registry=self.registry,
         )
+        self.federation_received = Counter(
+            "hearth_federation_received_transactions_total",
+            "Transactions of other servers: new, repeated, refused (too many), or failed.",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self.federation_fetches = Counter(
+            "hearth_federation_fetches_total",
+            "Requests to other servers for events that are missing, by kind and outcome.",
+            ["kind", "outcome"],
+            registry=self.registry,
+        )
+        self.to_device_dropped = Counter(
+            "hearth_federation_to_device_dropped_total",
+            "Messages for devices of other servers that were given up: too many waited.",
+            registry=self.registry,
+        )
         self.state_resets = Counter(
             "hearth_state_resets_total",
             "Changes of a room's state by state resolution that no event which arrived was about.",
@@ -112,6 +129,11 @@ class Metrics:
         """Note events of other servers, by their verdict (`storage.events`)."""
         verdicts = ("accepted", "soft-failed", "rejected", "rejected")
         self.received_events.labels(verdicts[status] if status >= 0 else "missing").inc(count)
+
+    def fetched(self, kind: str, went_well: bool) -> None:
+        """Count a request to another server for events; `kind` is a name of ours."""
+        outcome = "answered" if went_well else "failed"
+        self.federation_fetches.labels(kind, outcome).inc()
 
     def transaction(self, name: str, kind: str, seconds: float) -> None:
         """Count a database transaction; `kind` is read or write. Safe in any thread."""

@@ -152,6 +152,19 @@ class Calls(TestCase):
             with self.assertRaises(BadAnswer):
                 await EventsClient(Answering({"pdus": pdus})).get_event("b", EVENT)
 
+    async def test_requests_are_told(self) -> None:
+        told: list[tuple[str, bool]] = []
+
+        def note(kind: str, well: bool) -> None:
+            told.append((kind, well))
+
+        for name, (call, answer, _) in CALLS.items():
+            await call(EventsClient(Answering(answer), note))
+            with self.assertRaises(BadAnswer):
+                await call(EventsClient(Answering({}), note))
+            self.assertEqual(told, [(name, True), (name, False)])
+            told.clear()
+
     async def test_names_are_capped(self) -> None:
         """No request names more events than fit."""
         client = Answering({"pdus": [], "events": []})

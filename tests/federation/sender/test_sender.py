@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial, update_wrapper
+
 from twisted.internet.defer import Deferred
 
 from federation.sender.destination import MAX_INTERVAL_MS
-from storage import destinations
+from federation.sender.sender import PRUNE_S
+from storage import destinations, outgoing_to_device
 from tests.federation.sender.outside import World
 from tests.support.databases import DatabaseTestCase, on_each_database
 
@@ -77,6 +80,21 @@ class SenderTest(DatabaseTestCase):
         self.assertEqual((first.pdus, second.pdus), (["first"], ["second"]))
         repeated = {(sent.txn_id, sent.body) for sent in self.others.attempts[:-1]}
         self.assertEqual(repeated, {(first.txn_id, first.body)})
+
+    async def test_messages_for_a_server_that_never_comes_back_are_bounded(self) -> None:
+        for name in ("crowded", "drop_oldest"):
+            bounded = partial(getattr(outgoing_to_device, name), max_messages=5)
+            self.patch(outgoing_to_device, name, update_wrapper(bounded, bounded.func))
+        await self.world.start()
+        self.others.down.add(ONE)
+        ids = [await self.world.message(ONE) for _ in range(8)]
+        await self.world.pass_time(PRUNE_S, step=600)
+        self.others.down.clear()
+        await self.world.pass_time(2 * PRUNE_S, step=600)
+        found = [edu["message_id"] for edu in self.others.edus(ONE, "m.direct_to_device")]
+        # The first ones were in the transaction that was tried again and again.
+        self.assertEqual(found[-5:], ids[-5:])
+        self.assertNotIn(ids[2], found)
 
     async def test_one_server_that_is_down_does_not_hold_up_another(self) -> None:
         await self.world.room(1, ONE, TWO)

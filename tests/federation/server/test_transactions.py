@@ -123,6 +123,28 @@ class TransactionTest(TransactionCase):
         status, _ = await self.peer.request("PUT", self.hearth.name, path, body)
         self.assertEqual(status, 200)
 
+    async def test_they_are_counted(self) -> None:
+        model = await self.enter()
+        metrics = self.hearth.homeserver.metrics.registry
+
+        def count(outcome: str) -> float | None:
+            name = "hearth_federation_received_transactions_total"
+            return metrics.get_sample_value(name, {"outcome": outcome})
+
+        before = count("new")
+        message = model.message(self.mallory, "one")
+        for _ in range(3):
+            await self.transaction(message, txn_id="same")
+        self.assertEqual((before, count("new"), count("repeated")), (0, 1, 2))
+        # One whose predecessor was never sent is asked for.
+        model.message(self.mallory, "kept back")
+        await self.transaction(model.message(self.mallory, "last"))
+        await eventually(lambda: self.asked(metrics, "get_missing_events"))
+
+    def asked(self, metrics: Any, kind: str) -> bool:
+        labels = {"kind": kind, "outcome": "answered"}
+        return bool(metrics.get_sample_value("hearth_federation_fetches_total", labels))
+
     async def test_a_repeated_transaction(self) -> None:
         """Shows TXN-2."""
         model = await self.enter()

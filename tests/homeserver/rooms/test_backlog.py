@@ -6,6 +6,7 @@ from twisted.internet.defer import Deferred
 
 from homeserver.core.event import Event
 from homeserver.rooms import backlog as module
+from homeserver.rooms.backlog_size import BacklogSize
 from storage import leases, received
 from storage.received import Bound, Bounds
 from tests.homeserver.rooms.waiting import ORIGIN, Verdict, WaitingCase, put_room
@@ -29,6 +30,17 @@ class BacklogTest(WaitingCase):
         await self.backlog.idle()
         self.assertEqual(self.script.calls, [(ORIGIN, self.one.room_id, [event.event_id])])
         self.assertEqual(await self.waiting(), {})
+
+    async def test_how_much_waits(self) -> None:
+        size = BacklogSize(self.db, self.clock)
+        await size.count()
+        self.assertEqual((size.events, size.oldest_s), (0, 0))
+        await self.stage(self.message(self.one))
+        self.clock.advance(5)
+        await self.stage(self.message(self.one), self.message(self.one))
+        await size.count()
+        self.clock.advance(5)
+        self.assertEqual((size.events, size.oldest_s), (3, 10))
 
     async def test_it_survives_the_process(self) -> None:
         event = self.message(self.one)
