@@ -64,6 +64,8 @@ from homeserver.sync.event_stream import EventStream
 from homeserver.sync.filters import Filters
 from homeserver.sync.long_poll import Sync
 from homeserver.sync.notifier import Notifier
+from homeserver.sync.sliding.engine import SlidingEngine
+from homeserver.sync.sliding.long_poll import SlidingSync
 from homeserver.sync.old_sync import OldSync
 from homeserver.telemetry.metrics import Metrics
 from homeserver.users import account_data
@@ -89,7 +91,7 @@ from homeserver.users.uia import InteractiveAuth
 from homeserver.web.limits import RateLimiter
 from homeserver.web.router import Router
 from homeserver.web.turns import Turns
-from storage import erasures, push_rules
+from storage import erasures, push_rules, sliding_positions
 from storage.bus import Bus, MemoryBus
 from storage.database import Database, DatabaseUnavailable, Timing, open_database
 from storage.ephemeral import EphemeralStore, MemoryEphemeral
@@ -426,6 +428,9 @@ def _build_sync(parts: Parts) -> None:
     add(Filters(parts.db))
     presence, states = services[PresenceTracker], services[StateStore]
     add(Sync(parts.db, engine, notifier, ephemeral, presence, parts.reactor))
+    sliding = SlidingEngine(states)
+    add(SlidingSync(parts.db, sliding, notifier, ephemeral, presence, parts.reactor))
+    services[UserHooks].device_deleted.append(sliding_positions.delete_device)
     add(OldSync(parts.db, states, ephemeral, presence, services[Reading], parts.reactor))
     add(EventStream(parts.db, states, notifier, ephemeral, presence, parts.reactor))
     parts.stops.append(notifier.stop)

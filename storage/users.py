@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 from storage.transaction import Transaction
@@ -122,6 +123,13 @@ def erased_among(txn: Transaction, user_ids: list[str]) -> set[str]:
     where, args = txn.any_of("user_id", user_ids)
     sql = f"SELECT user_id FROM users WHERE {where} AND erased = ?"
     return {row[0] for row in txn.all(sql, [*args, True])}
+
+
+def active_among(txn: Transaction, user_ids: Collection[str]) -> set[str]:
+    """Those of the users whose accounts are not closed."""
+    where, args = txn.any_of("user_id", user_ids)
+    sql = f"SELECT user_id FROM users WHERE {where} AND deactivated_ts IS NULL"
+    return {row[0] for row in txn.all(sql, args)}
 
 
 def list_users(txn: Transaction, after: str = "", limit: int = 100) -> list[UserRow]:

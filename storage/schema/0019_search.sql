@@ -33,6 +33,7 @@ CREATE TABLE user_words (
     PRIMARY KEY (word, user_id)
 );
 CREATE INDEX user_words_user ON user_words (user_id);
+CREATE INDEX memberships_pos ON memberships (pos);
 
 -- rooms that everybody may join or read: their members may be found by everybody
 CREATE TABLE open_rooms (

@@ -718,6 +718,8 @@ CREATE INDEX membership_log_room ON membership_log (room_nid, pos);
 
 CREATE INDEX membership_log_user ON membership_log (user_id, pos);
 
+CREATE INDEX memberships_pos ON memberships (pos);
+
 CREATE INDEX memberships_room ON memberships (room_nid, membership, is_local);
 
 CREATE INDEX memberships_user ON memberships (user_id, membership);
