@@ -64,9 +64,9 @@ from homeserver.sync.event_stream import EventStream
 from homeserver.sync.filters import Filters
 from homeserver.sync.long_poll import Sync
 from homeserver.sync.notifier import Notifier
+from homeserver.sync.old_sync import OldSync
 from homeserver.sync.sliding.engine import SlidingEngine
 from homeserver.sync.sliding.long_poll import SlidingSync
-from homeserver.sync.old_sync import OldSync
 from homeserver.telemetry.metrics import Metrics
 from homeserver.users import account_data
 from homeserver.users.account_data import AccountData

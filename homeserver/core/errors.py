@@ -54,6 +54,11 @@ def unknown(error: str, status: int = 400) -> MatrixError:
     return MatrixError(status, "M_UNKNOWN", error)
 
 
+def unknown_pos() -> MatrixError:
+    """Of sliding sync (MSC4186): the client starts its connection anew."""
+    return MatrixError(400, "M_UNKNOWN_POS", "The position is not known (any more).")
+
+
 def forbidden(error: str = "You are not allowed to do this.") -> MatrixError:
     return MatrixError(403, "M_FORBIDDEN", error)
 

@@ -3,6 +3,8 @@
 `s<durable>_<ephemeral>` is a place between two responses of `/sync`: the position in the log of
 durable facts, and in the counter of typing and presence. A third number, smaller than the first,
 says up to where messages to the device were given out, when more were waiting.
+`p<connection>_<durable>_<ephemeral>` is one of sliding sync: the first number says what the
+connection was sent.
 `t<depth>-<position>` is a place in the history of one room, for `/messages` and its like, which
 take sync tokens too. Tokens come back from clients: whatever is not exactly what `str()` makes is
 refused with 400 M_INVALID_PARAM.
@@ -19,6 +21,7 @@ MAX_POSITION = 2**63 - 1
 
 _NUMBER = "(0|[1-9][0-9]{0,18})"
 _SYNC = re.compile(rf"s{_NUMBER}_{_NUMBER}(?:_{_NUMBER})?")
+_SLIDING = re.compile(rf"p{_NUMBER}_{_NUMBER}_{_NUMBER}")
 _PAGINATION = re.compile(r"t(0|[1-9][0-9]{0,18})-(0|-?[1-9][0-9]{0,18})")
 
 
@@ -67,11 +70,34 @@ class PaginationToken(NamedTuple):
         return cls(_bounded(found[1]), _bounded(found[2]))
 
 
+class SlidingToken(NamedTuple):
+    """A position of sliding sync."""
+
+    connection: int
+    """The number under which is kept what the connection was sent."""
+    durable: int
+    ephemeral: int
+
+    def __str__(self) -> str:
+        return f"p{self.connection}_{self.durable}_{self.ephemeral}"
+
+    @classmethod
+    def parse(cls, text: Any) -> SlidingToken:
+        """Raises MatrixError 400 M_INVALID_PARAM for anything but a position of sliding sync."""
+        found = _SLIDING.fullmatch(text) if isinstance(text, str) else None
+        if found is None:
+            raise invalid_param("This is not a position of sliding sync.")
+        return cls(_bounded(found[1]), _bounded(found[2]), _bounded(found[3]))
+
+
 def parse_room_token(text: Any) -> PaginationToken | SyncToken:
-    """A `from`, `to` or `at` parameter: a pagination token, or a sync token in its place.
+    """A `from`, `to` or `at` parameter: a pagination token, or one of a sync in its place.
 
     Raises MatrixError 400 M_INVALID_PARAM.
     """
+    if isinstance(text, str) and text.startswith("p"):
+        token = SlidingToken.parse(text)
+        return SyncToken(token.durable, token.ephemeral)
     if isinstance(text, str) and text.startswith("s"):
         return SyncToken.parse(text)
     return PaginationToken.parse(text)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 from twisted.internet.interfaces import IReactorTime
 
@@ -18,6 +18,8 @@ from homeserver.sync.streams import typing as typing_stream
 from homeserver.users.presence import PresenceTracker
 from storage.database import Database
 from storage.ephemeral import EphemeralStore
+
+T = TypeVar("T")
 
 MAX_TIMEOUT = 300_000
 """Longest wait in milliseconds."""
@@ -33,6 +35,38 @@ class Wish:
     timeout_ms: int
     set_presence: Literal["offline", "online", "unavailable"]
     on_stop: Callable[[Callable[[], None]], None]
+
+
+async def poll(
+    notifier: Notifier,
+    clock: IReactorTime,
+    user_id: str,
+    wish: Wish,
+    answer: Callable[[], Awaitable[tuple[T, bool]]],
+    *,
+    at_once: bool,
+) -> T:
+    """The answer as soon as there is something in it, or after the timeout.
+
+    Parameters: `answer` computes it, and whether it is empty; `at_once`, do not wait.
+    """
+    ends = clock.seconds() + min(wish.timeout_ms, MAX_TIMEOUT) / 1000
+    stopping: list[bool] = []
+
+    def stop() -> None:
+        stopping.append(True)
+        notifier.wake_user(user_id)
+
+    wish.on_stop(stop)
+    while True:
+        watch = await notifier.watch(user_id)
+        version = watch.version
+        found, is_empty = await answer()
+        left = ends - clock.seconds()
+        if at_once or not is_empty or left <= 0 or stopping or notifier.is_stopped:
+            return found
+        del found
+        await notifier.wait(watch, version, left)
 
 
 class Sync:
@@ -63,29 +97,16 @@ class Sync:
             request.user_id, wish.set_presence, request.device_id
         )
         try:
-            return await self._poll(request, wish)
+            return await poll(
+                self._notifier,
+                self._clock,
+                request.user_id,
+                wish,
+                lambda: self._answer(request),
+                at_once=request.since is None or request.full_state,
+            )
         finally:
             ended()
-
-    async def _poll(self, request: SyncRequest, wish: Wish) -> JsonObject:
-        ends = self._clock.seconds() + min(wish.timeout_ms, MAX_TIMEOUT) / 1000
-        stopping: list[bool] = []
-
-        def stop() -> None:
-            stopping.append(True)
-            self._notifier.wake_user(request.user_id)
-
-        wish.on_stop(stop)
-        while True:
-            watch = await self._notifier.watch(request.user_id)
-            version = watch.version
-            answer, is_empty = await self._answer(request)
-            left = ends - self._clock.seconds()
-            at_once = request.since is None or request.full_state
-            if at_once or not is_empty or left <= 0 or stopping or self._notifier.is_stopped:
-                return answer
-            del answer
-            await self._notifier.wait(watch, version, left)
 
     async def _answer(self, request: SyncRequest) -> tuple[JsonObject, bool]:
         ephemeral = await self._ephemeral.position()

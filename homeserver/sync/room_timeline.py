@@ -44,26 +44,40 @@ def read_timeline(
     after: int | None,
     upto: int,
     last_break: int | None = None,
+    rows: Sequence[EventRow] | None = None,
 ) -> RoomTimeline:
     """The timeline of a room in `after < pos <= upto`; None: from the room's beginning.
 
     Parameters: `last_break`, the last position up to `upto` before which something is missing:
-    the timeline begins there, so that the client asks for it.
+    the timeline begins there, so that the client asks for it; `rows`, the newest events if they
+    were read already, one more than the limit, newest first (`first_wanted` says after which).
     """
-    is_cut = last_break is not None and (after is None or after < last_break)
-    if is_cut and last_break is not None:
-        after = last_break - 1
+    start = after
+    after = first_wanted(after, last_break)
+    is_cut = after != start
     wanted = snapshot.request.filter.room.timeline
     limit = wanted.limit_within(DEFAULT_LIMIT, MAX_LIMIT)
     shown: list[Seen] = []
     limited = False
     if not wanted.matches_nothing:
-        shown, limited = _collect(snapshot, view, after, upto, limit)
+        shown, limited = _collect(snapshot, view, after, upto, limit, rows)
         limited = limited or is_cut
     if not shown:
         return RoomTimeline([], limited, str(SyncToken(max(upto, 0), 0)), None)
     first = shown[0].row
-    return RoomTimeline(shown, limited, _token_before(snapshot, first), first.state_before)
+    if rows is not None and (first.pos or 0) > 0:
+        # The position always says it; the other form of token would take one more statement.
+        token = str(SyncToken((first.pos or 0) - 1, 0))
+    else:
+        token = _token_before(snapshot, first)
+    return RoomTimeline(shown, limited, token, first.state_before)
+
+
+def first_wanted(after: int | None, last_break: int | None) -> int | None:
+    """The position after which a timeline begins that is wanted from `after` on."""
+    if last_break is not None and (after is None or after < last_break):
+        return last_break - 1
+    return after
 
 
 def without_overtaken(
@@ -99,7 +113,12 @@ def without_overtaken(
 
 
 def _collect(
-    snapshot: Snapshot, view: RoomView, after: int | None, upto: int, limit: int
+    snapshot: Snapshot,
+    view: RoomView,
+    after: int | None,
+    upto: int,
+    limit: int,
+    known: Sequence[EventRow] | None,
 ) -> tuple[list[Seen], bool]:
     """The newest events, at most `limit`, oldest first, and whether there are more."""
     txn, room_nid = snapshot.txn, view.room.room_nid
@@ -111,7 +130,10 @@ def _collect(
     size = limit + 1 if wanted.matches_everything else max(limit + 1, _CHUNK)
     found: list[Seen] = []
     for _ in range(_MAX_CHUNKS):
-        rows = timeline.newest(txn, room_nid, after, upto, size, only)
+        if known is None:
+            rows = timeline.newest(txn, room_nid, after, upto, size, only)
+        else:
+            rows, known = list(known), None
         found += _wanted(snapshot, view, wanted, rows)
         if len(found) > limit:
             return found[:limit][::-1], True

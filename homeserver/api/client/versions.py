@@ -12,6 +12,7 @@ VERSIONS = [
 ]
 
 UNSTABLE_FEATURES = {
+    "org.matrix.simplified_msc3575": True,
     # Profile fields, in the specification since 1.16: clients look for the flag below that.
     "uk.tcpip.msc4133": True,
     "uk.tcpip.msc4133.stable": True,

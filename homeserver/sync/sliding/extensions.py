@@ -1,0 +1,225 @@
+"""What sliding sync sends besides rooms: MSC3885 (to-device), MSC3884 (e2ee), MSC3959 (account
+data), MSC3960 (receipts), MSC3961 (typing).
+
+Of rooms that are new to the client, or whose extension it asks for the first time, everything is
+sent; of others, what is new.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from homeserver.core.types import JsonObject
+from homeserver.sync.request import Snapshot
+from homeserver.sync.sliding.connection import Sent
+from homeserver.sync.sliding.joined import Section
+from homeserver.sync.sliding.request import (
+    Extensions,
+    RoomExtension,
+    SlidingRequest,
+    ToDeviceExtension,
+)
+from homeserver.sync.sliding.room_list import Chosen
+from homeserver.sync.streams import account_data as account_data_stream
+from homeserver.sync.streams import device_lists as device_lists_stream
+from homeserver.sync.streams import receipts as receipts_stream
+from homeserver.sync.streams import to_device as to_device_stream
+from storage import receipts, windows
+from storage.receipts import Receipt
+from storage.user_news import is_after
+
+
+@dataclass(slots=True)
+class More:
+    """The part of the answer; other fields as in `engine.Found`."""
+
+    answer: JsonObject = field(default_factory=dict)
+    typing: dict[int, tuple[str, bool]] = field(default_factory=dict)
+    acknowledged: int | None = None
+    is_empty: bool = True
+
+
+def asked_for(wanted: Extensions) -> dict[str, str]:
+    """The extensions that are asked for, with which rooms: to be kept until the next request."""
+    named = {
+        "account_data": wanted.account_data,
+        "receipts": wanted.receipts,
+        "typing": wanted.typing,
+    }
+    return {name: rooms.fingerprint for name, rooms in named.items() if rooms is not None}
+
+
+def read(
+    snapshot: Snapshot,
+    request: SlidingRequest,
+    sent: Sent,
+    chosen: Chosen,
+    sections: Mapping[int, Section],
+) -> More:
+    """The extensions of an answer with these sections. `sent`: what the client had before."""
+    found, wanted = More(), request.extensions
+    if wanted.to_device is not None:
+        _to_device(snapshot, wanted.to_device, found)
+    if wanted.e2ee:
+        _e2ee(snapshot, found)
+    if wanted.account_data is not None:
+        rooms = _Rooms("account_data", wanted.account_data, snapshot, sent, chosen, sections)
+        _account_data(snapshot, rooms, "account_data" in sent.extensions, found)
+    if wanted.receipts is not None:
+        rooms = _Rooms("receipts", wanted.receipts, snapshot, sent, chosen, sections)
+        _receipts(snapshot, rooms, sections, found)
+    if wanted.typing is not None:
+        rooms = _Rooms("typing", wanted.typing, snapshot, sent, chosen, sections)
+        behind = rooms.fresh | rooms.behind.keys()
+        found.typing = {
+            nid: (chosen.rooms[nid].room_id, nid in behind)
+            for nid in rooms.all
+            if chosen.rooms[nid].membership == "join"
+        }
+    return found
+
+
+class _Rooms:
+    """The rooms that an extension is about."""
+
+    def __init__(
+        self,
+        name: str,
+        wanted: RoomExtension,
+        snapshot: Snapshot,
+        sent: Sent,
+        chosen: Chosen,
+        sections: Mapping[int, Section],
+    ) -> None:
+        self.by_nid = chosen.rooms
+        self.all = {nid for nid in chosen.configs if _is_wanted(nid, wanted, chosen)}
+        is_new = sent.extensions.get(name) != wanted.fingerprint
+        self.fresh = {
+            nid
+            for nid in self.all
+            if is_new or nid not in sent.rooms or (nid in sections and sections[nid].is_fresh)
+        }
+        """Of these the client knows nothing."""
+        known = [(nid, sent.rooms[nid].upto) for nid in self.all - self.fresh]
+        self.behind = {nid: upto for nid, upto in known if upto is not None}
+        """Up to where it knows those that it did not follow."""
+        self.live = {nid for nid, upto in known if upto is None}
+        self.here = {nid for nid in self.all if chosen.rooms[nid].membership == "join"}
+
+
+def _is_wanted(nid: int, wanted: RoomExtension, chosen: Chosen) -> bool:
+    lists = chosen.lists.get(nid, ())
+    if lists and (wanted.lists is None or not wanted.lists.isdisjoint(lists)):
+        return True
+    if nid not in chosen.subscribed:
+        return False
+    return wanted.rooms is None or chosen.rooms[nid].room_id in wanted.rooms
+
+
+def _to_device(snapshot: Snapshot, wanted: ToDeviceExtension, found: More) -> None:
+    request, now, since = snapshot.request, snapshot.now, wanted.since
+    if since is not None:
+        since = min(since, now)
+    first, reached = snapshot.newest.first_message, None
+    messages: list[JsonObject] = []
+    if first is not None:
+        messages, reached = to_device_stream.messages(
+            snapshot.txn, request.user_id, request.device_id, since, now, wanted.limit
+        )
+        if since is not None and first <= since:
+            found.acknowledged = since
+    # Where there are none, the place is kept: the answer of a sync that waits is not news.
+    upto = reached if reached is not None else now
+    found.answer["to_device"] = {"next_batch": str(upto), "events": messages}
+    found.is_empty = found.is_empty and not messages
+
+
+def _e2ee(snapshot: Snapshot, found: More) -> None:
+    newest, since = snapshot.newest, snapshot.request.since
+    answer: JsonObject = {
+        "device_one_time_keys_count": json.loads(newest.one_time_keys or "{}"),
+        "device_unused_fallback_key_types": json.loads(newest.unused_fallback or "[]"),
+    }
+    found.answer["e2ee"] = answer
+    if since is None or not (
+        is_after(newest.anybodys_devices, since) or is_after(newest.anybodys_membership, since)
+    ):
+        return
+    changed, left = device_lists_stream.changes(
+        snapshot.txn, snapshot.request.user_id, since, newest.now
+    )
+    if changed or left:
+        answer["device_lists"] = {"changed": changed, "left": left}
+        found.is_empty = False
+
+
+def _account_data(snapshot: Snapshot, rooms: _Rooms, is_known: bool, found: More) -> None:
+    txn, user_id, now = snapshot.txn, snapshot.request.user_id, snapshot.now
+    newest, since = snapshot.newest, snapshot.request.since
+    answer: JsonObject = {}
+    start = since if is_known else None
+    if is_after(newest.account_data, start) or is_after(newest.push_rules, start):
+        data = account_data_stream.global_changes(txn, user_id, start, now)
+        if data:
+            answer["global"] = data
+    by_nid: dict[int, list[JsonObject]] = {}
+    parts: list[tuple[int | None, Collection[int]]] = [
+        (None, rooms.fresh),
+        (since, rooms.live),
+        (min(rooms.behind.values(), default=None), rooms.behind),
+    ]
+    for after, nids in parts:
+        if nids and newest.account_data is not None and is_after(newest.account_data, after):
+            by_nid |= account_data_stream.room_changes(txn, user_id, after, now, nids)
+    if by_nid:
+        answer["rooms"] = {rooms.by_nid[nid].room_id: data for nid, data in by_nid.items()}
+    if answer:
+        found.answer["account_data"] = answer
+        found.is_empty = False
+
+
+def _receipts(
+    snapshot: Snapshot, rooms: _Rooms, sections: Mapping[int, Section], found: More
+) -> None:
+    """Of rooms with events that the client has not seen, the receipts at these and its own."""
+    txn, user_id = snapshot.txn, snapshot.request.user_id
+    since, now = snapshot.request.since, snapshot.now
+    shown = {nid for nid in rooms.here if nid in sections and sections[nid].event_ids}
+    shown |= rooms.fresh & rooms.here
+    shown = {nid for nid in shown if rooms.by_nid[nid].last_receipt is not None}
+    names = {name for nid in shown if nid in sections for name in sections[nid].event_ids}
+    receipts_found: dict[tuple[int, str, str, str], Receipt] = {}
+    all_found = windows.shown_receipts(txn, user_id, shown, names)
+    parts: list[tuple[int | None, Collection[int]]] = [
+        (since, rooms.live),
+        (min(rooms.behind.values(), default=None), rooms.behind.keys()),
+    ]
+    for after, nids in parts:
+        if after is None:
+            continue
+        new = {
+            nid
+            for nid in nids
+            if nid in rooms.here and is_after(rooms.by_nid[nid].last_receipt, after)
+        }
+        if new:
+            all_found += receipts.visible(txn, user_id, after, now, new)
+    for receipt in sorted(all_found, key=lambda one: one.pos):
+        key = (receipt.room_nid, receipt.user_id, receipt.type, receipt.thread_id)
+        receipts_found[key] = receipt
+    by_nid: dict[int, list[Receipt]] = {}
+    for receipt in receipts_found.values():
+        by_nid.setdefault(receipt.room_nid, []).append(receipt)
+    if by_nid:
+        found.answer["receipts"] = {
+            "rooms": {
+                rooms.by_nid[nid].room_id: {
+                    "type": "m.receipt",
+                    "content": receipts_stream.content(one),
+                }
+                for nid, one in by_nid.items()
+            }
+        }
+        found.is_empty = False
