@@ -59,7 +59,7 @@ class ServerTests(TestCase):
             time.sleep(0.02)
 
     def test_serves_and_stops_cleanly(self) -> None:
-        server = self.make(federation={"public_rooms": True})
+        server = self.make(media={"max_upload_size": "10M"})
         server.start()
         self.assertEqual(server.get("/_matrix/client/versions")[0], 200)
         self.assertEqual(server.get("/metrics")[0], 404)
@@ -68,7 +68,7 @@ class ServerTests(TestCase):
         self.assertIn('hearth_requests_total{endpoint="/_matrix/client/versions"', metrics)
         self.assertEqual(server.stop(), 0)
         log = server.log()
-        self.assertIn("key=federation.public_rooms", log)
+        self.assertIn("key=media.max_upload_size", log)
         self.assertEqual(log.count("does not use this key yet"), 1)
         self.assertIn("stopped", log.splitlines()[-1])
         self.assertNotIn("Traceback", log)

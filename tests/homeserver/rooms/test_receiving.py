@@ -1,4 +1,4 @@
-"""Events of other servers: entering their rooms, judging what they send, forks and their healing."""
+"""Events of other servers: entering their rooms, judging what they send, forks that heal."""
 
 from __future__ import annotations
 
