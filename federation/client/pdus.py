@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.threads import deferToThreadPool
@@ -28,10 +28,14 @@ from homeserver.core.signing import (
     KnownKey,
     SignatureError,
     content_hash_matches,
+    event_id_for,
+    redacted_message,
     required_signers,
     verify_event,
 )
 from homeserver.core.types import JsonObject
+
+T = TypeVar("T")
 
 INLINE = 2
 """So few events are checked at once, without a thread."""
@@ -88,52 +92,60 @@ class PduChecker:
         Parameters: `room_id`, the only room that events may belong to, if given; `is_new`, False
         for those that this server asked for, which may name more events than new ones may.
         """
-        checked = await self._run(
+        shaped = await self._run(
             pdus, lambda part: [_shape(p, version, room_id, is_new) for p in part]
         )
-        sound = [item.event for item in checked if item.event is not None]
+        sound = [item.event for item, _ in shaped if item.event is not None]
         if not sound:
-            return checked
+            return [item for item, _ in shaped]
         keys = await self._keys.keys_for_events([event.pdu for event in sound], version)
         now_ms = int(self._clock.seconds() * 1000)
-        return await self._run(checked, lambda part: [_signed(c, keys, now_ms) for c in part])
+        return await self._run(
+            shaped, lambda part: [_signed(item, message, keys, now_ms) for item, message in part]
+        )
 
-    async def _run(
-        self, items: Sequence[Any], work: Callable[[Sequence[Any]], list[CheckedPdu]]
-    ) -> list[CheckedPdu]:
+    async def _run(self, items: Sequence[Any], work: Callable[[Sequence[Any]], list[T]]) -> list[T]:
         if len(items) <= INLINE:
             return work(items)
-        done: list[CheckedPdu] = []
+        done: list[T] = []
         for start in range(0, len(items), CHUNK):
             part = items[start : start + CHUNK]
-            answer: Awaitable[list[CheckedPdu]] = deferToThreadPool(
+            answer: Awaitable[list[T]] = deferToThreadPool(
                 self._reactor, self._reactor.getThreadPool(), work, part
             )
             done += await answer
         return done
 
 
-def _shape(pdu: Any, version: RoomVersion, room_id: str | None, is_new: bool) -> CheckedPdu:
-    """Step 1, and the event's ID."""
+def _shape(
+    pdu: Any, version: RoomVersion, room_id: str | None, is_new: bool
+) -> tuple[CheckedPdu, bytes]:
+    """Step 1, the event's ID, and what is signed of it."""
     try:
-        check_pdu(pdu, version, is_new=is_new)
-        # Nobody signs what is in `unsigned`, and nothing of it is ours to repeat.
-        signed = {key: value for key, value in pdu.items() if key != "unsigned"}
-        event = Event.from_pdu(signed, version)
+        encoded = check_pdu(pdu, version, is_new=is_new)
+        text = encoded or b""
+        if "unsigned" in pdu:
+            # Nobody signs what is in `unsigned`, and nothing of it is ours to repeat.
+            signed = {key: value for key, value in pdu.items() if key != "unsigned"}
+            text = b""
+        else:
+            signed = pdu
+        message = redacted_message(signed, version)
+        event = Event.from_pdu(signed, version, event_id_for(signed, version, message), text)
     except (EventFormatError, CanonicalJSONError) as problem:
-        return CheckedPdu(None, None, str(problem))
+        return CheckedPdu(None, None, str(problem)), b""
     except RecursionError:
-        return CheckedPdu(None, None, "The event is nested too deeply.")
+        return CheckedPdu(None, None, "The event is nested too deeply."), b""
     try:
-        check_received_sizes(pdu, version)
+        check_received_sizes(pdu, version, encoded)
     except EventTooLarge as problem:
-        return CheckedPdu(event.event_id, None, str(problem))
+        return CheckedPdu(event.event_id, None, str(problem)), b""
     if room_id is not None and event.room_id != room_id:
-        return CheckedPdu(event.event_id, None, "The event belongs to another room.")
-    return CheckedPdu(event.event_id, event, None)
+        return CheckedPdu(event.event_id, None, "The event belongs to another room."), b""
+    return CheckedPdu(event.event_id, event, None), message
 
 
-def _signed(checked: CheckedPdu, keys: Keys, now_ms: int) -> CheckedPdu:
+def _signed(checked: CheckedPdu, message: bytes, keys: Keys, now_ms: int) -> CheckedPdu:
     """Steps 2 and 3."""
     event = checked.event
     if event is None:
@@ -141,7 +153,7 @@ def _signed(checked: CheckedPdu, keys: Keys, now_ms: int) -> CheckedPdu:
     pdu, version = event.pdu, event.version
     try:
         for server in required_signers(pdu, version):
-            verify_event(pdu, version, server, keys.get(server, {}), now_ms)
+            verify_event(pdu, version, server, keys.get(server, {}), now_ms, message)
     except SignatureError as problem:
         return CheckedPdu(event.event_id, None, str(problem))
     if not content_hash_matches(pdu, version):

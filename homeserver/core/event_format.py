@@ -32,8 +32,10 @@ class EventTooLarge(ValueError):
     """An event, or one of its keys, is larger than permitted."""
 
 
-def check_pdu(pdu: Any, version: RoomVersion, *, is_new: bool = True) -> None:
+def check_pdu(pdu: Any, version: RoomVersion, *, is_new: bool = True) -> bytes | None:
     """Raise `EventFormatError` unless `pdu` has the format of events of this version.
+
+    Returns its canonical JSON, which is made on the way, from version 6 on.
 
     Parameters: `is_new`, whether it may name no more than so many predecessors and auth events:
     rooms hold older events that name more.
@@ -43,7 +45,7 @@ def check_pdu(pdu: Any, version: RoomVersion, *, is_new: bool = True) -> None:
     """
     if not isinstance(pdu, dict):
         raise EventFormatError("An event is a JSON object.")
-    _check_json(pdu, version)
+    encoded = _check_json(pdu, version)
     _check_plain_keys(pdu, version)
     _check_ids(pdu, version)
     _check_proofs(pdu)
@@ -51,13 +53,17 @@ def check_pdu(pdu: Any, version: RoomVersion, *, is_new: bool = True) -> None:
     auth_limit = MAX_AUTH_EVENTS if is_new else MAX_EVENT_BYTES
     check_references(pdu.get("prev_events"), "prev_events", prev_limit, version)
     check_references(pdu.get("auth_events"), "auth_events", auth_limit, version)
+    return encoded
 
 
-def check_sizes(pdu: JsonObject, *, in_characters: bool = False) -> None:
+def check_sizes(
+    pdu: JsonObject, *, in_characters: bool = False, encoded: bytes | None = None
+) -> None:
     """Raise `EventTooLarge` if the event or one of its limited keys is too large.
 
     Client-Server API, "Size limits". With `in_characters` keys may hold 255 characters rather
-    than 255 bytes. Raises `CanonicalJSONError` if the event cannot be encoded at all.
+    than 255 bytes; `encoded` is its canonical JSON, if at hand. Raises `CanonicalJSONError` if the
+    event cannot be encoded at all.
     """
     for key in _LIMITED_KEYS:
         value = pdu.get(key)
@@ -65,20 +71,23 @@ def check_sizes(pdu: JsonObject, *, in_characters: bool = False) -> None:
             size = len(value) if in_characters or value.isascii() else len(value.encode())
             if size > MAX_KEY_BYTES:
                 raise EventTooLarge(f"{key!r} is larger than {MAX_KEY_BYTES} bytes.")
-    try:
-        size = len(canonical.encode(pdu))
-    except canonical.CanonicalJSONError:
-        size = len(canonical.encode_lenient(pdu))
-    if size > MAX_EVENT_BYTES:
+    if encoded is None:
+        try:
+            encoded = canonical.encode(pdu)
+        except canonical.CanonicalJSONError:
+            encoded = canonical.encode_lenient(pdu)
+    if len(encoded) > MAX_EVENT_BYTES:
         raise EventTooLarge(f"The event is larger than {MAX_EVENT_BYTES} bytes.")
 
 
-def check_received_sizes(pdu: JsonObject, version: RoomVersion) -> None:
+def check_received_sizes(
+    pdu: JsonObject, version: RoomVersion, encoded: bytes | None = None
+) -> None:
     """`check_sizes` for events of other servers.
 
     Up to version 10 keys were long counted in characters, and rooms hold such events.
     """
-    check_sizes(pdu, in_characters=not version.key_sizes_in_bytes)
+    check_sizes(pdu, in_characters=not version.key_sizes_in_bytes, encoded=encoded)
 
 
 def check_references(value: Any, name: str, limit: int, version: RoomVersion) -> None:
@@ -116,12 +125,12 @@ def choose_prev_events(extremities: Mapping[str, int]) -> list[str]:
     return deepest_first[:MAX_PREV_EVENTS]
 
 
-def _check_json(pdu: JsonObject, version: RoomVersion) -> None:
+def _check_json(pdu: JsonObject, version: RoomVersion) -> bytes | None:
     try:
         if version.strict_canonical_json:
-            canonical.encode(pdu)
-        else:
-            canonical.check(pdu, strict=False)
+            return canonical.encode(pdu)
+        canonical.check(pdu, strict=False)
+        return None
     except canonical.CanonicalJSONError as exc:
         raise EventFormatError(str(exc)) from None
 

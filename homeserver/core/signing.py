@@ -229,7 +229,8 @@ def content_hash_matches(pdu: JsonObject, version: RoomVersion | None = None) ->
     if not isinstance(claimed, str):
         return False
     try:
-        return decode_base64(claimed) == content_hash(pdu, version)
+        found = content_hash(pdu, version)
+        return claimed == encode_base64(found) or decode_base64(claimed) == found
     except ValueError:
         return False
 
@@ -240,17 +241,20 @@ def reference_hash(pdu: JsonObject, version: RoomVersion) -> bytes:
     Server-Server API, "Calculating the reference hash for an event". Raises
     `CanonicalJSONError`.
     """
-    return hashlib.sha256(_redacted_message(pdu, version)).digest()
+    return hashlib.sha256(redacted_message(pdu, version)).digest()
 
 
-def event_id_for(pdu: JsonObject, version: RoomVersion) -> str:
+def event_id_for(pdu: JsonObject, version: RoomVersion, message: bytes | None = None) -> str:
     """The ID of an event in federation form; raises `CanonicalJSONError`.
 
-    In versions 1 and 2 it is written in the event: `KeyError` if it is not.
+    `message` is its `redacted_message`, if at hand. In versions 1 and 2 the ID is written in the
+    event: `KeyError` if it is not.
     """
     if version.event_format == 1:
         return str(pdu["event_id"])
-    digest = reference_hash(pdu, version)
+    if message is None:
+        message = redacted_message(pdu, version)
+    digest = hashlib.sha256(message).digest()
     return "$" + (
         encode_base64(digest) if version.event_format == 2 else encode_base64_urlsafe(digest)
     )
@@ -270,7 +274,7 @@ def hash_and_sign_event(
 
 def sign_event(pdu: JsonObject, version: RoomVersion, server_name: str, key: SigningKey) -> None:
     """Add a signature alone, as for an invite of another server; changes `pdu`."""
-    _add_signature(pdu, server_name, key, key.sign(_redacted_message(pdu, version)))
+    _add_signature(pdu, server_name, key, key.sign(redacted_message(pdu, version)))
 
 
 def required_signers(pdu: JsonObject, version: RoomVersion) -> set[str]:
@@ -303,12 +307,14 @@ def verify_event(
     server: str,
     keys: Mapping[str, KnownKey],
     now_ms: int,
+    message: bytes | None = None,
 ) -> None:
     """Raise `SignatureError` unless `server` has signed the event with one of `keys`.
 
     Server-Server API, "Validating hashes and signatures on received events". Signatures by
     unknown keys are passed over, and from version 5 those by keys not valid at
-    `origin_server_ts`; all others must be right, and there must be one. `keys` maps key IDs.
+    `origin_server_ts`; all others must be right, and there must be one. `keys` maps key IDs;
+    `message` is the `redacted_message`, if at hand.
     """
     signatures = signatures_of(pdu, server)
     usable = {
@@ -319,7 +325,8 @@ def verify_event(
     if not usable:
         raise SignatureError(f"No signature of {server} by a known, valid key.")
     try:
-        message = _redacted_message(pdu, version)
+        if message is None:
+            message = redacted_message(pdu, version)
     except canonical.CanonicalJSONError as exc:
         raise SignatureError(str(exc)) from None
     for key_id, verify_key in usable.items():
@@ -331,7 +338,7 @@ def verify_event_with(
 ) -> None:
     """Raise `SignatureError` unless `server` has signed the event with one certain key."""
     try:
-        message = _redacted_message(pdu, version)
+        message = redacted_message(pdu, version)
     except canonical.CanonicalJSONError as exc:
         raise SignatureError(str(exc)) from None
     _verify(message, signatures_of(pdu, server), server, key_id, verify_key)
@@ -359,7 +366,8 @@ def _signable(obj: Mapping[str, Any]) -> JsonObject:
     return {key: value for key, value in obj.items() if key not in ("signatures", "unsigned")}
 
 
-def _redacted_message(pdu: JsonObject, version: RoomVersion) -> bytes:
+def redacted_message(pdu: JsonObject, version: RoomVersion) -> bytes:
+    """What is signed of an event, and hashed for its ID; raises `CanonicalJSONError`."""
     redacted = redact(pdu, version)
     redacted.pop("signatures", None)
     return _encode(redacted, version)

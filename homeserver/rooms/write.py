@@ -308,9 +308,7 @@ def event_row(
 
 def federation_text(event: Event) -> str:
     """The stored form: what was signed."""
-    strict = event.version.strict_canonical_json
-    encode = canonical.encode if strict else canonical.encode_lenient
-    return encode(event.pdu).decode()
+    return event.to_json().decode()
 
 
 def _project(

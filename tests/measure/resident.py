@@ -10,6 +10,7 @@ Control: POST /room, /transactions, /send with JSON; see `Control`.
 
 from __future__ import annotations
 
+import itertools
 import sys
 import time
 import warnings
@@ -37,6 +38,7 @@ from tests.support.peer import authorization
 from tests.support.peer_http import BodyProducer
 
 reactor: Any = installed_reactor
+_numbers = itertools.count(1)
 _DAY_MS = 24 * 3600 * 1000
 
 
@@ -48,7 +50,7 @@ class ResidentRoom:
 
     def __init__(self, servers: list[str], members: int, version: str) -> None:
         creator = f"@creator:{servers[0]}"
-        stem = f"!{members}-{time.time_ns()}:{servers[0]}"
+        stem = f"!{members}-{next(_numbers)}:{servers[0]}"
         room = RoomBuilder.started(version, creator=creator, sign=True, room_id=stem)
         room.set_state("m.room.history_visibility", {"history_visibility": "shared"})
         room.set_state("m.room.name", {"name": f"{members} members"})
