@@ -9,6 +9,8 @@ import click
 
 import homeserver
 from homeserver.cli.config import config_group
+from homeserver.cli.registration_token import registration_token_group
+from homeserver.cli.reports import reports_group
 from homeserver.cli.room import room_group
 from homeserver.cli.run import run
 from homeserver.cli.user import user_group
@@ -35,6 +37,8 @@ hearth.add_command(run)
 hearth.add_command(config_group)
 hearth.add_command(user_group)
 hearth.add_command(room_group)
+hearth.add_command(reports_group)
+hearth.add_command(registration_token_group)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -196,6 +196,33 @@ class RunTests(CommandCase):
         self.assertIn("c.pem: No such file", self.fails("run"))
 
 
+class RegistrationTokenTests(CommandCase):
+    def test_add_list_and_remove(self) -> None:
+        """Shows UIA-11."""
+        self.write()
+        command = "registration-token"
+        self.assertEqual(self.hearth(command, "add", "friends", "--uses", "3").stdout, "friends\n")
+        made = self.hearth(command, "add", "--expires", "1d").stdout.strip()
+        self.assertRegex(made, "^[0-9A-Za-z._~-]{1,64}$")
+        lines = self.hearth(command, "list").stdout.splitlines()
+        self.assertIn("friends\t0/3\tnever", lines)
+        self.assertEqual(len(lines), 2)
+        self.hearth(command, "remove", "friends")
+        self.assertIn("no registration token", self.fails(command, "remove", "friends"))
+        self.assertEqual(len(self.hearth(command, "list").stdout.splitlines()), 1)
+
+    def test_wrong_ones(self) -> None:
+        """Shows UIA-11."""
+        self.write()
+        command = ("registration-token", "add")
+        for token in ("x" * 65, "a b", "ü"):
+            self.assertIn("64 characters", self.fails(*command, token))
+        self.hearth(*command, "one")
+        self.assertIn("There is a registration token", self.fails(*command, "one"))
+        self.assertIn("length of time", self.fails(*command, "two", "--expires", "soon"))
+        self.fails(*command, "two", "--uses", "0", status=2)
+
+
 class UserTests(CommandCase):
     def setUp(self) -> None:
         super().setUp()
