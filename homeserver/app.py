@@ -38,6 +38,7 @@ from homeserver.rooms.build import LocalSigner
 from homeserver.rooms.carry_over import CarryOver
 from homeserver.rooms.context import EventContext
 from homeserver.rooms.create import RoomCreation
+from homeserver.rooms.delayed import DelayedEvents
 from homeserver.rooms.departures import Departures
 from homeserver.rooms.guests import GuestAccess
 from homeserver.rooms.membership import Membership
@@ -91,7 +92,7 @@ from homeserver.users.uia import InteractiveAuth
 from homeserver.web.limits import RateLimiter
 from homeserver.web.router import Router
 from homeserver.web.turns import Turns
-from storage import erasures, push_rules, sliding_positions
+from storage import delayed_events, erasures, push_rules, sliding_positions
 from storage.bus import Bus, MemoryBus
 from storage.database import Database, DatabaseUnavailable, Timing, open_database
 from storage.ephemeral import EphemeralStore, MemoryEphemeral
@@ -211,6 +212,7 @@ async def _begin(parts: Parts, homeserver: Homeserver) -> None:
     parts.services[SearchableTexts].wake()
     parts.services[UserWords].wake()
     await start_federation(parts)
+    parts.services[DelayedEvents].start()
     runner = JobRunner(db, feed, reactor, db.process_token, parts.jobs)
     runner.start()
     homeserver.on_stop(runner.stop)
@@ -359,7 +361,19 @@ def _build_rooms(parts: Parts) -> None:
     parts.jobs[Departures.KIND] = departures.run
     hooks.profile_changed.append(members.profile_changed)
     aliases = add(Aliases(db, appender, config.server_name, config.room_aliases.require_membership))
-    add(Sending(db, appender, members, aliases))
+    sending = add(Sending(db, appender, members, aliases))
+    hooks.deactivated.append(delayed_events.delete_all)
+    delayed = add(
+        DelayedEvents(
+            db,
+            parts.feed,
+            parts.reactor,
+            sending,
+            max_delay_ms=int(config.delayed_events.longest_delay),
+            max_per_user=config.delayed_events.per_user,
+        )
+    )
+    parts.stops.append(delayed.stop)
     add(
         RoomCreation(
             db,

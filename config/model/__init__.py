@@ -15,7 +15,7 @@ from config.model.mail import Email, Recaptcha
 from config.model.media import Media
 from config.model.network import PRIVATE_RANGES, Federation, OutgoingHttp, UrlPreviews
 from config.model.rates import Rate, RateLimits, ReadOnly
-from config.model.rooms import Experimental, PublicRooms, RoomAliases
+from config.model.rooms import DelayedEvents, Experimental, PublicRooms, RoomAliases
 from config.model.storage import Database, Redis
 from config.model.users import (
     Cas,
@@ -35,6 +35,7 @@ __all__ = [
     "Cas",
     "Config",
     "Database",
+    "DelayedEvents",
     "Email",
     "Experimental",
     "Federation",
@@ -147,6 +148,9 @@ class Config:
     media: Media = option(Media, "Files that people send.")
     public_rooms: PublicRooms = option(PublicRooms, "The list of public rooms.")
     room_aliases: RoomAliases = option(RoomAliases, "Room aliases.")
+    delayed_events: DelayedEvents = option(
+        DelayedEvents, "Events that clients have sent later, as calls need it."
+    )
     experimental: Experimental = option(
         Experimental, "A switch for each proposal that is not yet in the specification."
     )

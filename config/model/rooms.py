@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from config.types import option
+from config.types import Duration, option
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,3 +30,13 @@ class RoomAliases:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Experimental:
     """A switch for each proposal that is not yet in the specification."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DelayedEvents:
+    """Events that clients have sent later, as calls need it."""
+
+    longest_delay: Duration = option(Duration(86_400_000), "The longest delay.")
+    per_user: int = option(
+        100, "Events of one user that can wait at a time; 0: none are sent later.", minimum=0
+    )

@@ -45,7 +45,7 @@ CREATE TABLE dehydrated_devices (
 CREATE TABLE delayed_events (
     delay_id TEXT NOT NULL PRIMARY KEY,
     user_id TEXT NOT NULL,
-    device_id TEXT,
+    device_id TEXT NOT NULL,
     -- the client's transaction: kind of request, and its ID
     scope TEXT NOT NULL,
     txn_id TEXT NOT NULL,

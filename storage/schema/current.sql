@@ -88,7 +88,7 @@ CREATE TABLE dehydrated_devices (
 CREATE TABLE delayed_events (
     delay_id TEXT NOT NULL PRIMARY KEY,
     user_id TEXT NOT NULL,
-    device_id TEXT,
+    device_id TEXT NOT NULL,
     scope TEXT NOT NULL,
     txn_id TEXT NOT NULL,
     room_id TEXT NOT NULL,

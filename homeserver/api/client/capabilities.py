@@ -8,6 +8,7 @@ import msgspec
 
 from homeserver.core.room_versions import ROOM_VERSIONS
 from homeserver.core.types import JsonObject
+from homeserver.rooms.delayed import DelayedEvents
 from homeserver.web.endpoint import Auth, Requester, endpoint
 
 
@@ -26,7 +27,7 @@ class CapabilitiesAnswer(msgspec.Struct):
 
 @endpoint("GET", "/_matrix/client/v3/capabilities", auth=Auth.ACCESS_TOKEN, rate="read")
 async def get_capabilities(
-    requester: Requester, settings: CapabilitySettings
+    requester: Requester, settings: CapabilitySettings, delayed: DelayedEvents
 ) -> CapabilitiesAnswer:
     """What the requester can do on this server."""
     return CapabilitiesAnswer(
@@ -46,6 +47,10 @@ async def get_capabilities(
             # Asked for with the password, so only where there are passwords.
             "m.get_login_token": {"enabled": settings.change_password},
             "m.forget_forced_upon_leave": {"enabled": False},
+            "org.matrix.msc4140.delayed_events": {
+                "max_delay_ms": delayed.max_delay_ms,
+                "max_scheduled": delayed.max_per_user,
+            },
         }
     )
 

@@ -6,8 +6,10 @@ from typing import Annotated
 
 import msgspec
 
+from homeserver.api.client.delayed_events import Delay, DelayIdAnswer
 from homeserver.core.ids import EventID, RoomID
 from homeserver.core.types import JsonObject
+from homeserver.rooms.delayed import DelayedEvents
 from homeserver.rooms.send import Sending, transaction_for_redaction
 from homeserver.web.endpoint import Auth, Requester, endpoint
 
@@ -19,9 +21,12 @@ class SentEvent(msgspec.Struct, frozen=True):
 
 
 class SendQuery(msgspec.Struct, frozen=True):
-    """`ts`: time of the event in milliseconds, heeded for application services."""
+    """`ts`: time of the event in milliseconds, heeded for application services. With `delay`
+    (milliseconds, MSC4140) it is sent later.
+    """
 
     ts: Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)] | None = None
+    delay: Delay | None = msgspec.field(default=None, name="org.matrix.msc4140.delay")
 
 
 @endpoint(
@@ -40,8 +45,15 @@ async def send_event(
     body: JsonObject,
     query: SendQuery,
     sending: Sending,
-) -> SentEvent:
+    delayed: DelayedEvents,
+) -> SentEvent | DelayIdAnswer:
     """Send a message event."""
+    if query.delay is not None:
+        return DelayIdAnswer(
+            await delayed.schedule(
+                requester, room_id, event_type, body, query.delay, txn_id=txn_id
+            )
+        )
     event_id = await sending.send_event(requester, room_id, event_type, body, txn_id, ts=query.ts)
     return SentEvent(event_id)
 
@@ -65,9 +77,16 @@ async def send_state(
     body: JsonObject,
     query: SendQuery,
     sending: Sending,
+    delayed: DelayedEvents,
     state_key: str = "",
-) -> SentEvent:
+) -> SentEvent | DelayIdAnswer:
     """Send a state event."""
+    if query.delay is not None:
+        return DelayIdAnswer(
+            await delayed.schedule(
+                requester, room_id, event_type, body, query.delay, state_key=state_key
+            )
+        )
     event_id = await sending.send_state(
         requester, room_id, event_type, state_key, body, ts=query.ts
     )
