@@ -48,6 +48,7 @@ from homeserver.rooms.read import Reading
 from homeserver.rooms.receipts import Receipts
 from homeserver.rooms.receive import Receiver
 from homeserver.rooms.related import RelatedEvents
+from homeserver.rooms.reports import Reports
 from homeserver.rooms.resets import ResetWatch
 from homeserver.rooms.restricted import RestrictedJoins
 from homeserver.rooms.search import Search
@@ -78,6 +79,7 @@ from homeserver.users.devices import Devices
 from homeserver.users.hooks import UserHooks
 from homeserver.users.housekeeping import UserHousekeeping
 from homeserver.users.login import Login
+from homeserver.users.moderation import AccountModeration
 from homeserver.users.openid import OpenId
 from homeserver.users.passwords import Passwords
 from homeserver.users.presence import PresenceTracker
@@ -308,6 +310,7 @@ def _build_users(parts: Parts) -> None:
     add(Devices(db, hooks, sessions, activity))
     add(Profiles(db, hooks, config.server_name))
     add(OpenId(db, reactor))
+    add(AccountModeration(db, config.server_name))
     turn = config.turn
     add(
         Turn(
@@ -424,6 +427,7 @@ def _build_reading(parts: Parts) -> None:
     add(EventsByTime(db, states))
     add(RelatedEvents(db, states, reactor))
     add(MutualRooms(db, reactor))
+    add(Reports(db, states, reactor, parts.config.server_name))
     texts = add(SearchableTexts(db, reactor))
     people = add(UserWords(db, reactor, parts.config.server_name))
     parts.services[Appender].on_written += [texts.written, people.written]

@@ -19,6 +19,7 @@ from federation.server import third_party as federation_third_party
 from federation.server import transactions as federation_transactions
 from homeserver.api.client import (
     account,
+    account_moderation,
     account_data,
     admin_register,
     aliases,
@@ -42,6 +43,7 @@ from homeserver.api.client import (
     push_rules,
     reading,
     receipts,
+    reports,
     registration,
     relations,
     room_creation,
@@ -62,6 +64,7 @@ from homeserver.api.client import (
     well_known,
 )
 
+    account_moderation,
 _MODULES = (
     account,
     account_data,
@@ -98,6 +101,7 @@ _MODULES = (
     profiles,
     published_rooms,
     push_rules,
+    reports,
     reading,
     receipts,
     registration,

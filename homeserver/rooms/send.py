@@ -164,9 +164,13 @@ class Sending:
         of this server those of its users.
 
         Raises:
-            MatrixError: 403 `M_FORBIDDEN`; 400 `M_INVALID_PARAM` for an event of another room.
+            MatrixError: 403 `M_FORBIDDEN`, `M_USER_SUSPENDED`; 400 `M_INVALID_PARAM` for an event
+                of another room.
         """
         target = await self._db.read(_redaction_target, room_id, event_id)
+        is_own = target is not None and target.sender == requester.user_id
+        if requester.is_suspended and not is_own:
+            raise errors.user_suspended()
         if target is not None and target.is_create:
             raise errors.forbidden("The event that created the room cannot be redacted.")
         template = EventTemplate(

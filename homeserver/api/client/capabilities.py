@@ -30,29 +30,31 @@ async def get_capabilities(
     requester: Requester, settings: CapabilitySettings, delayed: DelayedEvents
 ) -> CapabilitiesAnswer:
     """What the requester can do on this server."""
-    return CapabilitiesAnswer(
-        {
-            "m.change_password": {"enabled": settings.change_password},
-            "m.room_versions": {
-                "default": settings.default_room_version,
-                "available": {
-                    name: "stable" if version.stable else "unstable"
-                    for name, version in ROOM_VERSIONS.items()
-                },
+    found: JsonObject = {
+        "m.change_password": {"enabled": settings.change_password},
+        "m.room_versions": {
+            "default": settings.default_room_version,
+            "available": {
+                name: "stable" if version.stable else "unstable"
+                for name, version in ROOM_VERSIONS.items()
             },
-            "m.set_displayname": {"enabled": True},
-            "m.set_avatar_url": {"enabled": True},
-            "m.profile_fields": {"enabled": True},
-            "m.3pid_changes": {"enabled": settings.change_contacts},
-            # Asked for with the password, so only where there are passwords.
-            "m.get_login_token": {"enabled": settings.change_password},
-            "m.forget_forced_upon_leave": {"enabled": False},
-            "org.matrix.msc4140.delayed_events": {
-                "max_delay_ms": delayed.max_delay_ms,
-                "max_scheduled": delayed.max_per_user,
-            },
-        }
-    )
+        },
+        "m.set_displayname": {"enabled": True},
+        "m.set_avatar_url": {"enabled": True},
+        "m.profile_fields": {"enabled": True},
+        "m.3pid_changes": {"enabled": settings.change_contacts},
+        # Asked for with the password, so only where there are passwords.
+        "m.get_login_token": {"enabled": settings.change_password},
+        "m.forget_forced_upon_leave": {"enabled": False},
+        "org.matrix.msc4140.delayed_events": {
+            "max_delay_ms": delayed.max_delay_ms,
+            "max_scheduled": delayed.max_per_user,
+        },
+    }
+    if requester.is_admin:
+        found["m.account_moderation"] = {"lock": True, "suspend": True}
+        found["uk.timedout.msc4323"] = found["m.account_moderation"]
+    return CapabilitiesAnswer(found)
 
 
 ENDPOINTS = [get_capabilities]

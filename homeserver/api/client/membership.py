@@ -187,7 +187,7 @@ async def invite_user(
     return EMPTY
 
 
-@endpoint("POST", _ROOM + "/kick", auth=Auth.ACCESS_TOKEN, rate="write")
+@endpoint("POST", _ROOM + "/kick", auth=Auth.ACCESS_TOKEN, rate="write", refuse_suspended=True)
 async def kick_user(
     requester: Requester, room_id: RoomID, body: TargetBody, membership: Membership
 ) -> Empty:
@@ -196,7 +196,7 @@ async def kick_user(
     return EMPTY
 
 
-@endpoint("POST", _ROOM + "/ban", auth=Auth.ACCESS_TOKEN, rate="write")
+@endpoint("POST", _ROOM + "/ban", auth=Auth.ACCESS_TOKEN, rate="write", refuse_suspended=True)
 async def ban_user(
     requester: Requester, room_id: RoomID, body: TargetBody, membership: Membership
 ) -> Empty:
@@ -205,7 +205,7 @@ async def ban_user(
     return EMPTY
 
 
-@endpoint("POST", _ROOM + "/unban", auth=Auth.ACCESS_TOKEN, rate="write")
+@endpoint("POST", _ROOM + "/unban", auth=Auth.ACCESS_TOKEN, rate="write", refuse_suspended=True)
 async def unban_user(
     requester: Requester, room_id: RoomID, body: TargetBody, membership: Membership
 ) -> Empty:

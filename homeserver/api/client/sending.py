@@ -7,6 +7,7 @@ from typing import Annotated
 import msgspec
 
 from homeserver.api.client.delayed_events import Delay, DelayIdAnswer
+from homeserver.core.errors import user_suspended
 from homeserver.core.ids import EventID, RoomID
 from homeserver.core.types import JsonObject
 from homeserver.rooms.delayed import DelayedEvents
@@ -35,7 +36,6 @@ class SendQuery(msgspec.Struct, frozen=True):
     auth=Auth.GUEST_OK,
     rate="message",
     lenient_json=True,
-    refuse_suspended=True,
 )
 async def send_event(
     requester: Requester,
@@ -48,11 +48,11 @@ async def send_event(
     delayed: DelayedEvents,
 ) -> SentEvent | DelayIdAnswer:
     """Send a message event."""
+    if requester.is_suspended and event_type != "m.room.redaction":
+        raise user_suspended()
     if query.delay is not None:
         return DelayIdAnswer(
-            await delayed.schedule(
-                requester, room_id, event_type, body, query.delay, txn_id=txn_id
-            )
+            await delayed.schedule(requester, room_id, event_type, body, query.delay, txn_id=txn_id)
         )
     event_id = await sending.send_event(requester, room_id, event_type, body, txn_id, ts=query.ts)
     return SentEvent(event_id)
