@@ -122,6 +122,7 @@ class StateStore:
                 )
                 # Another process may have been first: what the table says holds.
                 found |= self._fetch(txn, new, cache=False)
+                txn.uncommitted.update(found[key] for key in new)
             txn.after_commit(lambda: self._remember(found))
         return found
 
@@ -148,7 +149,9 @@ class StateStore:
             )
             with self._lock:
                 for number, event_type, state_key in rows:
-                    found[number] = self._keys[number] = (event_type, state_key)
+                    found[number] = (event_type, state_key)
+                    if number not in txn.uncommitted:
+                        self._keys[number] = found[number]
         return found
 
     def _known(self, keys: Collection[StateKey]) -> tuple[dict[StateKey, int], list[StateKey]]:
@@ -167,6 +170,7 @@ class StateStore:
         self, txn: Transaction, keys: Sequence[StateKey], *, cache: bool = True
     ) -> dict[StateKey, int]:
         found: dict[StateKey, int] = {}
+        made = txn.uncommitted
         for start in range(0, len(keys), 200):
             part = keys[start : start + 200]
             values = ", ".join(["(?, ?)"] * len(part))
@@ -177,7 +181,7 @@ class StateStore:
             )
             found |= {(row[0], row[1]): row[2] for row in rows}
         if cache:
-            self._remember(found)
+            self._remember({k: number for k, number in found.items() if number not in made})
         return found
 
     def _remember(self, nids: Mapping[StateKey, int]) -> None:

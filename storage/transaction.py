@@ -33,6 +33,7 @@ class Transaction(ABC):
         "invalidations",
         "last_pos",
         "statements",
+        "uncommitted",
     )
 
     def __init__(self, dialect: Dialect) -> None:
@@ -43,6 +44,8 @@ class Transaction(ABC):
         self.callbacks: list[Callable[[], object]] = []
         self.channels: dict[str, None] = {}
         self.invalidations: dict[tuple[str, str], None] = {}
+        self.uncommitted: set[int] = set()
+        """Numbers of state keys that it made: not to be remembered before it is committed."""
 
     @abstractmethod
     def execute(self, sql: str, args: Sequence[Any] = ()) -> int:

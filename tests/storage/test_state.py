@@ -1,0 +1,32 @@
+"""State keys and their numbers, as processes remember them."""
+
+from __future__ import annotations
+
+from storage.state import StateStore
+from storage.transaction import Transaction
+from tests.support.databases import DatabaseTestCase, on_each_database
+
+
+@on_each_database
+class StateKeysTest(DatabaseTestCase):
+    async def test_what_was_rolled_back_is_not_remembered(self) -> None:
+        """Numbers of keys are given again to others after a transaction that failed."""
+        db = await self.open()
+        store = StateStore()
+
+        def fails(txn: Transaction) -> None:
+            numbers = store.intern(txn, [("m.a", ""), ("m.b", "")])
+            store.lookup(txn, list(numbers))
+            store.keys(txn, list(numbers.values()))
+            raise KeyError
+
+        with self.assertRaises(KeyError):
+            await db.write(fails)
+        mine = await db.write(store.intern, [("m.c", ""), ("m.d", "")])
+        names = await db.read(store.keys, list(mine.values()))
+        self.assertEqual({number: key for key, number in mine.items()}, names)
+        self.assertEqual(await db.read(store.lookup, [("m.a", "")]), {})
+        again = await db.write(store.intern, [("m.a", ""), ("m.d", "")])
+        self.assertEqual(again["m.d", ""], mine["m.d", ""])
+        self.assertNotIn(again["m.a", ""], mine.values())
+        self.assertEqual(await db.read(StateStore().lookup, list(again)), again)
