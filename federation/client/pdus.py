@@ -123,15 +123,13 @@ def _shape(
     """Step 1, the event's ID, and what is signed of it."""
     try:
         encoded = check_pdu(pdu, version, is_new=is_new)
-        text = encoded or b""
+        signed = pdu
         if "unsigned" in pdu:
             # Nobody signs what is in `unsigned`, and nothing of it is ours to repeat.
             signed = {key: value for key, value in pdu.items() if key != "unsigned"}
-            text = b""
-        else:
-            signed = pdu
-        message = redacted_message(signed, version)
-        event = Event.from_pdu(signed, version, event_id_for(signed, version, message), text)
+        # A copy has no more memory than it needs, as the encoder's has.
+        message = bytes(memoryview(redacted_message(signed, version)))
+        event = Event.from_pdu(signed, version, event_id_for(signed, version, message))
     except (EventFormatError, CanonicalJSONError) as problem:
         return CheckedPdu(None, None, str(problem)), b""
     except RecursionError:

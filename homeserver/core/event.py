@@ -38,22 +38,12 @@ class Event:
         self._auth_event_ids: tuple[str, ...] | None = None
 
     @classmethod
-    def from_pdu(
-        cls,
-        pdu: JsonObject,
-        version: RoomVersion,
-        event_id: str | None = None,
-        text: bytes = b"",
-    ) -> Self:
+    def from_pdu(cls, pdu: JsonObject, version: RoomVersion, event_id: str | None = None) -> Self:
         """The event with this federation form; its ID is computed unless given.
-
-        Parameters: `text`, the canonical JSON of `pdu`, if at hand.
 
         Raises `CanonicalJSONError` if it has no ID.
         """
-        if event_id is None:
-            event_id = event_id_for(pdu, version)
-        return cls(event_id, version, pdu, text)
+        return cls(event_id if event_id is not None else event_id_for(pdu, version), version, pdu)
 
     @classmethod
     def from_json(cls, text: str | bytes, version: RoomVersion, event_id: str) -> Self:
@@ -159,7 +149,7 @@ class Event:
 
     def to_json(self) -> bytes:
         """The federation form as canonical JSON, for storage and for other servers."""
-        if self._pdu is None or self._text:
+        if self._pdu is None:
             return self._text.encode() if isinstance(self._text, str) else self._text
         if self.version.strict_canonical_json:
             return canonical.encode(self._pdu)
