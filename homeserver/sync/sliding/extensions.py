@@ -183,43 +183,42 @@ def _account_data(snapshot: Snapshot, rooms: _Rooms, is_known: bool, found: More
 def _receipts(
     snapshot: Snapshot, rooms: _Rooms, sections: Mapping[int, Section], found: More
 ) -> None:
-    """Of rooms with events that the client has not seen, the receipts at these and its own."""
-    txn, user_id = snapshot.txn, snapshot.request.user_id
-    since, now = snapshot.request.since, snapshot.now
-    shown = {nid for nid in rooms.here if nid in sections and sections[nid].event_ids}
-    shown |= rooms.fresh & rooms.here
-    shown = {nid for nid in shown if rooms.by_nid[nid].last_receipt is not None}
-    names = {name for nid in shown if nid in sections for name in sections[nid].event_ids}
-    receipts_found: dict[tuple[int, str, str, str], Receipt] = {}
-    all_found = windows.shown_receipts(txn, user_id, shown, names)
+    """Of events that are new to the client, the receipts at these and its own; else what is new.
+
+    Of rooms that it knows, when it asks for the first time, all.
+    """
+    receipts_found = _new_receipts(snapshot, rooms, sections)
+    newest: dict[tuple[int, str, str, str], Receipt] = {}
+    for receipt in sorted(receipts_found, key=lambda one: one.pos):
+        newest[receipt.room_nid, receipt.user_id, receipt.type, receipt.thread_id] = receipt
+    by_nid: dict[int, list[Receipt]] = {}
+    for receipt in newest.values():
+        by_nid.setdefault(receipt.room_nid, []).append(receipt)
+    if not by_nid:
+        return
+    answer = {}
+    for nid, here in by_nid.items():
+        content = receipts_stream.content(here)
+        answer[rooms.by_nid[nid].room_id] = {"type": "m.receipt", "content": content}
+    found.answer["receipts"] = {"rooms": answer}
+    found.is_empty = False
+
+
+def _new_receipts(
+    snapshot: Snapshot, rooms: _Rooms, sections: Mapping[int, Section]
+) -> list[Receipt]:
+    txn, user_id, now = snapshot.txn, snapshot.request.user_id, snapshot.now
+    here = {nid for nid in rooms.here if rooms.by_nid[nid].last_receipt is not None}
+    shown = {nid for nid in here if nid in sections and sections[nid].event_ids}
+    names = {name for nid in shown for name in sections[nid].event_ids}
+    found = windows.shown_receipts(txn, user_id, shown, names)
     parts: list[tuple[int | None, Collection[int]]] = [
-        (since, rooms.live),
-        (min(rooms.behind.values(), default=None), rooms.behind.keys()),
+        (None, rooms.fresh - shown),
+        (snapshot.request.since, rooms.live),
+        (min(rooms.behind.values(), default=None), rooms.behind),
     ]
     for after, nids in parts:
-        if after is None:
-            continue
-        new = {
-            nid
-            for nid in nids
-            if nid in rooms.here and is_after(rooms.by_nid[nid].last_receipt, after)
-        }
+        new = [n for n in nids if n in here and is_after(rooms.by_nid[n].last_receipt, after)]
         if new:
-            all_found += receipts.visible(txn, user_id, after, now, new)
-    for receipt in sorted(all_found, key=lambda one: one.pos):
-        key = (receipt.room_nid, receipt.user_id, receipt.type, receipt.thread_id)
-        receipts_found[key] = receipt
-    by_nid: dict[int, list[Receipt]] = {}
-    for receipt in receipts_found.values():
-        by_nid.setdefault(receipt.room_nid, []).append(receipt)
-    if by_nid:
-        found.answer["receipts"] = {
-            "rooms": {
-                rooms.by_nid[nid].room_id: {
-                    "type": "m.receipt",
-                    "content": receipts_stream.content(one),
-                }
-                for nid, one in by_nid.items()
-            }
-        }
-        found.is_empty = False
+            found += receipts.visible(txn, user_id, after, now, new)
+    return found

@@ -353,7 +353,7 @@ class _Reader:
         return answer
 
     def _live(self, room: _Room) -> int:
-        since = room.since if room.since is not None else self._snapshot.request.since
+        since = self._snapshot.request.since
         if since is None:
             return 0
         return sum((item.row.pos or 0) > since for item in room.timeline.seen)

@@ -73,7 +73,7 @@ def _left(snapshot: Snapshot, task: Task, room: RoomRow, member: MembershipRow) 
     if own:
         rows[MEMBER, member.user_id] = own[member.event_nid]
     now_ms = snapshot.now_ms
-    since = task.since if task.since is not None else snapshot.request.since
+    since = snapshot.request.since
     return {
         "timeline": view.render(timeline.seen, now_ms, room_id=False),
         "limited": timeline.limited,
