@@ -54,6 +54,11 @@ class RoomDraft:
     added: list[NewEvent] = field(default_factory=list)
     changed: dict[StateKey, Event | None] = field(default_factory=dict)
     """State before this draft of every key that it changed."""
+    stored_version: int = field(init=False)
+    """`state_version` of the room as it is in the database while the draft lives."""
+
+    def __post_init__(self) -> None:
+        self.stored_version = self.row.state_version
 
     @property
     def pending(self) -> Sequence[Event]:

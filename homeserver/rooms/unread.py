@@ -93,7 +93,7 @@ class Crowds:
             generation = self._generation
             for draft in drafts:
                 crowd = self._crowds.get(draft.row.room_nid)
-                if crowd is not None and crowd.state_version == draft.row.state_version:
+                if crowd is not None and crowd.state_version == draft.stored_version:
                     found[draft.row.room_nid] = crowd
                 elif not draft.is_new:
                     wanted[draft.row.room_nid] = draft
@@ -131,7 +131,7 @@ def _load(txn: Transaction, drafts: Mapping[int, RoomDraft]) -> dict[int, Crowd]
             listeners.setdefault(room_nid, {})[ruleset.user_id] = listener
     return {
         room_nid: Crowd(
-            draft.row.state_version,
+            draft.stored_version,
             memberships.counts(txn, room_nid).get("join", 0) if room_nid in listeners else 0,
             listeners.get(room_nid, NOBODY),
             frozenset(users.get(room_nid, ())),
