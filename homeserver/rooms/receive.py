@@ -23,7 +23,7 @@ from homeserver.rooms.receiving import NOT_ADDED, Judged, KnownState, Receiving,
 from homeserver.rooms.requests import Appended, AppendRequest
 from homeserver.rooms.room_tree import RoomTree
 from homeserver.rooms.write import WrittenRoom, event_row, insert, relations_among
-from storage import events, gaps, memberships, partial_rooms, timeline
+from storage import events, gaps, memberships, partial_rooms, rooms, timeline
 from storage.database import Database
 from storage.errors import CommitUnknown, IntegrityViolation
 from storage.events import ACCEPTED
@@ -309,13 +309,17 @@ class Receiver:
         events.insert(txn, [rows[i.event.event_id] for i in rooted if not i.is_known])
         events.overwrite(txn, [rows[i.event.event_id] for i in rooted if i.is_known])
         searchable.add_fetched(txn, rows.values())
-        states = self._context.states
+        states, redacts = self._context.states, False
         for item in rooted:
             if item.status == ACCEPTED and item.event.redacts is not None:
                 redact.apply(txn, states, item.event, rows[item.event.event_id])
+                redacts = True
         for redactions in events.held_redactions(txn, list(positions)).values():
             for redaction_id in redactions:
                 redact.apply_held(txn, states, draft.row.room_nid, redaction_id, draft.version)
+        if redacts:
+            # What processes remember of the current state is out of date.
+            rooms.put(txn, [draft.row._replace(head_version=draft.row.head_version + 1)])
         return positions
 
     async def _retried(self, work: Callable[[Transaction], T]) -> T:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from homeserver.core.event import Event
+from homeserver.rooms.build import EventTemplate
 from homeserver.rooms.receive import KnownState
+from storage import memberships, rooms
 from storage.events import ACCEPTED, MISPLACED, REJECTED, SOFT_FAILED
 from storage.transaction import Transaction
 from tests.homeserver.rooms.test_receiving import ReceivingCase
@@ -74,6 +76,30 @@ class RedactedTest(ReceivingCase):
         row = await self.services.row(name.event_id)
         self.assertNotIn("secret", row.json)
         self.assertEqual(row.redacted_by, redaction.event_id)
+
+    async def invite(self, user_id: str) -> None:
+        template = EventTemplate("m.room.member", ALICE, {"membership": "invite"}, user_id)
+        await self.services.append(self.room.room_id, [template])
+
+    async def test_state_that_is_redacted_by_history(self) -> None:
+        """Nothing of it is remembered."""
+        await self.enter("11")
+        name = self.room.set_state("m.room.name", {"name": "secret"}, REMOTE)
+        await self.receive(name)
+        await self.invite("@frank:hearth.test")
+        redaction = self.room.fork().redaction(REMOTE, name)
+        await self.receiver.add_history(self.room.room_id, [redaction])
+        self.assertNotIn("secret", (await self.services.row(name.event_id)).json)
+        guest = "@dora:hearth.test"
+        await self.invite(guest)
+
+        def read(txn: Transaction) -> str:
+            nid = rooms.nid(txn, self.room.room_id)
+            row = memberships.get(txn, nid or 0, guest)
+            assert row is not None and row.stripped_state is not None
+            return row.stripped_state
+
+        self.assertNotIn("secret", await self.services.db.read(read))
 
     async def test_redactions_of_what_cannot_be(self) -> None:
         """They are like any event without effect, whatever they name."""
