@@ -18,6 +18,8 @@ from federation.client.tls import BadCaFile
 from homeserver import startup
 from homeserver.api.client.capabilities import CapabilitySettings
 from homeserver.api.client.login import LoginSettings
+from homeserver.api.client.rendezvous import RendezvousSettings
+from homeserver.api.client.rtc import RtcTransports
 from homeserver.api.client.well_known import WellKnown
 from homeserver.api.endpoints import ENDPOINTS
 from homeserver.core.errors import MatrixError, resource_limit_exceeded
@@ -101,6 +103,7 @@ from storage.ephemeral import EphemeralStore, MemoryEphemeral
 from storage.feed import Feed
 from storage.jobs import JobRunner
 from storage.processes import Heartbeat
+from storage.rendezvous import MemoryRendezvous, RendezvousStore
 from storage.state import StateStore
 from storage.users import list_users
 
@@ -265,6 +268,14 @@ def _ephemeral(config: Config, reactor: Any) -> EphemeralStore:
     return RedisEphemeral(config.redis.url, reactor)
 
 
+def _rendezvous(config: Config, reactor: Any) -> RendezvousStore:
+    if config.redis is None:
+        return MemoryRendezvous(reactor)
+    from storage.redis_rendezvous import RedisRendezvous
+
+    return RedisRendezvous(config.redis.url, reactor)
+
+
 def _build_users(parts: Parts) -> None:
     config, reactor, db, add = parts.config, parts.reactor, parts.db, parts.services.add
     add(db)
@@ -323,7 +334,12 @@ def _build_users(parts: Parts) -> None:
     has_email = config.email is not None
     add(CapabilitySettings(config.default_room_version, change_contacts=has_email))
     add(LoginSettings(config.server_name))
-    add(WellKnown(config.public_base_url))
+    transports = add(RtcTransports(config.matrix_rtc.livekit_service_urls))
+    add(WellKnown(config.public_base_url, rtc_foci=transports.listed()))
+    base_url = (config.public_base_url or f"https://{config.server_name}").rstrip("/") + "/"
+    add(RendezvousSettings(base_url, reactor))
+    boxes = parts.services.add_as(RendezvousStore, _rendezvous(config, reactor))
+    parts.stops.append(boxes.close)
     housekeeping = add(UserHousekeeping(db, reactor))
     unused_after = _ms(config.sessions.unused_devices_after)
     pruning = add(DevicePruning(db, reactor, sessions, unused_after))

@@ -19,6 +19,7 @@ from config.model.rooms import DelayedEvents, Experimental, PublicRooms, RoomAli
 from config.model.storage import Database, Redis
 from config.model.users import (
     Cas,
+    MatrixRtc,
     Passwords,
     Presence,
     Registration,
@@ -41,6 +42,7 @@ __all__ = [
     "Federation",
     "Listener",
     "Log",
+    "MatrixRtc",
     "Media",
     "OutgoingHttp",
     "Passwords",
@@ -130,6 +132,7 @@ class Config:
     )
     presence: Presence = option(Presence, "Who is online.")
     turn: Turn = option(Turn, "TURN servers, which carry calls.")
+    matrix_rtc: MatrixRtc = option(MatrixRtc, "Servers that carry calls of many people.")
     federation: Federation = option(Federation, "Federation with other homeservers.")
     outgoing_http: OutgoingHttp = option(
         OutgoingHttp, "Requests to push gateways, previewed pages and identity servers."

@@ -146,6 +146,17 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MatrixRtc:
+    """Servers that carry calls of many people."""
+
+    livekit_service_urls: tuple[str, ...] = option(
+        (),
+        "The services that let clients into LiveKit servers, such as "
+        '"https://livekit-jwt.example.org"; clients prefer the first.',
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Cas:
     """Single sign-on with a CAS server."""
 

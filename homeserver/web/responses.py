@@ -13,7 +13,11 @@ from homeserver.core.errors import MatrixError
 CORS_HEADERS = {
     "Access-Control-Allow-Origin": "*",
     "Access-Control-Allow-Methods": "GET, POST, PUT, DELETE, PATCH, OPTIONS",
-    "Access-Control-Allow-Headers": "X-Requested-With, Content-Type, Authorization",
+    "Access-Control-Allow-Headers": (
+        "X-Requested-With, Content-Type, Authorization, If-Match, If-None-Match"
+    ),
+    # Of rendezvous, which compare them.
+    "Access-Control-Expose-Headers": "ETag",
 }
 """Client-server API, "Web Browser Clients"."""
 

@@ -27,11 +27,18 @@ class WellKnown:
     base_url: str | None = None
     contacts: Sequence[Contact] = ()
     support_page: str | None = None
+    rtc_foci: Sequence[JsonObject] = ()
 
     @property
     def client(self) -> JsonObject | None:
         """The object that tells clients where the server is."""
-        return None if self.base_url is None else {"m.homeserver": {"base_url": self.base_url}}
+        if self.base_url is None:
+            return None
+        found: JsonObject = {"m.homeserver": {"base_url": self.base_url}}
+        if self.rtc_foci:
+            # Before MSC4143 had an endpoint; clients still look here first.
+            found["org.matrix.msc4143.rtc_foci"] = list(self.rtc_foci)
+        return found
 
 
 class SupportAnswer(msgspec.Struct, omit_defaults=True):
