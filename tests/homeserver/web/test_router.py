@@ -20,7 +20,9 @@ from tests.support.log import CapturedLog
 
 CORS = {
     "access-control-allow-origin": "*",
-    "access-control-allow-headers": "X-Requested-With, Content-Type, Authorization",
+    "access-control-allow-headers": (
+        "X-Requested-With, Content-Type, Authorization, If-Match, If-None-Match"
+    ),
 }
 
 
