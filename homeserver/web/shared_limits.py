@@ -130,6 +130,9 @@ class SharedRateLimiter:
             self._alone.take(rate_class, key)
             return
         if not granted:
+            # Others that asked at the same time may have been given more than they needed.
+            if self._spend_leased(rate_class, key):
+                return
             raise limit_exceeded(max(1, min(int(wait_ms), MAX_RETRY_AFTER_MS)))
         if granted > 1:
             self._lease(rate_class, key, int(granted) - 1)
