@@ -178,7 +178,10 @@ class Heartbeat:
 
 def _tell(message: str, dead: list[Process]) -> None:
     if dead:
-        some = [f"{each.process_id} (PID {each.pid}, {each.host})" for each in dead[:_SHOWN]]
+        some = [
+            f"{each.process_id} (PID {each.pid}, {each.host.partition(' ')[0]})"
+            for each in dead[:_SHOWN]
+        ]
         _log.warning(message, processes=len(dead), some=some)
 
 
