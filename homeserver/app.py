@@ -50,19 +50,17 @@ from homeserver.rooms.read import Reading
 from homeserver.rooms.receipts import Receipts
 from homeserver.rooms.receive import Receiver
 from homeserver.rooms.related import RelatedEvents
-from homeserver.rooms.reports import Reports
 from homeserver.rooms.resets import ResetWatch
 from homeserver.rooms.restricted import RestrictedJoins
-from homeserver.rooms.search import Search
-from homeserver.rooms.searchable import SearchableTexts
 from homeserver.rooms.send import Sending
 from homeserver.rooms.summary import RoomSummaries
+from homeserver.rooms.thread_subscriptions import ThreadSubscriptions
 from homeserver.rooms.timeline import Timeline
 from homeserver.rooms.timestamp import EventsByTime
 from homeserver.rooms.typing import Typing
 from homeserver.rooms.unread import Crowds
 from homeserver.rooms.upgrade import RoomUpgrades
-from homeserver.rooms.user_directory import UserDirectory, UserWords
+from homeserver.searching import build_notices, build_searching, start_searching
 from homeserver.sync.engine import SyncEngine
 from homeserver.sync.event_stream import EventStream
 from homeserver.sync.filters import Filters
@@ -214,8 +212,7 @@ async def _begin(parts: Parts, homeserver: Homeserver) -> None:
     await heartbeat.start()
     homeserver.on_stop(heartbeat.stop)
     parts.services[UserHousekeeping].start()
-    parts.services[SearchableTexts].wake()
-    parts.services[UserWords].wake()
+    start_searching(parts)
     await start_federation(parts)
     parts.services[DelayedEvents].start()
     runner = JobRunner(db, feed, reactor, db.process_token, parts.jobs)
@@ -419,6 +416,7 @@ async def _build_user_data(parts: Parts, ephemeral: EphemeralStore) -> None:
     add, db, reactor, feed = parts.services.add, parts.db, parts.reactor, parts.feed
     add(AccountData(db))
     add(Tags(db))
+    build_notices(parts)
     add(PushRules(db))
     add(Receipts(db, reactor))
     enabled, server_name = parts.config.presence.enabled, parts.config.server_name
@@ -443,14 +441,9 @@ def _build_reading(parts: Parts) -> None:
     add(EventsByTime(db, states))
     add(RelatedEvents(db, states, reactor))
     add(MutualRooms(db, reactor))
-    add(Reports(db, states, reactor, parts.config.server_name))
-    texts = add(SearchableTexts(db, reactor))
-    people = add(UserWords(db, reactor, parts.config.server_name))
-    parts.services[Appender].on_written += [texts.written, people.written]
-    parts.services[UserHooks].profile_changed.append(people.profile_changed)
-    parts.stops += [texts.stop, people.stop]
-    add(Search(db, states, texts, reactor))
-    add(UserDirectory(db, people, parts.config.server_name))
+    add(ThreadSubscriptions(db, states))
+    parts.services[UserHooks].deactivated.append(thread_subscriptions.delete_all)
+    build_searching(parts)
     parts.services[UserHooks].erase.append(erasures.record)
 
 

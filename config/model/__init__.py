@@ -15,7 +15,7 @@ from config.model.mail import Email, Recaptcha
 from config.model.media import Media
 from config.model.network import PRIVATE_RANGES, Federation, OutgoingHttp, UrlPreviews
 from config.model.rates import Rate, RateLimits, ReadOnly
-from config.model.rooms import DelayedEvents, Experimental, PublicRooms, RoomAliases
+from config.model.rooms import DelayedEvents, Experimental, PublicRooms, RoomAliases, ServerNotices
 from config.model.storage import Database, Redis
 from config.model.users import (
     Cas,
@@ -55,6 +55,7 @@ __all__ = [
     "Redis",
     "Registration",
     "RoomAliases",
+    "ServerNotices",
     "Serves",
     "Sessions",
     "Terms",
@@ -151,6 +152,9 @@ class Config:
     media: Media = option(Media, "Files that people send.")
     public_rooms: PublicRooms = option(PublicRooms, "The list of public rooms.")
     room_aliases: RoomAliases = option(RoomAliases, "Room aliases.")
+    server_notices: ServerNotices = option(
+        ServerNotices, "What the server itself tells its users, see `hearth notice`."
+    )
     delayed_events: DelayedEvents = option(
         DelayedEvents, "Events that clients have sent later, as calls need it."
     )

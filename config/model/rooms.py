@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from config.types import Duration, option
+from homeserver.core.ids import valid_new_localpart
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +26,23 @@ class RoomAliases:
     require_membership: bool = option(
         True, "Whether one must be joined to a room to make an alias for it."
     )
+
+
+def _check_localpart(name: str) -> str | None:
+    return None if valid_new_localpart(name) else "is not the first part of a user ID"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerNotices:
+    """What the server itself tells its users, see `hearth notice`."""
+
+    localpart: str = option(
+        "notices",
+        "The account that notices come from: the first part of its ID. Nobody may have it already.",
+        check=_check_localpart,
+    )
+    display_name: str = option("Server notices", "The name of that account.")
+    room_name: str = option("Server notices", "The name of the room that each user has for them.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

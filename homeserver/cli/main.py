@@ -9,6 +9,7 @@ import click
 
 import homeserver
 from homeserver.cli.config import config_group
+from homeserver.cli.notice import notice_group
 from homeserver.cli.registration_token import registration_token_group
 from homeserver.cli.reports import reports_group
 from homeserver.cli.room import room_group
@@ -38,6 +39,7 @@ hearth.add_command(config_group)
 hearth.add_command(user_group)
 hearth.add_command(room_group)
 hearth.add_command(reports_group)
+hearth.add_command(notice_group)
 hearth.add_command(registration_token_group)
 
 

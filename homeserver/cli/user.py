@@ -61,7 +61,7 @@ def add(config_file: str, name: str, password: str | None, admin: bool) -> None:
 def passwd(config_file: str, name: str, password: str | None, keep_sessions: bool) -> None:
     """Change the password of NAME."""
     config = load_config(config_file)
-    user_id = _user_id(name, config)
+    user_id = user_id_of(name, config)
     secret = _read_password(password)
 
     async def act(hs: Homeserver) -> None:
@@ -109,7 +109,7 @@ def list_(config_file: str) -> None:
 def deactivate(config_file: str, name: str, erase: bool, yes: bool) -> None:
     """Close the account of NAME for good: it cannot be opened again."""
     config = load_config(config_file)
-    user_id = _user_id(name, config)
+    user_id = user_id_of(name, config)
     if not yes:
         click.confirm(f"Close the account {user_id} for good?", abort=True)
 
@@ -122,7 +122,7 @@ def deactivate(config_file: str, name: str, erase: bool, yes: bool) -> None:
     with_homeserver(config, act)
 
 
-def _user_id(name: str, config: Config) -> UserID:
+def user_id_of(name: str, config: Config) -> UserID:
     """The user meant by `name`: a localpart or a whole user ID. Raises Failure."""
     try:
         return UserID.of(_localpart(name, config), config.server_name)

@@ -7,7 +7,7 @@ transaction with the alias and the directory entry: a room is made whole or not 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,7 @@ from homeserver.core.ids import InvalidIdentifier, RoomAlias, RoomID, UserID
 from homeserver.core.power_levels import check_sent_power_levels
 from homeserver.core.room_versions import ROOM_VERSIONS, RoomVersion
 from homeserver.core.types import JsonObject
+from homeserver.rooms import invite_blocking
 from homeserver.rooms.append import Appender
 from homeserver.rooms.build import EventTemplate
 from homeserver.rooms.membership import Membership
@@ -118,15 +119,25 @@ class RoomCreation:
         self._default_version = default_version
         self._publication = publication
 
-    async def create(self, requester: Requester, wanted: WantedRoom) -> str:
+    async def create(
+        self,
+        requester: Requester,
+        wanted: WantedRoom,
+        *,
+        within: Callable[[Transaction, int, str], None] | None = None,
+        must_invite: bool = False,
+    ) -> str:
         """Create a room; its ID.
+
+        Parameters: `within`, see `AppendRequest`; `must_invite`, also users who take no invites.
 
         Users of other servers are invited once the room is there; that it fails for one of them,
         whose server is away perhaps, does not undo the room.
 
         Raises:
             MatrixError: 400 `M_UNSUPPORTED_ROOM_VERSION`, `M_ROOM_IN_USE`,
-                `M_INVALID_ROOM_STATE`, `M_BAD_JSON`, `M_INVALID_PARAM`; 403 `M_FORBIDDEN`.
+                `M_INVALID_ROOM_STATE`, `M_BAD_JSON`, `M_INVALID_PARAM`; 403 `M_FORBIDDEN`,
+                `M_INVITE_BLOCKED`.
         """
         version = self.version(wanted.room_version)
         preset = self._preset(wanted)
@@ -138,13 +149,18 @@ class RoomCreation:
             profile
         )
 
-        def within(txn: Transaction, room_nid: int, room_id: str) -> None:
+        def also(txn: Transaction, room_nid: int, room_id: str) -> None:
+            if not must_invite:
+                for user_id in invitees:
+                    invite_blocking.check(txn, user_id)
             if alias is not None and not aliases.insert(txn, alias, room_nid, requester.user_id):
                 raise errors.room_in_use()
             if publish:
                 published.set_published(txn, room_nid, True)
+            if within is not None:
+                within(txn, room_nid, room_id)
 
-        request = AppendRequest(None, templates, create=version, within=within)
+        request = AppendRequest(None, templates, create=version, within=also)
         try:
             room_id = RoomID((await self._appender.append(request)).room_id)
         except MatrixError as problem:

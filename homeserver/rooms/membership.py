@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from homeserver.core import errors
 from homeserver.core.ids import RoomID, UserID
 from homeserver.core.types import JsonObject
+from homeserver.rooms import invite_blocking
 from homeserver.rooms.append import Appender
 from homeserver.rooms.build import EventTemplate
 from homeserver.rooms.remote_invite import RemoteInvites
@@ -19,7 +20,7 @@ from homeserver.rooms.remote_membership import RemoteMembership, Standing, stand
 from homeserver.rooms.requests import AppendRequest, StateView
 from homeserver.rooms.restricted import RestrictedJoins
 from homeserver.web.request import Requester
-from storage import memberships, profiles, rooms
+from storage import memberships, notice_rooms, profiles, rooms
 from storage.database import Database
 from storage.transaction import Transaction
 
@@ -100,11 +101,16 @@ class Membership:
         room_id: RoomID,
         target: UserID,
         content: JsonObject | None = None,
+        *,
+        must_invite: bool = False,
     ) -> str:
         """Invite somebody; the ID of the member event.
 
+        Parameters: `must_invite`, also somebody who takes no invites.
+
         Raises:
-            MatrixError: 403 `M_FORBIDDEN` without the right, or if the target is banned or joined.
+            MatrixError: 403 `M_FORBIDDEN` without the right, or if the target is banned or joined;
+                403 `M_INVITE_BLOCKED`.
         """
         profile = await self._profile(target)
 
@@ -115,8 +121,12 @@ class Membership:
                 raise errors.forbidden(f"{target} is banned from the room.")
             return {**profile, **_own_keys(content or {}), "membership": "invite"}
 
+        def within(txn: Transaction, room_nid: int, room_id: str) -> None:
+            if not must_invite:
+                invite_blocking.check(txn, target)
+
         if target.domain == self._server_name:
-            return await self._change(requester.user_id, room_id, target, decide)
+            return await self._change(requester.user_id, room_id, target, decide, within)
         if self._remote is None:
             raise errors.forbidden("This server talks to no others.")
         templates = _member_template(requester.user_id, target, decide)
@@ -154,11 +164,16 @@ class Membership:
 
         return await self._change(requester.user_id, room_id, requester.user_id, decide)
 
-    async def leave(self, requester: Requester, room_id: RoomID, reason: str | None) -> str:
+    async def leave(
+        self, requester: Requester, room_id: RoomID, reason: str | None, *, must_leave: bool = False
+    ) -> str:
         """Leave a room, reject an invite or take back a knock; the ID of the member event.
 
+        Parameters: `must_leave`, for an account that is closed.
+
         Raises:
-            MatrixError: 403 `M_FORBIDDEN` for somebody who never was there, or is banned.
+            MatrixError: 403 `M_FORBIDDEN` for somebody who never was there, or is banned;
+                `M_CANNOT_LEAVE_SERVER_NOTICE_ROOM` for the invite to the server's notices.
         """
 
         def decide(state: StateView, membership: str | None) -> JsonObject | None:
@@ -166,7 +181,16 @@ class Membership:
                 return None
             if membership is None:
                 raise errors.forbidden("You are not in this room.")
+            if membership == "invite" and is_notices and not must_leave:
+                raise errors.MatrixError(
+                    403,
+                    "M_CANNOT_LEAVE_SERVER_NOTICE_ROOM",
+                    "The invite to the server's notices cannot be rejected.",
+                )
             return {**_reason(reason), "membership": "leave"}
+
+        notices = await self._db.read(notice_rooms.room_of, requester.user_id)
+        is_notices = notices == room_id
 
         found = await self._standing(room_id, requester.user_id)
         if found.is_ours:
@@ -244,7 +268,8 @@ class Membership:
             return await self.knock(requester, room_id, content)
         if own and membership == "leave":
             found = await self._standing(room_id, target)
-            if not found.is_ours:
+            invited = found.own is not None and found.own.membership == "invite"
+            if not found.is_ours or invited:
                 reason = content.get("reason")
                 return await self.leave(
                     requester, room_id, reason if isinstance(reason, str) else None
@@ -277,7 +302,7 @@ class Membership:
         requester = Requester(user_id)
         for room_id in await self._db.read(_rooms_with, user_id, ("join", "invite", "knock")):
             try:
-                await self.leave(requester, RoomID(room_id), None)
+                await self.leave(requester, RoomID(room_id), None, must_leave=True)
             except errors.MatrixError:
                 # Membership may have ended meanwhile; the others are left all the same.
                 continue
@@ -306,8 +331,16 @@ class Membership:
             except errors.MatrixError:
                 continue
 
-    async def _change(self, sender: str, room_id: RoomID, target: str, decide: Decide) -> str:
-        request = AppendRequest(room_id, _member_template(sender, target, decide), idempotent=True)
+    async def _change(
+        self,
+        sender: str,
+        room_id: RoomID,
+        target: str,
+        decide: Decide,
+        within: Callable[[Transaction, int, str], None] | None = None,
+    ) -> str:
+        templates = _member_template(sender, target, decide)
+        request = AppendRequest(room_id, templates, idempotent=True, within=within)
         done = await self._appender.append(request)
         return done.event_ids[0] if done.event_ids else ""
 

@@ -23,13 +23,13 @@ from homeserver.core.event import Event
 from homeserver.core.ids import RoomID, domain_of
 from homeserver.core.room_versions import ROOM_VERSIONS, RoomVersion
 from homeserver.core.types import JsonObject
-from homeserver.rooms import resident
+from homeserver.rooms import invite_blocking, resident
 from homeserver.rooms.build import LocalSigner
 from homeserver.rooms.handshake import MEMBER, checked, parse_user, with_signature
 from homeserver.rooms.receive import Receiver
 from homeserver.rooms.remote_record import OutsideMember, OutsideRecords, ResidentHere
 from homeserver.rooms.server_access import check_acl
-from storage import account_data, memberships, rooms, users
+from storage import memberships, rooms, users
 from storage.database import Database
 from storage.events import ACCEPTED
 from storage.transaction import Transaction
@@ -217,8 +217,7 @@ def _check_invitee(
         raise errors.not_found(f"{user_id} does not exist.")
     if user.deactivated:
         raise errors.forbidden(f"The account of {user_id} is closed.")
-    if account_data.blocks_invites(txn, user_id):
-        raise MatrixError(403, "M_INVITE_BLOCKED", f"{user_id} takes no invites.")
+    invite_blocking.check(txn, user_id)
     room = rooms.get(txn, room_id)
     if room is None or room.state_root is None:
         return False

@@ -264,3 +264,24 @@ class UserTests(CommandCase):
         self.assertEqual(said, "Closed @alice:localhost.\n")
         self.assertEqual(self.listed(), [["@alice:localhost", "deactivated"]])
         self.assertIn("closed for good", self.fails("user", "passwd", "alice", "--password", "x"))
+
+
+class ModerationTests(CommandCase):
+    def test_notices_and_reports(self) -> None:
+        """Shows MISC-9, MISC-10."""
+        self.write()
+        self.hearth("user", "add", "bob", "--password", "wonderland")
+        said = self.hearth("notice", "send", "bob", "Back at noon").stdout
+        self.assertRegex(said, r"^Sent \$\S+ to @bob:localhost\.\n$")
+        self.assertIn("no such account", self.fails("notice", "send", "nobody", "x"))
+        self.assertIn("nothing to send", self.fails("notice", "send", "bob", " "))
+        self.assertEqual(self.hearth("reports", "list").stdout, "")
+        with sqlite3.connect(self.directory / "data" / "homeserver.db") as database:
+            database.execute(
+                "INSERT INTO reports VALUES (1, 0, '@a:localhost', 'user', NULL, NULL,"
+                " '@bob:localhost', 'rude')"
+            )
+        said = self.hearth("reports", "list").stdout
+        self.assertIn('@a:localhost\tuser\t@bob:localhost\t"rude"', said)
+        self.assertIn('"report_id": 1', self.hearth("reports", "list", "--json").stdout)
+        self.assertEqual(self.hearth("reports", "list", "--after", "1").stdout, "")

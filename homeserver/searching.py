@@ -1,0 +1,59 @@
+"""Composition of what finds messages and users, and of what goes to and from administrators."""
+
+from __future__ import annotations
+
+from homeserver.core.ids import UserID
+from homeserver.parts import Parts
+from homeserver.rooms.append import Appender
+from homeserver.rooms.create import RoomCreation
+from homeserver.rooms.membership import Membership
+from homeserver.rooms.notices import ServerNotices
+from homeserver.rooms.reports import Reports
+from homeserver.rooms.search import Search
+from homeserver.rooms.searchable import SearchableTexts
+from homeserver.rooms.send import Sending
+from homeserver.rooms.user_directory import UserDirectory, UserWords
+from homeserver.users.accounts import Accounts
+from homeserver.users.hooks import UserHooks
+from homeserver.users.profiles import Profiles
+from homeserver.users.tags import Tags
+from storage.state import StateStore
+
+
+def build_searching(parts: Parts) -> None:
+    """Search, the user directory, reports."""
+    add, db, reactor = parts.services.add, parts.db, parts.reactor
+    states, server_name = parts.services[StateStore], parts.config.server_name
+    texts = add(SearchableTexts(db, reactor))
+    people = add(UserWords(db, reactor, server_name))
+    parts.services[Appender].on_written += [texts.written, people.written]
+    parts.services[UserHooks].profile_changed.append(people.profile_changed)
+    parts.stops += [texts.stop, people.stop]
+    add(Search(db, states, texts, reactor))
+    add(UserDirectory(db, people, server_name))
+    add(Reports(db, states, reactor, server_name))
+
+
+def start_searching(parts: Parts) -> None:
+    """Go on reading the log where the last process stopped."""
+    parts.services[SearchableTexts].wake()
+    parts.services[UserWords].wake()
+
+
+def build_notices(parts: Parts) -> None:
+    """What the server itself tells its users."""
+    config, services = parts.config.server_notices, parts.services
+    services.add(
+        ServerNotices(
+            parts.db,
+            services[RoomCreation],
+            services[Membership],
+            services[Sending],
+            services[Accounts],
+            services[Profiles],
+            services[Tags],
+            sender=UserID.of(config.localpart, parts.config.server_name),
+            sender_name=config.display_name,
+            room_name=config.room_name,
+        )
+    )
