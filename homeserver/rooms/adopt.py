@@ -63,7 +63,7 @@ def adopt(
     draft = open_room(txn, context, join.room_id, entry.version, now_ms)
     row = draft.row
     tree = RoomTree(txn, context.states, row.room_nid, entry.version)
-    outliers = Outliers(txn, row.room_nid, tree, context.event_numbers)
+    outliers = Outliers(txn, row.room_nid, tree, context.event_numbers, draft.server_name)
     outliers.add([*entry.auth_chain, *entry.state])
     before = tree.build(_state_numbers(entry.state, outliers, tree))
     _check(join, before, tree, outliers)

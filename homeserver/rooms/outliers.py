@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 from homeserver.core import auth_rules
 from homeserver.core.event import Event
 from homeserver.core.graph import topological_order
+from homeserver.core.ids import domain_of
 from homeserver.core.room_versions import RoomVersion
 from homeserver.rooms.receiving import NOT_ADDED, Judged
 from homeserver.rooms.relations import relation_of
@@ -28,12 +29,18 @@ class Outliers:
     """Judges outliers of one room and stores them, in one transaction."""
 
     def __init__(
-        self, txn: Transaction, room_nid: int, tree: RoomTree, event_numbers: NumberBlocks
+        self,
+        txn: Transaction,
+        room_nid: int,
+        tree: RoomTree,
+        event_numbers: NumberBlocks,
+        server_name: str,
     ) -> None:
         self._txn = txn
         self._room_nid = room_nid
         self._tree = tree
         self._numbers = event_numbers
+        self._server_name = server_name
         self.judged: dict[str, Judged] = {}
         self._rows: dict[str, EventRow] = {}
         self._statuses: dict[str, int] = {}
@@ -52,8 +59,12 @@ class Outliers:
                 self._answer(event, row)
                 continue
             judged = self._judge(event)
+            if row is not None and row.status == judged.status:
+                self._answer(event, row)
+                continue
             self.judged[event.event_id] = judged
             if judged.status == NOT_ADDED:
+                self._statuses.pop(event.event_id, None)
                 continue
             self._statuses[event.event_id] = judged.status
             number = row.event_nid if row is not None else next(numbers)
@@ -93,9 +104,13 @@ class Outliers:
             self._statuses[name] = row.status if is_here else REJECTED
 
     def _is_judged_anew(self, row: EventRow) -> bool:
+        if row.room_nid != self._room_nid or row.state_after is not None:
+            return False
+        if row.type == "m.room.member" and domain_of(row.state_key or "") == self._server_name:
+            # Such invites are stored when they come, and what the room allows is not known then.
+            return True
         # Rejected for something that was not known then, perhaps.
-        is_here = row.room_nid == self._room_nid
-        return is_here and row.status == REJECTED and row.state_after is None
+        return row.status == REJECTED
 
     def _answer(self, event: Event, row: EventRow) -> None:
         if row.room_nid != self._room_nid:

@@ -186,7 +186,8 @@ class Receiver:
             version = known_version(received)
             draft = open_room(txn, self._context, room_id, version, now_ms)
             tree = RoomTree(txn, self._context.states, draft.row.room_nid, version)
-            outliers = Outliers(txn, draft.row.room_nid, tree, self._context.event_numbers)
+            numbers, name = self._context.event_numbers, draft.server_name
+            outliers = Outliers(txn, draft.row.room_nid, tree, numbers, name)
             outliers.add(received)
             return outliers.judged
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from twisted.internet import reactor
+
 from homeserver.core.event import Event
 from homeserver.rooms.build import EventTemplate
-from homeserver.rooms.receive import KnownState
+from homeserver.rooms.receive import BadState, KnownState, Receiver
+from homeserver.rooms.remote_record import OutsideMember, OutsideRecords
 from storage import memberships, rooms
 from storage.events import ACCEPTED, MISPLACED, REJECTED, SOFT_FAILED
 from storage.transaction import Transaction
 from tests.homeserver.rooms.test_receiving import ReceivingCase
 from tests.support.databases import on_each_database
 from tests.support.events import ALICE as REMOTE
-from tests.support.events import BOB, CAROL
-from tests.support.rooms import ALICE
+from tests.support.events import BOB, CAROL, RoomBuilder
+from tests.support.rooms import ALICE, RoomServices
 
 TOPIC = "m.room.topic"
 
@@ -144,6 +147,36 @@ class ForeignStatesTest(ReceivingCase):
         judged = await self.receiver.adopt(join, branch.version, state_before, chain)
         self.assertEqual(judged.status, ACCEPTED)
         self.assertEqual((await self.state()).get(topic.key), topic.event_id)
+
+    async def test_an_invite_from_outside_is_judged_when_the_room_is_entered(self) -> None:
+        """Whoever sent it: it was not known then what the room allows."""
+        for sender, judged_as in (("@mallory:c.example", REJECTED), (BOB, ACCEPTED)):
+            services = RoomServices(self.db)
+            receiver = Receiver(self.db, services.appender, reactor)
+            room = RoomBuilder.started(
+                "11",
+                members=[BOB],
+                join_rule="invite",
+                users={BOB: 50},
+                room_id=f"!r{judged_as}:a.example",
+            )
+            invite = room.invite(sender, ALICE)
+            await self.db.write(OutsideRecords().record, OutsideMember(invite), 1)
+            state_before = list(room.state.values())
+            join = room.join(ALICE)
+            entering = receiver.adopt(join, room.version, state_before, list(room.events.values()))
+            if judged_as == ACCEPTED:
+                self.assertEqual((await entering).status, ACCEPTED)
+            else:
+                with self.assertRaises(BadState) as caught:
+                    await entering
+                self.assertIn(invite.event_id, str(caught.exception))
+            row = await services.row(invite.event_id)
+            self.assertEqual(row.status, ACCEPTED)
+            judged = await receiver.add_outliers(
+                room.room_id, [e for e in room.events.values() if e != join]
+            )
+            self.assertEqual(judged[invite.event_id].status, judged_as)
 
     async def test_given_states_are_no_resets(self) -> None:
         await self.enter()
