@@ -94,7 +94,13 @@ from homeserver.users.uia import InteractiveAuth
 from homeserver.web.limits import RateLimiter
 from homeserver.web.router import Router
 from homeserver.web.turns import Turns
-from storage import delayed_events, erasures, push_rules, sliding_positions
+from storage import (
+    delayed_events,
+    erasures,
+    push_rules,
+    sliding_positions,
+    thread_subscriptions,
+)
 from storage.bus import Bus, MemoryBus
 from storage.database import Database, DatabaseUnavailable, Timing, open_database
 from storage.ephemeral import EphemeralStore, MemoryEphemeral

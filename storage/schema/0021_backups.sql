@@ -76,12 +76,10 @@ CREATE TABLE thread_subscriptions (
     user_id TEXT NOT NULL,
     room_id TEXT NOT NULL,
     thread_id TEXT NOT NULL,
+    -- of the last change
     pos BIGINT NOT NULL,
     subscribed BOOLEAN NOT NULL,
     automatic BOOLEAN NOT NULL,
-    -- position of the room's newest event when the user unsubscribed: mentions before it
-    -- subscribe no more
-    unsubscribed_at BIGINT,
     PRIMARY KEY (user_id, room_id, thread_id)
 );
 CREATE INDEX thread_subscriptions_pos ON thread_subscriptions (user_id, pos);

@@ -557,7 +557,6 @@ CREATE TABLE thread_subscriptions (
     pos BIGINT NOT NULL,
     subscribed BOOLEAN NOT NULL,
     automatic BOOLEAN NOT NULL,
-    unsubscribed_at BIGINT,
     PRIMARY KEY (user_id, room_id, thread_id)
 );
 
