@@ -335,7 +335,14 @@ def _build_users(parts: Parts) -> None:
         )
     )
     has_email = config.email is not None
-    add(CapabilitySettings(config.default_room_version, change_contacts=has_email))
+    add(
+        CapabilitySettings(
+            config.default_room_version,
+            change_contacts=has_email,
+            longest_delay_ms=int(config.delayed_events.longest_delay),
+            delayed_events=config.delayed_events.per_user,
+        )
+    )
     add(LoginSettings(config.server_name))
     transports = add(RtcTransports(config.matrix_rtc.livekit_service_urls))
     add(WellKnown(config.public_base_url, rtc_foci=transports.listed()))

@@ -82,7 +82,7 @@ LIMITED = RateLimits(
     login=Rate(per_second=0.1, burst=3),
     registration=Rate(per_second=0.1, burst=3),
     token_check=Rate(per_second=0.1, burst=3),
-    login_token=Rate(per_second=0.01, burst=2),
+    login_token=Rate(per_second=0.01, burst=3),
 )
 
 

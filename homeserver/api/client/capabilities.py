@@ -8,7 +8,6 @@ import msgspec
 
 from homeserver.core.room_versions import ROOM_VERSIONS
 from homeserver.core.types import JsonObject
-from homeserver.rooms.delayed import DelayedEvents
 from homeserver.web.endpoint import Auth, Requester, endpoint
 
 
@@ -19,6 +18,9 @@ class CapabilitySettings:
     default_room_version: str
     change_password: bool = True
     change_contacts: bool = False
+    longest_delay_ms: int = 0
+    delayed_events: int = 0
+    """How many delayed events a user can have waiting."""
 
 
 class CapabilitiesAnswer(msgspec.Struct):
@@ -27,7 +29,7 @@ class CapabilitiesAnswer(msgspec.Struct):
 
 @endpoint("GET", "/_matrix/client/v3/capabilities", auth=Auth.ACCESS_TOKEN, rate="read")
 async def get_capabilities(
-    requester: Requester, settings: CapabilitySettings, delayed: DelayedEvents
+    requester: Requester, settings: CapabilitySettings
 ) -> CapabilitiesAnswer:
     """What the requester can do on this server."""
     found: JsonObject = {
@@ -47,8 +49,8 @@ async def get_capabilities(
         "m.get_login_token": {"enabled": settings.change_password},
         "m.forget_forced_upon_leave": {"enabled": False},
         "org.matrix.msc4140.delayed_events": {
-            "max_delay_ms": delayed.max_delay_ms,
-            "max_scheduled": delayed.max_per_user,
+            "max_delay_ms": settings.longest_delay_ms,
+            "max_scheduled": settings.delayed_events,
         },
     }
     if requester.is_admin:
