@@ -12,6 +12,7 @@ from homeserver.rooms.reports import Reports
 from homeserver.rooms.search import Search
 from homeserver.rooms.searchable import SearchableTexts
 from homeserver.rooms.send import Sending
+from homeserver.rooms.threads import Threads
 from homeserver.rooms.user_directory import UserDirectory, UserWords
 from homeserver.users.accounts import Accounts
 from homeserver.users.hooks import UserHooks
@@ -21,7 +22,7 @@ from storage.state import StateStore
 
 
 def build_searching(parts: Parts) -> None:
-    """Search, the user directory, reports."""
+    """Search, the user directory, lists of threads, reports."""
     add, db, reactor = parts.services.add, parts.db, parts.reactor
     states, server_name = parts.services[StateStore], parts.config.server_name
     texts = add(SearchableTexts(db, reactor))
@@ -32,6 +33,7 @@ def build_searching(parts: Parts) -> None:
     add(Search(db, states, texts, reactor))
     add(UserDirectory(db, people, server_name))
     add(Reports(db, states, reactor, server_name))
+    add(Threads(db, states, reactor))
 
 
 def start_searching(parts: Parts) -> None:

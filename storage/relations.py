@@ -6,6 +6,7 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 from storage.events import ACCEPTED, COLUMNS, EventRow
+from storage.timeline import Place
 from storage.transaction import Transaction
 
 AGGREGATED = ("m.thread", "m.replace", "m.reference")
@@ -17,6 +18,7 @@ GRAPH_ORDER = "depth DESC, pos DESC"
 TIME_ORDER = "origin_server_ts DESC, event_id DESC"
 """Newest first, for replacements (client-server API, "Event replacements")."""
 
+_ROOT = ", ".join("e." + column for column in COLUMNS.split(", "))
 _JOINED = ", ".join("c." + column for column in COLUMNS.split(", "))
 
 
@@ -77,6 +79,50 @@ def newest(
         row = EventRow(*raw)
         found.setdefault(row.relates_to or "", []).append(row)
     return found
+
+
+def active_threads(
+    txn: Transaction,
+    room_nid: int,
+    *,
+    behind: Place | None,
+    until: int | None,
+    participant: str | None,
+    ignored: Collection[str],
+    limit: int,
+) -> list[tuple[Place, EventRow]]:
+    """Roots of threads with the places of their last events, those with the newest first.
+
+    Parameters: `behind`, only with an older last event; `until`, the last position that counts;
+    `participant`, only threads that this user began or wrote in; `ignored`, users whose events do
+    not count.
+    """
+    unheard, names = txn.any_of("sender", ignored)
+    known = "" if until is None else " AND pos <= ?"
+    first: list[object] = [room_nid, *names, *(() if until is None else (until,)), room_nid]
+    args: list[object] = []
+    conditions = "t.place = 1"
+    if behind is not None:
+        conditions += " AND (t.depth, t.pos) < (?, ?)"
+        args += behind
+    if participant is not None:
+        conditions += (
+            " AND (e.sender = ? OR EXISTS (SELECT 1 FROM events p WHERE p.relates_to = t.relates_to"
+            " AND p.room_nid = e.room_nid AND p.rel_type = 'm.thread' AND p.sender = ?"
+            f" AND p.pos IS NOT NULL AND p.status = {ACCEPTED}))"
+        )
+        args += [participant, participant]
+    rows = txn.all(
+        f"SELECT t.depth, t.pos, {_ROOT} FROM (SELECT relates_to, depth, pos, ROW_NUMBER() OVER"
+        " (PARTITION BY relates_to ORDER BY depth DESC, pos DESC) AS place FROM events"
+        f" WHERE room_nid = ? AND rel_type = 'm.thread' AND status = {ACCEPTED}"
+        f" AND pos IS NOT NULL AND NOT ({unheard}){known}) t"
+        " JOIN events e ON e.event_id = t.relates_to AND e.room_nid = ? AND e.pos IS NOT NULL"
+        f" AND e.status = {ACCEPTED} AND e.rel_type IS NULL AND e.state_key IS NULL"
+        f" WHERE {conditions} ORDER BY t.depth DESC, t.pos DESC LIMIT ?",
+        [*first, *args, limit],
+    )
+    return [(Place(row[0], row[1]), EventRow(*row[2:])) for row in rows]
 
 
 def replacements(

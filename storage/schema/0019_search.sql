@@ -59,3 +59,6 @@ CREATE TABLE notice_rooms (
     user_id TEXT NOT NULL PRIMARY KEY,
     room_id TEXT NOT NULL UNIQUE
 );
+
+CREATE INDEX events_thread_activity ON events (room_nid, relates_to, depth, pos)
+    WHERE rel_type = 'm.thread';

@@ -691,6 +691,9 @@ CREATE INDEX events_redacted ON events (room_nid, pos) WHERE redacted_by IS NOT 
 
 CREATE INDEX events_relations ON events (relates_to, pos) WHERE relates_to IS NOT NULL;
 
+CREATE INDEX events_thread_activity ON events (room_nid, relates_to, depth, pos)
+    WHERE rel_type = 'm.thread';
+
 CREATE INDEX events_threads ON events (room_nid, pos) WHERE thread_root IS NOT NULL;
 
 CREATE INDEX events_time ON events (room_nid, origin_server_ts);

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
 import msgspec
 
 from homeserver.api.client.reading import Direction, Limit, token_of
 from homeserver.core import errors
 from homeserver.core.ids import EventID, RoomID
+from homeserver.core.tokens import PaginationToken
 from homeserver.core.types import JsonObject
 from homeserver.rooms.related import MAX_DEPTH, RelatedEvents, WantedRelations
+from homeserver.rooms.threads import DEFAULT_LIMIT as DEFAULT_THREADS
+from homeserver.rooms.threads import Threads
 from homeserver.web.endpoint import Auth, Requester, endpoint
 
 DEFAULT_LIMIT = 20
@@ -75,4 +80,39 @@ async def get_relations(
     return answer
 
 
-ENDPOINTS = [get_relations]
+class ThreadsQuery(msgspec.Struct, frozen=True):
+    from_: str | None = msgspec.field(name="from", default=None)
+    limit: Annotated[int, msgspec.Meta(ge=1)] = DEFAULT_THREADS
+    include: Literal["all", "participated"] = "all"
+
+
+class ThreadList(msgspec.Struct, frozen=True):
+    chunk: list[JsonObject]
+    next_batch: str | None = None
+
+
+@endpoint(
+    "GET",
+    "/_matrix/client/v1/rooms/{room_id}/threads",
+    auth=Auth.GUEST_OK,
+    rate="read",
+    also=("/_matrix/client/unstable/org.matrix.msc3856/rooms/{room_id}/threads",),
+    returns=ThreadList,
+)
+async def get_threads(
+    requester: Requester, room_id: RoomID, query: ThreadsQuery, threads: Threads
+) -> JsonObject:
+    """The threads of a room, those with the newest activity first."""
+    start = token_of(query.from_)
+    if start is not None and not isinstance(start, PaginationToken):
+        raise errors.invalid_param("`from` is not a token of this list.")
+    return await threads.page(
+        requester,
+        room_id,
+        participated=query.include == "participated",
+        start=start,
+        limit=query.limit,
+    )
+
+
+ENDPOINTS = [get_relations, get_threads]
