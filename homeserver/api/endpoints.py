@@ -19,8 +19,8 @@ from federation.server import third_party as federation_third_party
 from federation.server import transactions as federation_transactions
 from homeserver.api.client import (
     account,
-    account_moderation,
     account_data,
+    account_moderation,
     admin_register,
     aliases,
     auth_pages,
@@ -43,10 +43,10 @@ from homeserver.api.client import (
     push_rules,
     reading,
     receipts,
-    reports,
     registration,
     relations,
     rendezvous,
+    reports,
     room_creation,
     room_keys,
     room_summary,
@@ -67,10 +67,10 @@ from homeserver.api.client import (
     well_known,
 )
 
-    account_moderation,
 _MODULES = (
     account,
     account_data,
+    account_moderation,
     admin_register,
     aliases,
     auth_pages,
@@ -104,12 +104,12 @@ _MODULES = (
     profiles,
     published_rooms,
     push_rules,
-    reports,
     reading,
     receipts,
     registration,
     relations,
     rendezvous,
+    reports,
     room_creation,
     room_keys,
     room_summary,
