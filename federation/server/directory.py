@@ -116,7 +116,13 @@ async def find_public_rooms(
     return _answer(await published.served_page(wanted))
 
 
-@endpoint("GET", f"{_V1}/hierarchy/{{room_id}}", auth=Auth.FEDERATION, rate="federation_heavy")
+@endpoint(
+    "GET",
+    f"{_V1}/hierarchy/{{room_id}}",
+    auth=Auth.FEDERATION,
+    rate="federation_heavy",
+    also=("/_matrix/federation/unstable/org.matrix.msc2946/hierarchy/{room_id}",),
+)
 async def serve_hierarchy(
     origin: ServerName, room_id: RoomID, query: SpaceQuery, spaces: SpaceHierarchy
 ) -> ServedSpace:

@@ -65,6 +65,7 @@ from homeserver.api.client import (
     versions,
     voip,
     well_known,
+    whois,
 )
 
 _MODULES = (
@@ -128,6 +129,7 @@ _MODULES = (
     versions,
     voip,
     well_known,
+    whois,
 )
 
 ENDPOINTS: list[Callable[..., Awaitable[object]]] = [

@@ -148,7 +148,14 @@ def _answer(grant: Grant, server_name: str, well_known: WellKnown) -> LoginAnswe
     )
 
 
-@endpoint("POST", "/_matrix/client/v1/login/get_token", auth=Auth.ACCESS_TOKEN, rate="login_token")
+@endpoint(
+    "POST",
+    "/_matrix/client/v1/login/get_token",
+    auth=Auth.ACCESS_TOKEN,
+    rate="login_token",
+    also=("/_matrix/client/unstable/org.matrix.msc3882/login/get_token",),
+    optional_body=True,
+)
 async def get_login_token(
     requester: Requester,
     body: AuthBody,

@@ -13,6 +13,8 @@ from homeserver.sync.long_poll import Sync, Wish
 from homeserver.sync.request import SyncRequest
 from homeserver.web.endpoint import Auth, Request, Requester, endpoint
 
+_OLD_NAMES = {"state_after": "org.matrix.msc4222.state_after"}
+
 
 class SyncQuery(msgspec.Struct, frozen=True):
     """`timeout` in milliseconds."""
@@ -47,7 +49,22 @@ async def get_sync(
         use_state_after=query.use_state_after or query.unstable_use_state_after,
     )
     wish = Wish(query.timeout, query.set_presence, request.on_shutdown)
-    return await sync.sync(wanted, wish)
+    answer = await sync.sync(wanted, wish)
+    if query.unstable_use_state_after and not query.use_state_after:
+        return _with_old_names(answer)
+    return answer
+
+
+def _with_old_names(answer: JsonObject) -> JsonObject:
+    """The answer with `state_after` as it was called before version 1.16."""
+    rooms = dict(answer.get("rooms", {}))
+    for kind in ("join", "leave"):
+        if kind in rooms:
+            rooms[kind] = {
+                room_id: {_OLD_NAMES.get(name, name): part for name, part in room.items()}
+                for room_id, room in rooms[kind].items()
+            }
+    return {**answer, "rooms": rooms} if rooms else answer
 
 
 ENDPOINTS = [get_sync]

@@ -12,12 +12,36 @@ VERSIONS = [
 ]
 
 UNSTABLE_FEATURES = {
+    # Not in the specification.
     "org.matrix.simplified_msc3575": True,
-    # Profile fields, in the specification since 1.16: clients look for the flag below that.
+    "org.matrix.msc3814": True,
+    "org.matrix.msc4108": True,
+    "io.element.msc4388": True,
+    "org.matrix.msc4140": True,
+    "org.matrix.msc4143": True,
+    "org.matrix.msc4306": True,
+    # In the specification by now. Clients look for these where a server names no version that
+    # holds them, and some whatever it names.
+    "org.matrix.e2e_cross_signing": True,
+    "org.matrix.msc2285.stable": True,
+    "org.matrix.msc2432": True,
+    "org.matrix.msc3030": True,
+    "org.matrix.msc3440.stable": True,
+    "org.matrix.msc3771": True,
+    "org.matrix.msc3827.stable": True,
+    "org.matrix.msc3856": True,
+    "org.matrix.msc3856.stable": True,
+    "org.matrix.msc3874": True,
+    "org.matrix.msc3882": True,
+    "org.matrix.msc3981": True,
+    "org.matrix.msc4222": True,
+    "uk.half-shot.msc2666.query_mutual_rooms": True,
+    "uk.half-shot.msc2666.query_mutual_rooms.stable": True,
     "uk.tcpip.msc4133": True,
     "uk.tcpip.msc4133.stable": True,
 }
-"""Features by the names they had before the specification versions that hold them."""
+"""Features that clients find by name: those without a version of the specification, and old names
+of others."""
 
 
 class VersionsAnswer(msgspec.Struct):
