@@ -33,6 +33,9 @@ from storage.events import ACCEPTED, MISPLACED, REJECTED, SOFT_FAILED, EventRow
 from storage.gaps import Gap
 from storage.transaction import Transaction
 
+MAX_WALKED = 1000
+"""Events without effect that are looked behind, in one batch, for what a new event replaces."""
+
 NOT_ADDED = -1
 """`Judged.status` of an event that was not stored."""
 
@@ -108,6 +111,7 @@ class Receiving:
     _referenced: Collection[str] = ()
     _create: Event | None = None
     _senders: list[str] | None = None
+    _walked: int = 0
 
     @property
     def version(self) -> RoomVersion:
@@ -353,6 +357,9 @@ class Receiving:
     def _prev_of_excluded(self, event_id: str) -> Sequence[str]:
         """The predecessors of an event that was rejected or soft-failed."""
         if self._statuses.get(event_id, ACCEPTED) == ACCEPTED:
+            return ()
+        self._walked += 1
+        if self._walked > MAX_WALKED:
             return ()
         event = self.tree.event(event_id)
         if event is None:

@@ -235,14 +235,22 @@ class _Unconflicted(Mapping[StateKey, str]):
         self._root = root
         self._conflicted = conflicted
         self._known: dict[StateKey, str] | None = None
+        self._looked_up: dict[StateKey, str | None] = {}
 
     def __getitem__(self, key: StateKey) -> str:
+        # The same few keys are asked for with every event that is resolved.
+        if key not in self._looked_up:
+            self._looked_up[key] = self._look_up(key)
+        found = self._looked_up[key]
+        if found is None:
+            raise KeyError(key)
+        return found
+
+    def _look_up(self, key: StateKey) -> str | None:
         if key in self._conflicted:
-            raise KeyError(key)
+            return None
         event = self._tree.state(self._root, [key]).get(key)
-        if event is None:
-            raise KeyError(key)
-        return event.event_id
+        return event.event_id if event is not None else None
 
     def __iter__(self) -> Iterator[StateKey]:
         return iter(self._all())
