@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from homeserver.api.pages import Pages, form_of
-from homeserver.core.errors import MatrixError, not_found
+from homeserver.core.errors import MatrixError, invalid_param
 from homeserver.core.types import JsonObject
 from homeserver.users.stages import (
     DUMMY,
@@ -102,13 +102,13 @@ async def post_stage_page(
 
 
 async def _session(uia: InteractiveAuth, auth_type: str, session_id: str) -> UiaSessionRow:
-    """Raises MatrixError 404 where there is no such session, or the stage is not one of it."""
+    """Raises MatrixError 400 where there is no such session, or the stage is not one of it."""
     session = await uia.session(session_id)
     if session is None:
-        raise not_found("This session is unknown or has expired.")
+        raise invalid_param("This session is unknown or has expired.")
     flows = session.details.get("flows", [])
     if auth_type not in _PAGES or not any(auth_type in flow for flow in flows):
-        raise not_found("This is no step of what you are doing.")
+        raise invalid_param("This is no step of what you are doing.")
     return session
 
 
@@ -126,7 +126,7 @@ async def _auth(
     if auth_type == EMAIL:
         purpose = session.details.get("email_for")
         if not isinstance(purpose, str):
-            raise not_found("An e-mail address proves nothing here.")
+            raise invalid_param("An e-mail address proves nothing here.")
         secret = secrets.token_hex(16)
         sid = await validation.request(purpose, form.get("email", "").strip(), secret, 1)
         return {"threepid_creds": {"sid": sid, "client_secret": secret}}
