@@ -154,9 +154,10 @@ def _build_sender(parts: Parts) -> FederationSender:
     )
     store: EphemeralStore = services.following(EphemeralStore)
     typing, presence = services[Typing], services[PresenceTracker]
-    services.add(
+    live = services.add(
         LiveEdus(db, parts.bus, reactor, name, store, typing, presence, sender.put_volatile)
     )
+    services[Appender].on_written.append(live.events_written)
 
     def now_ms() -> int:
         return int(reactor.seconds() * 1000)

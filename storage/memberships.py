@@ -44,8 +44,17 @@ _LOG = ", ".join(MembershipChange._fields)
 
 
 def put(txn: Transaction, rows: Iterable[MembershipRow]) -> None:
-    """Set current memberships."""
-    updates = ", ".join(f"{name} = excluded.{name}" for name in MembershipRow._fields[2:])
+    """Set current memberships.
+
+    A room stays forgotten as long as the same event makes the membership: a state that did not
+    have that event for some time may bring it back.
+    """
+    names = [name for name in MembershipRow._fields[2:] if name != "forgotten"]
+    updates = ", ".join(f"{name} = excluded.{name}" for name in names)
+    updates += (
+        ", forgotten = (excluded.forgotten"
+        " OR (memberships.forgotten AND memberships.event_id = excluded.event_id))"
+    )
     txn.many(
         f"INSERT INTO memberships ({_COLUMNS}) VALUES ({_MARKS})"
         f" ON CONFLICT (room_nid, user_id) DO UPDATE SET {updates}",

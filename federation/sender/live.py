@@ -16,14 +16,19 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import LoopingCall
 
 from federation.sender import edus
+from homeserver.core.ids import domain_of
 from homeserver.rooms.typing import Typing
+from homeserver.rooms.write import WrittenRoom
 from homeserver.users.presence import PresenceTracker
-from storage import outgoing
+from storage import memberships, outgoing
 from storage.bus import Bus
 from storage.database import Database
 from storage.ephemeral import EphemeralStore
+from storage.transaction import Transaction
 
 CHANNEL = "typing"
+JOINS = "joins"
+"""The channel on which processes tell each other who joined a room."""
 GATHER_S = 0.1
 """Seconds in which changes of typing are gathered."""
 REPEAT_MS = 40_000
@@ -31,6 +36,10 @@ REPEAT_MS = 40_000
 PRESENCE_EVERY_S = 2.0
 MAX_ROOMS = 10_000
 """Rooms of which it is remembered who types."""
+MAX_PRESENT = 500
+"""Users of one room of whose presence a server is told that enters it."""
+MAX_JOINS = 100
+"""Joins that are told of at once; presence of more is left to its next change."""
 
 Emit = Callable[[Collection[str], str, object, bytes], object]
 """Called with servers, "typing" or "presence", a key that the next change has too, the EDU or
@@ -66,16 +75,21 @@ class LiveEdus:
         self._told: dict[str, dict[str, int]] = {}
         self._gathering: IDelayedCall | None = None
         self._presence_upto = 0
-        self._unsubscribe: Callable[[], None] | None = None
+        self._joins: set[tuple[int, str]] = set()
+        self._unsubscribe: list[Callable[[], None]] = []
         self._loops = [
             (LoopingCall(self._safely, self._repeat_typing), REPEAT_MS / 2000),
             (LoopingCall(self._safely, self._tell_presence), PRESENCE_EVERY_S),
+            (LoopingCall(self._safely, self._tell_joined), PRESENCE_EVERY_S),
         ]
         self._under_way: set[Deferred[None]] = set()
 
     async def start(self) -> None:
         """Begin to follow."""
-        self._unsubscribe = self._bus.subscribe(CHANNEL, self._heard)
+        self._unsubscribe = [
+            self._bus.subscribe(CHANNEL, self._heard),
+            self._bus.subscribe(JOINS, self._heard_join),
+        ]
         self._typing.on_changed.append(self._changed)
         self._presence_upto = await self._store.position()
         for loop, interval in self._loops:
@@ -84,9 +98,11 @@ class LiveEdus:
 
     async def stop(self) -> None:
         """Follow no more."""
-        if self._unsubscribe is not None:
-            self._unsubscribe()
+        if self._unsubscribe:
             self._typing.on_changed.remove(self._changed)
+        for unsubscribe in self._unsubscribe:
+            unsubscribe()
+        self._unsubscribe = []
         for loop, _ in self._loops:
             if loop.running:
                 loop.stop()
@@ -171,3 +187,48 @@ class LiveEdus:
         for user_id, event in (await self._presence.events(shown, since)).items():
             update = edus.presence_update(user_id, event["content"])
             self._emit(around[user_id], "presence", user_id, update)
+
+    # Presence of those who begin to share a room (Server-Server API, "Presence")
+
+    def events_written(self, room: WrittenRoom) -> None:
+        """Look for joins among the events of a room that this process wrote."""
+        if not self._presence.enabled:
+            return
+        for entry in room.entries:
+            event, old = entry.event, entry.replaces
+            was_there = old is not None and old.membership == "join"
+            if event.membership == "join" and event.state_key and not was_there:
+                join = [room.room_nid, event.state_key]
+                self._bus.publish(JOINS, json.dumps(join).encode())
+
+    def _heard_join(self, payload: bytes) -> None:
+        room_nid, user_id = json.loads(payload)
+        if len(self._joins) < MAX_JOINS:
+            self._joins.add((room_nid, user_id))
+
+    async def _tell_joined(self) -> None:
+        joins, self._joins = self._joins, set()
+        if not joins:
+            return
+        for user_id, servers in (await self._db.read(self._strangers, joins)).items():
+            for event in (await self._presence.events([user_id])).values():
+                update = edus.presence_update(user_id, event["content"])
+                self._emit(servers, "presence", user_id, update)
+
+    def _strangers(
+        self, txn: Transaction, joins: Collection[tuple[int, str]]
+    ) -> dict[str, set[str]]:
+        """Users of this server, and the servers that see them in a room now and did not before."""
+        found: dict[str, set[str]] = {}
+        present = outgoing.servers(txn, {room_nid for room_nid, _ in joins})
+        for room_nid, user_id in sorted(joins):
+            servers = present[room_nid]
+            if user_id.endswith(self._suffix):
+                found.setdefault(user_id, set()).update(servers)
+                continue
+            server = domain_of(user_id)
+            if servers.get(server) == 1:
+                # Others of that server would have been told before.
+                for local in memberships.local_joined(txn, room_nid)[:MAX_PRESENT]:
+                    found.setdefault(local, set()).add(server)
+        return {user_id: servers for user_id, servers in found.items() if servers}
