@@ -72,13 +72,23 @@ class SharedProcessesTest(TestCase):
     def agree(self, room_id: str, said: set[str]) -> None:
         """All three have the same state, and all that was said, once."""
         clients = [*self.watchers, self.bob]
-        for name, client in (("alice", self.alice), ("bob", self.bob)):
-            said.add(f"last of {name} {len(said)}")
-            client.send(room_id, next(text for text in said if text.startswith(f"last of {name}")))
-        self.until(
-            lambda: all(set(client.messages(room_id)) == said for client in clients),
-            "not everybody has everything",
-        )
+        for client in (self.alice, self.bob):
+            text = f"last of {client.user_id}"
+            client.send(room_id, text)
+            said.add(text)
+        for number, client in enumerate(clients):
+            lacking = said
+
+            def has_all(client: Client = client) -> bool:
+                nonlocal lacking
+                lacking = said - set(client.messages(room_id))
+                return not lacking
+
+            try:
+                self.until(has_all, "something is missing")
+            except self.failureException:
+                some = sorted(lacking)[:5]
+                self.fail(f"client {number} lacks {len(lacking)} messages: {some}")
         for client in clients:
             self.assertEqual(len(client.messages(room_id)), len(said))
         states = [client.state(room_id) for client in clients]
@@ -98,8 +108,8 @@ class SharedProcessesTest(TestCase):
         self.assertEqual(self.watchers[1].messages(self.room_id), [])
         reactor.callFromThread(self.front.listen)
         # A request of the pair's tells the other server that it is back.
-        self.alice.send(self.room_id, "last of alice 0")
-        said.add("last of alice 0")
+        self.alice.send(self.room_id, "are you there?")
+        said.add("are you there?")
         watcher = self.watchers[1]
         seen: list[int] = []
 
