@@ -150,12 +150,11 @@ class ForeignStatesTest(ReceivingCase):
 
     async def test_an_invite_from_outside_is_judged_when_the_room_is_entered(self) -> None:
         """Whoever sent it: it was not known then what the room allows."""
-        for sender, judged_as in (("@mallory:c.example", REJECTED), (BOB, ACCEPTED)):
+        for sender, judged_as in (("@mallory:c.example", REJECTED), (REMOTE, ACCEPTED)):
             services = RoomServices(self.db)
             receiver = Receiver(self.db, services.appender, reactor)
             room = RoomBuilder.started(
                 "11",
-                members=[BOB],
                 join_rule="invite",
                 users={BOB: 50},
                 room_id=f"!r{judged_as}:a.example",
