@@ -78,6 +78,26 @@ def finish(txn: Transaction, origin: str, txn_id: str, answer: str) -> None:
     )
 
 
+def answer_to(txn: Transaction, origin: str, txn_id: str) -> str | None:
+    """What a transaction was answered with before."""
+    answer: str | None = txn.value(
+        "SELECT answer FROM received_transactions WHERE origin = ? AND txn_id = ?",
+        (origin, txn_id),
+    )
+    return answer
+
+
+def keep(txn: Transaction, origin: str, txn_id: str, answer: str, now_ms: int) -> str:
+    """Keep the answer to a transaction that nobody claimed, and return it; the first one stays."""
+    txn.execute(
+        "INSERT INTO received_transactions (origin, txn_id, owner, answer, received_ts)"
+        " VALUES (?, ?, '', ?, ?) ON CONFLICT (origin, txn_id) DO UPDATE"
+        " SET answer = COALESCE(received_transactions.answer, excluded.answer)",
+        (origin, txn_id, answer, now_ms),
+    )
+    return answer_to(txn, origin, txn_id) or answer
+
+
 def abandon(txn: Transaction, origin: str, txn_id: str, owner: str) -> None:
     """A transaction could not be worked on: the next try begins anew."""
     txn.execute(

@@ -123,6 +123,8 @@ class Transactions:
         lock = self._turns.setdefault(origin, DeferredLock())
         await lock.acquire()
         try:
+            if not edus:
+                return await self._take_events(origin, txn_id, pdus)
             known = await self._claim(origin, txn_id)
             if known is not None:
                 self._told("repeated")
@@ -137,6 +139,19 @@ class Transactions:
             return answer
         finally:
             lock.release()
+
+    async def _take_events(self, origin: str, txn_id: str, pdus: Sequence[Any]) -> str:
+        """Work on a transaction of events alone, without a claim: events are added only once,
+        however often they come and whichever process takes them."""
+        known = await self._db.read(received.answer_to, origin, txn_id)
+        if known is not None:
+            self._told("repeated")
+            return known
+        answer = await self._work(origin, pdus, [])
+        now_ms = int(self._clock.seconds() * 1000)
+        answer = await self._db.write(received.keep, origin, txn_id, answer, now_ms)
+        self._told("new")
+        return answer
 
     async def _claim(self, origin: str, txn_id: str) -> str | None:
         """The answer, if the transaction was answered before; None if it is for us to do."""

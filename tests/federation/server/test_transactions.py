@@ -345,7 +345,8 @@ class OnceTest(DatabaseTestCase):
         return Transactions(db, cast(Inbound, self.inbound), EduHandlers(reactor), reactor)
 
     def begin(self, transactions: Transactions, txn_id: str = "t", origin: str = "a.b") -> Any:
-        return Deferred.fromCoroutine(transactions.receive(origin, txn_id, [{}], []))
+        edu = {"edu_type": "org.example.unknown", "content": {}}
+        return Deferred.fromCoroutine(transactions.receive(origin, txn_id, [{}], [edu]))
 
     async def test_simultaneous_repetitions_in_one_process(self) -> None:
         """Shows TXN-2."""
@@ -366,6 +367,21 @@ class OnceTest(DatabaseTestCase):
         self.inbound.hold.callback(None)
         answers = await gatherResults(waiting)
         self.assertEqual((len(set(answers)), len(self.inbound.seen)), (1, 1))
+
+    async def test_simultaneous_repetitions_of_events_in_two_processes(self) -> None:
+        """Events are added only once anyway; the answer is the same. Shows TXN-2."""
+        other = self.make(await self.open(self.url))
+        self.inbound.hold = Deferred()
+        waiting = [
+            Deferred.fromCoroutine(each.receive("a.b", "t", [{}], []))
+            for each in (self.transactions, other)
+        ]
+        await eventually(lambda: len(self.inbound.seen) == 2)
+        self.inbound.hold.callback(None)
+        self.inbound.hold = None
+        self.assertEqual(len(set(await gatherResults(waiting))), 1)
+        again = await other.receive("a.b", "t", [{}], [])
+        self.assertEqual((again, len(self.inbound.seen)), (await waiting[0], 2))
 
     async def test_a_process_that_died_in_between(self) -> None:
         """Shows TXN-2."""
