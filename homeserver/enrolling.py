@@ -46,12 +46,13 @@ def build_limiter(parts: Parts) -> RateLimiter:
     alone = parts.services.add(MemoryRateLimiter(config.rate_limits, parts.reactor))
     limiter: RateLimiter = alone
     if config.redis is not None and config.rate_limits.enabled:
-        from homeserver.web.shared_limits import SharedRateLimiter
+        from homeserver.web.shared_limits import PREFIX, SharedRateLimiter
         from storage.redis import RedisAddress
 
         client = RedisAddress.parse(config.redis.url).client(parts.reactor)
         parts.stops.append(client.close)
-        limiter = SharedRateLimiter(config.rate_limits, parts.reactor, client, alone)
+        prefix = f"{PREFIX}{config.server_name}:"
+        limiter = SharedRateLimiter(config.rate_limits, parts.reactor, client, alone, prefix)
     return parts.services.add_as(RateLimiter, limiter)
 
 

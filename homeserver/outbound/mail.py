@@ -15,11 +15,14 @@ from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import format_datetime, make_msgid, parseaddr
+from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import structlog
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PackageLoader, StrictUndefined
+from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 
@@ -31,6 +34,7 @@ from storage.transaction import Transaction
 
 KIND = "mail"
 TIMEOUT_S = 30.0
+CLOSING_S = 5.0
 _MAX_SUBJECT = 200
 
 _log = structlog.get_logger(__name__)
@@ -87,7 +91,9 @@ class Mailer:
         self._config = config
         self._server_name = server_name
         self._templates = Templates(config.templates)
-        self._pool = ThreadPool(0, 2, "mail")
+        self._pool: Any = ThreadPool(0, 2, "mail")
+        # A mail server that keeps silent does not keep the process from ending.
+        self._pool.threadFactory = partial(Thread, daemon=True)
         self._started = False
         self._tls = ssl.create_default_context()
         self._tls.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -114,11 +120,26 @@ class Mailer:
         except Refused as refusal:
             _log.warning("A message was refused", template=payload["template"], reason=str(refusal))
 
-    def close(self) -> None:
-        """End the threads, after the messages they are sending."""
-        if self._started:
-            self._started = False
+    def close(self) -> Deferred[None]:
+        """End the threads, after the messages they are sending, or a few seconds."""
+        closed: Deferred[None] = Deferred()
+        if not self._started:
+            closed.callback(None)
+            return closed
+        self._started = False
+        timer = self._reactor.callLater(CLOSING_S, closed.callback, None)
+
+        def ended() -> None:
+            if timer.active():
+                timer.cancel()
+                closed.callback(None)
+
+        def end() -> None:
             self._pool.stop()
+            self._reactor.callFromThread(ended)
+
+        Thread(target=end, name="mail ends", daemon=True).start()
+        return closed
 
     def _built(self, message: Message) -> EmailMessage:
         """Raises Refused for an address that cannot be one."""

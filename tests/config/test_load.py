@@ -175,6 +175,40 @@ class LoadTests(TestCase):
         self.assertNotIn("verysecret", repr(loaded))
 
 
+class TogetherTests(TestCase):
+    """Options that need each other."""
+
+    def problems(self, **options: object) -> str:
+        with self.assertRaises(config.ConfigError) as caught:
+            config.from_dict({"server_name": "example.org", **options})
+        return str(caught.exception)
+
+    def test_email(self) -> None:
+        email = {"from": "Hearth <noreply@example.org>"}
+        self.assertIn("needs public_base_url", self.problems(email=email))
+        said = self.problems(registration={"require_email": True})
+        self.assertIn("registration.require_email: needs the email section", said)
+        for sender in ("nobody", "a@b\r\nBcc: c@d", ""):
+            said = self.problems(public_base_url="https://example.org", email={"from": sender})
+            self.assertIn("email.from: is not an address", said)
+        found = config.from_dict(
+            {"server_name": "a", "public_base_url": "https://a", "email": {**email, "tls": "none"}}
+        )
+        self.assertIn("email.tls: messages", "".join(config.doubts(found)))
+
+    def test_terms(self) -> None:
+        text = {"language": "en", "title": "T", "url": "https://example.org/"}
+        document = {"name": "privacy", "version": "1", "texts": [text]}
+        for wrong, told in (
+            ([document, document], "privacy is there twice"),
+            ([{**document, "texts": []}], "has no text"),
+            ([{**document, "name": "a b"}], "A-Z a-z"),
+            ([{**document, "texts": [{**text, "language": "version"}]}], "language code"),
+            ([{**document, "texts": [{**text, "url": "javascript:x"}]}], "https://"),
+        ):
+            self.assertIn(told, self.problems(registration={"terms": wrong}))
+
+
 class NotYetUsedTests(TestCase):
     def test_names_keys_that_nothing_reads(self) -> None:
         loaded = config.from_dict(

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import smtplib
+import socket
 import ssl
 from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 import config as hearth_config
 from config.model import Email
+from homeserver.outbound import mail
 from homeserver.outbound.mail import Mailer, Templates
 from storage.jobs import Job
 from tests.support.network import eventually, free_port
@@ -94,6 +98,19 @@ class SendingTest(TestCase):
         with self.assertRaises(smtplib.SMTPDataError):
             await self.mailer(server).run(job())
         self.assertEqual(server.messages, [])
+
+    async def test_a_silent_server_keeps_nothing_from_ending(self) -> None:
+        self.patch(mail, "CLOSING_S", 0.1)
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            section = {"smtp_port": silent.getsockname()[1], "tls": "none", "from": "a@b.test"}
+            mailer = Mailer(reactor, email_config(**section), "hearth.test")
+            sending = Deferred.fromCoroutine(mailer.run(job()))
+            accepted, _ = await deferToThread(silent.accept)
+            await mailer.close()
+            self.assertFalse(sending.called)
+            accepted.close()
+            with self.assertRaises(smtplib.SMTPServerDisconnected):
+                await sending
 
     async def test_too_late(self) -> None:
         server = SmtpServer(self)

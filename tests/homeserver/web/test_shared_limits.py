@@ -11,7 +11,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.threads import deferToThread
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SkipTest, TestCase
 
 from config.model import Rate, RateLimits
 from homeserver.core.errors import MatrixError
@@ -21,7 +21,8 @@ from homeserver.web.request import Request, Requester
 from homeserver.web.shared_limits import RETRY_MS, SharedRateLimiter
 from storage.database import sleep
 from storage.redis import RedisAddress
-from tests.support.databases import reactor, redis_url
+from tests.support.databases import default_kind, migrated_database, reactor, redis_url
+from tests.support.server import make_server
 from tests.support.services import RedisServer
 
 ALICE = Requester(UserID("@alice:example.org"))
@@ -146,3 +147,33 @@ class AwayTest(SharedCase):
         limiter = SharedRateLimiter(RATES, reactor, Silent(), alone, self.prefix)
         found = [await self.allowed(limiter, "join") for _ in range(4)]
         self.assertEqual(found, [True, True, False, False])
+
+
+class ServersTest(TestCase):
+    timeout = 60
+
+    async def test_two_processes_of_one_server(self) -> None:
+        """Shows HTTP-10."""
+        if default_kind() != "postgres":
+            raise SkipTest("several processes need PostgreSQL")
+        database = migrated_database(self)
+        limits = {"enabled": True, "create_room": {"per_second": 0.001, "burst": 4}}
+        name = f"limits{time.time_ns()}.test"
+        servers = [
+            await make_server(
+                self,
+                server_name=name,
+                database_url=database,
+                redis={"url": redis_url()},
+                rate_limits=limits,
+            )
+            for _ in range(2)
+        ]
+        alice = await servers[0].register("alice")
+        statuses = []
+        for number in range(6):
+            client = servers[number % 2].client.with_token(alice.token)
+            answer = await client.full("POST", "/_matrix/client/v3/createRoom", {})
+            statuses.append(answer.status)
+        self.assertEqual(statuses, [200, 200, 200, 200, 429, 429])
+        self.assertGreater(int(answer.headers["retry-after"]), 1)
