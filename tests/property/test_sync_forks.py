@@ -2,7 +2,7 @@
 
 Events of other servers come on branches, late, and with gaps before them; they invite, kick and
 ban users of this server, who do things as well. HEARTH_TEST_LONG is a number of games to play
-instead of a few; HEARTH_TEST_SEED is the first one's seed.
+instead of a few; HEARTH_TEST_SEED is the first one's seed, HEARTH_TEST_STEPS how long each is.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Users act at random through the API; clients of theirs sync now and then, lose answers, start anew,
 and keep what they are told. HEARTH_TEST_LONG is a number of games to play instead of a few;
-HEARTH_TEST_SEED is the first one's seed.
+HEARTH_TEST_SEED is the first one's seed, HEARTH_TEST_STEPS how long each is.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tests.support.server import make_server
 
 GAMES = int(os.environ.get("HEARTH_TEST_LONG") or 8)
 SEED = int(os.environ.get("HEARTH_TEST_SEED") or 1)
-STEPS = 120
+STEPS = int(os.environ.get("HEARTH_TEST_STEPS") or 120)
 CLIENTS = 8
 
 

@@ -30,6 +30,16 @@ class SentMembersTest(SynchronousTestCase):
         self.assertEqual(self.known(30), {1, 2, 3})
         self.assertEqual(self.memory.known("@alice:hearth.test", "TABLET", 30), NOTHING)
 
+    def test_a_room_that_begins_anew(self) -> None:
+        """Shows SYN-7, FIL-8."""
+        self.sent(None, 10, 1, 2, 3)
+        known = self.memory.known(*DEVICE, 10)
+        self.assertEqual(known, {1, 2, 3})
+        # With the answer, not before.
+        self.memory.sent(*DEVICE, 10, 20, frozenset([2, 4]), frozenset([1, 2]))
+        self.assertEqual(self.known(10), {1, 2, 3})
+        self.assertEqual(self.known(20), {2, 3, 4})
+
     def test_the_same_token_again(self) -> None:
         """Shows FIL-8."""
         self.sent(None, 10, 1)
