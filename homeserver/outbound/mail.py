@@ -91,9 +91,10 @@ class Mailer:
         self._config = config
         self._server_name = server_name
         self._templates = Templates(config.templates)
-        self._pool: Any = ThreadPool(0, 2, "mail")
+        self._pool = ThreadPool(0, 2, "mail")
         # A mail server that keeps silent does not keep the process from ending.
-        self._pool.threadFactory = partial(Thread, daemon=True)
+        daemons: Any = partial(Thread, daemon=True)
+        self._pool.threadFactory = daemons
         self._started = False
         self._tls = ssl.create_default_context()
         self._tls.minimum_version = ssl.TLSVersion.TLSv1_2
