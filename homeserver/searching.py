@@ -7,6 +7,7 @@ from homeserver.parts import Parts
 from homeserver.rooms.append import Appender
 from homeserver.rooms.create import RoomCreation
 from homeserver.rooms.membership import Membership
+from homeserver.rooms.networks import ThirdPartyNetworks
 from homeserver.rooms.notices import ServerNotices
 from homeserver.rooms.reports import Reports
 from homeserver.rooms.search import Search
@@ -22,7 +23,7 @@ from storage.state import StateStore
 
 
 def build_searching(parts: Parts) -> None:
-    """Search, the user directory, lists of threads, reports."""
+    """Search, the user directory, lists of threads, reports, other networks."""
     add, db, reactor = parts.services.add, parts.db, parts.reactor
     states, server_name = parts.services[StateStore], parts.config.server_name
     texts = add(SearchableTexts(db, reactor))
@@ -34,6 +35,7 @@ def build_searching(parts: Parts) -> None:
     add(UserDirectory(db, people, server_name))
     add(Reports(db, states, reactor, server_name))
     add(Threads(db, states, reactor))
+    add(ThirdPartyNetworks())
 
 
 def start_searching(parts: Parts) -> None:

@@ -11,6 +11,7 @@ No word holds a space, a quote or ASCII punctuation.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,10 +21,14 @@ from itertools import groupby
 
 MAX_WORD = 64
 """Characters of a word that count."""
+MAX_QUERY = 1000
+"""Characters of a query that count."""
 MAX_QUERY_WORDS = 48
 """Different words of a query that count."""
 MIN_PREFIX = 3
 """Letters from which on the word of a query also stands for longer words."""
+
+_ASCII = re.compile("[a-z0-9]+")
 
 # Blocks of scripts that are written without spaces, and Hangul.
 _UNSPACED = (
@@ -79,6 +84,8 @@ class Query:
 
 def fold(text: str) -> str:
     """A text without what does not matter."""
+    if text.isascii():
+        return text.lower()
     apart = unicodedata.normalize("NFKD", text.casefold())
     bare = "".join([char for char in apart if not "\u0300" <= char <= "\u036f"])
     return unicodedata.normalize("NFC", bare).casefold()
@@ -86,6 +93,8 @@ def fold(text: str) -> str:
 
 def words(text: str) -> list[str]:
     """The words of a text, in order; a word comes as often as it is there."""
+    if text.isascii():
+        return [word[:MAX_WORD] for word in _ASCII.findall(text.lower())]
     found: list[str] = []
     for kind, run in _runs(text):
         if kind is _Kind.UNSPACED:
@@ -100,6 +109,7 @@ def words(text: str) -> list[str]:
 
 def query(text: str) -> Query:
     """What somebody looks for who types this. Nothing in it has a special meaning."""
+    text = text[:MAX_QUERY]
     whole: dict[str, None] = {}
     prefixes: dict[str, None] = {}
     phrases: dict[str, None] = {}

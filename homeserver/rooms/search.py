@@ -37,7 +37,7 @@ from storage.transaction import Transaction
 
 DEFAULT_LIMIT = 10
 MAX_LIMIT = 100
-MAX_LOOKED_AT = 500
+MAX_LOOKED_AT = 200
 """Matches that are looked at for one page."""
 MAX_CONTEXT = 20
 """Events before, and after, each result."""

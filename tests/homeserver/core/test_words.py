@@ -29,6 +29,10 @@ class WordsTest(TestCase):
     def test_marks_stay_in_their_words(self) -> None:
         self.assertEqual(words("हिन्दी भाषा"), ["हिन्दी", "भाषा"])
 
+    def test_plain_text_is_no_special_case(self) -> None:
+        text = "".join(map(chr, range(128))) + " Don't stop_me `now` a^b"
+        self.assertEqual(words(text), words(text + "\u2026"))
+
     def test_a_very_long_word_is_cut(self) -> None:
         self.assertEqual(words("a" * 1000), ["a" * MAX_WORD])
 
