@@ -16,6 +16,7 @@ from homeserver.core.errors import MatrixError, invalid_param, unknown_pos
 from homeserver.core.tokens import MAX_POSITION, SlidingToken
 from homeserver.core.types import JsonObject
 from homeserver.sync.long_poll import Wish
+from homeserver.sync.sliding.extensions import THREADS
 from homeserver.sync.sliding.long_poll import SlidingSync
 from homeserver.sync.sliding.request import (
     Extensions,
@@ -43,6 +44,7 @@ MAX_FILTER_VALUES = 200
 MAX_NAME = 255
 """Characters of a connection's or a list's name, and of what a filter looks for."""
 DEFAULT_MESSAGES, MAX_MESSAGES = 100, 500
+DEFAULT_THREADS, MAX_THREADS = 100, 500
 
 _EVERYTHING = "*"
 Count = Annotated[int, msgspec.Meta(ge=0)]
@@ -81,6 +83,10 @@ class ToDeviceBody(EnabledBody, frozen=True):
     limit: Annotated[int, msgspec.Meta(ge=1)] | None = None
 
 
+class ThreadsBody(EnabledBody, frozen=True):
+    limit: Annotated[int, msgspec.Meta(ge=1)] | None = None
+
+
 class RoomsBody(EnabledBody, frozen=True):
     lists: list[str] | None = None
     rooms: list[str] | None = None
@@ -92,6 +98,7 @@ class ExtensionsBody(msgspec.Struct, frozen=True):
     account_data: RoomsBody | None = None
     receipts: RoomsBody | None = None
     typing: RoomsBody | None = None
+    thread_subscriptions: ThreadsBody | None = msgspec.field(default=None, name=THREADS)
 
 
 class SlidingBody(msgspec.Struct, frozen=True):
@@ -240,7 +247,14 @@ def _extensions(wanted: ExtensionsBody) -> Extensions:
         account_data=_rooms(wanted.account_data),
         receipts=_rooms(wanted.receipts),
         typing=_rooms(wanted.typing),
+        thread_subscriptions=_threads(wanted.thread_subscriptions),
     )
+
+
+def _threads(wanted: ThreadsBody | None) -> int | None:
+    if wanted is None or not wanted.enabled:
+        return None
+    return min(wanted.limit or DEFAULT_THREADS, MAX_THREADS)
 
 
 def _to_device_since(text: str) -> int:

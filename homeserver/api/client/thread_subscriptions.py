@@ -8,7 +8,7 @@ import msgspec
 
 from homeserver.core.errors import MatrixError, invalid_param
 from homeserver.core.ids import EventID, RoomID
-from homeserver.core.tokens import SyncToken
+from homeserver.core.tokens import SlidingToken, SyncToken
 from homeserver.core.types import JsonObject
 from homeserver.rooms.thread_subscriptions import ThreadSubscriptions, as_answer
 from homeserver.web.endpoint import EMPTY, Auth, Empty, Requester, endpoint
@@ -100,6 +100,8 @@ def _position(token: str) -> int:
     if token[:1] == "t" and number.isascii() and number.isdigit() and len(number) < 19:
         return int(number)
     try:
+        if token.startswith("p"):
+            return SlidingToken.parse(token).durable
         return SyncToken.parse(token).durable
     except (MatrixError, ValueError):
         raise invalid_param("This is not a token of this server.") from None

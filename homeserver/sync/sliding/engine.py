@@ -232,8 +232,8 @@ class _Answer:
             section = sections.get(nid)
             if room.membership in GONE and room.sender == self._request.user_id:
                 continue  # The client knows that the user left: it was just told.
-            is_dm = room.room_id in chosen.direct
-            rooms[nid] = SentRoom(None, _remembered(config, known, section), is_dm)
+            new = SentRoom(None, _remembered(config, known, section), room.room_id in chosen.direct)
+            rooms[nid] = known if new == known else new
         return rooms
 
     def _has_news(self, room: ListedRoom) -> bool:
@@ -274,4 +274,6 @@ def _remembered(config: RoomConfig, old: SentRoom | None, section: Section | Non
     has_new = section is not None and section.has_new_state
     if has_new or len(both.pairs) > MAX_REMEMBERED:
         both = config.required_state
+    if limit == old.config.timeline_limit and both == required:
+        return old.config
     return RoomConfig(limit, both)

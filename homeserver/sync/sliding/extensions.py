@@ -1,5 +1,5 @@
 """What sliding sync sends besides rooms: MSC3885 (to-device), MSC3884 (e2ee), MSC3959 (account
-data), MSC3960 (receipts), MSC3961 (typing).
+data), MSC3960 (receipts), MSC3961 (typing), MSC4308 (threads that the user follows).
 
 Of rooms that are new to the client, or whose extension it asks for the first time, everything is
 sent; of others, what is new.
@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from homeserver.core.types import JsonObject
+from homeserver.rooms.thread_subscriptions import as_answer
 from homeserver.sync.request import Snapshot
 from homeserver.sync.sliding.connection import Sent
 from homeserver.sync.sliding.joined import Section
@@ -26,9 +27,11 @@ from homeserver.sync.streams import account_data as account_data_stream
 from homeserver.sync.streams import device_lists as device_lists_stream
 from homeserver.sync.streams import receipts as receipts_stream
 from homeserver.sync.streams import to_device as to_device_stream
-from storage import receipts, windows
+from storage import receipts, thread_subscriptions, windows
 from storage.receipts import Receipt
 from storage.user_news import is_after
+
+THREADS = "io.element.msc4308.thread_subscriptions"
 
 
 @dataclass(slots=True)
@@ -48,7 +51,10 @@ def asked_for(wanted: Extensions) -> dict[str, str]:
         "receipts": wanted.receipts,
         "typing": wanted.typing,
     }
-    return {name: rooms.fingerprint for name, rooms in named.items() if rooms is not None}
+    found = {name: rooms.fingerprint for name, rooms in named.items() if rooms is not None}
+    if wanted.thread_subscriptions is not None:
+        found[THREADS] = ""
+    return found
 
 
 def read(
@@ -70,6 +76,9 @@ def read(
     if wanted.receipts is not None:
         rooms = _Rooms("receipts", wanted.receipts, snapshot, sent, chosen, sections)
         _receipts(snapshot, rooms, sections, found)
+    if wanted.thread_subscriptions is not None:
+        is_known = THREADS in sent.extensions
+        _thread_subscriptions(snapshot, wanted.thread_subscriptions, is_known, found)
     if wanted.typing is not None:
         rooms = _Rooms("typing", wanted.typing, snapshot, sent, chosen, sections)
         behind = rooms.fresh | rooms.behind.keys()
@@ -178,6 +187,21 @@ def _account_data(snapshot: Snapshot, rooms: _Rooms, is_known: bool, found: More
     if answer:
         found.answer["account_data"] = answer
         found.is_empty = False
+
+
+def _thread_subscriptions(snapshot: Snapshot, limit: int, is_known: bool, found: More) -> None:
+    """The newest changes; `prev_batch` is where the endpoint of MSC4308 goes on to older ones."""
+    since = snapshot.request.since if is_known else None
+    changes = thread_subscriptions.changes(
+        snapshot.txn, snapshot.request.user_id, since or 0, snapshot.now, limit + 1
+    )
+    if not changes:
+        return
+    answer: JsonObject = dict(as_answer(changes[:limit]))
+    if len(changes) > limit:
+        answer["prev_batch"] = f"t{changes[limit].pos}"
+    found.answer[THREADS] = answer
+    found.is_empty = False
 
 
 def _receipts(

@@ -80,6 +80,8 @@ class Extensions:
     account_data: RoomExtension | None = None
     receipts: RoomExtension | None = None
     typing: RoomExtension | None = None
+    thread_subscriptions: int | None = None
+    """At most so many changes."""
 
 
 @dataclass(frozen=True, slots=True)

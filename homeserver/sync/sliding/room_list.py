@@ -84,6 +84,9 @@ def choose(
     snapshot: Snapshot, request: SlidingRequest, known: Collection[int], types: RoomTypes
 ) -> Chosen:
     """The rooms that a request is about. `known`: rooms that the connection was sent."""
+    if not (request.lists or request.subscriptions or known):
+        # A connection for extensions only.
+        return Chosen({}, {}, {}, {}, (), ())
     rooms = _visible(snapshot, known)
     spaces = {name for one in request.lists.values() for name in one.filters.spaces or ()}
     facts = _Facts(snapshot, rooms, types, spaces)

@@ -343,6 +343,38 @@ class ExtensionsTest(SlidingTestCase):
         rooms = stopped["extensions"]["typing"]["rooms"]
         self.assertEqual(rooms[room_id]["content"], {"user_ids": []})
 
+    async def test_thread_subscriptions(self) -> None:
+        name = "io.element.msc4308.thread_subscriptions"
+        room_id = await self.shared_room()
+        threads = [await self.alice.send(room_id, f"thread {number}") for number in range(3)]
+        base = f"/_matrix/client/unstable/io.element.msc4306/rooms/{room_id}/thread"
+        for thread in threads:
+            await self.bob.ok("PUT", f"{base}/{thread}/subscription", {})
+        wanted: Json = {name: {"limit": 2}}
+        answer = await self.extended(**wanted)
+        part = answer["extensions"][name]
+        self.assertEqual(part["subscribed"][room_id].keys(), set(threads[1:]))
+        older = await self.bob.ok(
+            "GET",
+            "/_matrix/client/unstable/io.element.msc4308/thread_subscriptions",
+            query={"from": part["prev_batch"]},
+        )
+        self.assertEqual(older["subscribed"][room_id].keys(), {threads[0]})
+        quiet = await self.extended(answer["pos"], **{name: {}})
+        self.assertEqual(quiet["extensions"], {})
+        await self.bob.ok("DELETE", f"{base}/{threads[1]}/subscription")
+        answer = await self.extended(quiet["pos"], **{name: {}})
+        part = answer["extensions"][name]
+        self.assertEqual(part.keys(), {"unsubscribed"})
+        self.assertEqual(part["unsubscribed"][room_id].keys(), {threads[1]})
+        newer = await self.bob.ok(
+            "GET",
+            "/_matrix/client/unstable/io.element.msc4308/thread_subscriptions",
+            query={"to": quiet["pos"]},
+        )
+        self.assertNotIn("subscribed", newer)
+        self.assertEqual(newer["unsubscribed"], part["unsubscribed"])
+
     async def test_only_of_some_rooms(self) -> None:
         first, second = [await self.shared_room() for _ in range(2)]
         for room_id in (first, second):

@@ -226,7 +226,7 @@ class RoomsTest(SlidingTestCase):
     async def test_ignored_sender(self) -> None:
         room_id = await self.shared_room()
         answer = await self.slide(self.bob)
-        content = {"ignored_users": {self.alice.user_id: {}}}
+        content: Json = {"ignored_users": {self.alice.user_id: {}}}
         path = f"/user/{self.bob.user_id}/account_data/m.ignored_user_list"
         await self.bob.ok("PUT", path, content)
         await self.alice.send(room_id, "spam")
@@ -493,21 +493,23 @@ class BadInputTest(SlidingTestCase):
         )
 
     async def test_wrong_values(self) -> None:
-        for body in (
+        wrong: list[Json] = [
             {"lists": []},
             {"lists": {"a": {"timeline_limit": "5"}}},
             {"lists": {"a": {"filters": {"is_dm": "yes"}}}},
             {"room_subscriptions": ["!a"]},
             {"lists": {"a": {"required_state": [["m.room.name", 1]]}}},
-        ):
+        ]
+        for body in wrong:
             await self.refused("M_BAD_JSON", **body)
-        for body in (
+        wrong = [
             {"lists": {"a": {"ranges": [[0]]}}},
             {"lists": {"a": {"ranges": [[-1, 5]]}}},
             {"lists": {"a": {"timeline_limit": -1}}},
             {"lists": {"a": {"required_state": [["m.room.name"]]}}},
             {"extensions": {"to_device": {"enabled": True, "limit": 0}}},
-        ):
+        ]
+        for body in wrong:
             await self.refused("M_INVALID_PARAM", **body)
         await self.refused("M_INVALID_PARAM", lists={"a": window((5, 4))})
         await self.refused("M_INVALID_PARAM", set_presence="busy")

@@ -63,7 +63,8 @@ class StatementsTest(SlidingTestCase):
         found = []
         for number in range(count):
             found.append(await self.shared_room(name=f"Room {number}"))
-            await self.alice.send(found[-1], "hello")
+            for text in ("hello", "again"):
+                await self.alice.send(found[-1], text)
         return found
 
     async def test_first_window(self) -> None:
@@ -79,8 +80,8 @@ class StatementsTest(SlidingTestCase):
 
     async def test_nothing_new(self) -> None:
         await self.rooms(5)
-        answer, _ = await self.counted()
         elsewhere = await self.alice.create_room()
+        answer, _ = await self.counted()
         await self.alice.send(elsewhere)
         answer, statements = await self.counted(answer["pos"])
         self.assertEqual(answer["rooms"], {})
