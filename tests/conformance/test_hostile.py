@@ -44,7 +44,8 @@ class HostileRequestTest(TestCase):
     async def test_every_endpoint_survives_hostile_requests(self) -> None:
         """Shows HTTP-1, HTTP-3, HTTP-4, HTTP-5, ID-6, RD-9."""
         self.patch(app, "_federation_agent", _agent_without_names)
-        server = await make_server(self)
+        nowhere = {"smtp_port": 1, "tls": "none", "from": "hearth@hearth.test"}
+        server = await make_server(self, email=nowhere)
         alice = await server.register("alice")
         room_id = await alice.create_room(preset="public_chat")
         event_id = await alice.send(room_id)
