@@ -23,6 +23,7 @@ from homeserver.core.visibility import (
     verdict,
     visibility_of,
 )
+from homeserver.rooms.merging import DUMMY
 from storage import erasures, events, memberships, state, timeline
 from storage.events import EventRow
 from storage.rooms import RoomRow
@@ -97,7 +98,7 @@ class RoomView:
         facts = self._facts(unclear) if unclear else {}
         found = []
         for row in rows:
-            if row.status != events.ACCEPTED:
+            if row.status != events.ACCEPTED or row.type == DUMMY:
                 continue
             fact = facts.get(row.event_nid)
             if fact is None:

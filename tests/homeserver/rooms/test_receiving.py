@@ -11,7 +11,7 @@ from homeserver.core.ids import UserID
 from homeserver.core.types import StateKey
 from homeserver.rooms.receive import NOT_ADDED, BadState, KnownState, Receiver
 from homeserver.rooms.receiving import Reset
-from storage import gaps, memberships, room_servers, rooms, state
+from storage import events, gaps, memberships, room_servers, rooms, state
 from storage.events import ACCEPTED, MISPLACED, REJECTED, SOFT_FAILED
 from storage.transaction import Transaction
 from tests.support.databases import DatabaseTestCase, on_each_database
@@ -376,3 +376,16 @@ class JudgingTest(ReceivingCase):
         await self.assert_state()
         log = [row.event_id for row in await self.services.log(self.room.room_id) if row.pos]
         self.assertEqual(log[-len(events) :], [event.event_id for event in events])
+
+    async def test_events_that_only_join_branches_are_not_shown(self) -> None:
+        await self.enter()
+        dummy = self.room.event("org.matrix.dummy_event", BOB, {})
+        said = self.room.message(BOB)
+        self.assertEqual(await self.receive(dummy, said), [ACCEPTED, ACCEPTED])
+
+        def seen(txn: Transaction) -> list[str]:
+            view = self.services.view(txn, self.room.room_id, ALICE)
+            found = events.get_many(txn, [dummy.event_id, said.event_id])
+            return [item.row.event_id for item in view.visible(list(found.values()))]
+
+        self.assertEqual(await self.db.read(seen), [said.event_id])
