@@ -434,7 +434,16 @@ async def _build_user_data(parts: Parts, ephemeral: EphemeralStore) -> None:
     add(Receipts(db, reactor))
     enabled, server_name = parts.config.presence.enabled, parts.config.server_name
     presence = add(
-        PresenceTracker(db, ephemeral, feed, parts.bus, reactor, server_name, enabled=enabled)
+        PresenceTracker(
+            db,
+            ephemeral,
+            feed,
+            parts.bus,
+            reactor,
+            server_name,
+            enabled=enabled,
+            federated=parts.config.presence.federated,
+        )
     )
     typing = add(Typing(db, ephemeral, feed, reactor))
     written = parts.services[Appender].on_written

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from storage.transaction import Transaction
 
@@ -37,15 +37,32 @@ def sharing(
     return {row[0] for row in txn.all(sql + " LIMIT ?", [*args, limit])}
 
 
-def small_rooms_of(
-    txn: Transaction, user_ids: Collection[str], max_members: int, limit: int = 1000
-) -> list[int]:
-    """Rooms to which one of the users is joined and that have at most so many local members."""
+def rooms_by_size(
+    txn: Transaction,
+    user_ids: Collection[str],
+    max_members: int,
+    known: Mapping[int, bool],
+    limit: int = 1000,
+) -> dict[int, bool]:
+    """Rooms to which one of the users is joined; whether at most so many local users are.
+
+    `known`: what was found before. Of other rooms no more members are looked at than it takes.
+    """
     where, args = txn.any_of("user_id", user_ids)
     rows = txn.all(
-        "SELECT room_nid FROM memberships WHERE membership = 'join' AND is_local AND room_nid IN"
-        f" (SELECT room_nid FROM memberships WHERE {where} AND membership = 'join' LIMIT ?)"
-        " GROUP BY room_nid HAVING COUNT(*) <= ?",
-        [*args, limit, max_members],
+        f"SELECT DISTINCT room_nid FROM memberships WHERE {where} AND membership = 'join' LIMIT ?",
+        [*args, limit],
     )
-    return [row[0] for row in rows]
+    found = {nid: known.get(nid) for (nid,) in rows}
+    unknown = [nid for nid, small in found.items() if small is None]
+    small: set[int] = set()
+    if unknown:
+        where, args = txn.any_of("r.room_nid", unknown)
+        rows = txn.all(
+            f"SELECT r.room_nid FROM rooms r WHERE {where} AND (SELECT 1 FROM memberships m"
+            " WHERE m.room_nid = r.room_nid AND m.membership = 'join' AND m.is_local"
+            " LIMIT 1 OFFSET ?) IS NULL",
+            [*args, max_members],
+        )
+        small = {row[0] for row in rows}
+    return {nid: nid in small if was is None else was for nid, was in found.items()}

@@ -127,6 +127,9 @@ class Presence:
     """Who is online."""
 
     enabled: bool = option(True, "Whether presence is kept and shown.")
+    federated: bool = option(
+        True, "Whether other servers are told of it, and theirs is shown here."
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -174,7 +174,7 @@ class LiveEdus:
     # Presence
 
     async def _tell_presence(self) -> None:
-        if not self._presence.enabled:
+        if not self._presence.is_federated:
             return
         since, upto = self._presence_upto, await self._store.position()
         changed = self._presence.changed_since(since)
@@ -192,7 +192,7 @@ class LiveEdus:
 
     def events_written(self, room: WrittenRoom) -> None:
         """Look for joins among the events of a room that this process wrote."""
-        if not self._presence.enabled:
+        if not self._presence.is_federated:
             return
         for entry in room.entries:
             event, old = entry.event, entry.replaces

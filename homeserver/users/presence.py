@@ -49,8 +49,15 @@ MAX_SHOWN = 2_000
 """People whose presence one answer may show."""
 MAX_WOKEN = 200
 """Members of a room that is woken for a change of presence."""
+MAX_WOKEN_ROOMS = 200
+"""Rooms that are woken at a time."""
 MAX_WAKERS = 100
 """Changed users for whom rooms are woken at a time."""
+
+MAX_SIZES = 50_000
+"""Rooms of which is remembered whether they are woken, for `SIZES_TTL`."""
+SIZES_TTL = 600_000
+"""Milliseconds."""
 
 CHANNEL = "presence"
 TICK = 5.0
@@ -91,7 +98,7 @@ class PresenceTracker:
     """The presence of users.
 
     Parameters: `enabled`, whether there is presence at all: if not, everybody is offline and
-    nothing is kept.
+    nothing is kept. `federated`, whether other servers are told, and theirs is heard.
     """
 
     def __init__(
@@ -104,8 +111,10 @@ class PresenceTracker:
         server_name: str,
         *,
         enabled: bool = True,
+        federated: bool = True,
     ) -> None:
         self.enabled = enabled
+        self.is_federated = enabled and federated
         self.few = DeferredSemaphore(4)
         """Held by those who find out what presence to show to a user."""
         self._db = db
@@ -120,6 +129,9 @@ class PresenceTracker:
         self._changes: dict[str, int] = {}
         self._forgotten_upto: int | None = None
         self._dirty: dict[str, None] = {}
+        # Counting the members of all rooms of a user costs more than the change.
+        self._sizes: dict[int, bool] = {}
+        self._sizes_since = 0
         self._unsubscribe: Callable[[], None] | None = None
         self._loops = [LoopingCall(self._safely, self._tick), LoopingCall(self._safely, self._wake)]
         for loop in self._loops:
@@ -231,7 +243,7 @@ class PresenceTracker:
         Passed over: users of any other server, and those who share no room with local users.
         """
         last = {item.user_id: item for item in told if domain_of(item.user_id) == origin}
-        if not self.enabled or not last:
+        if not self.is_federated or not last:
             return
         known = await self._db.read(residence.in_local_rooms, list(last))
         stored = await self._store.presence(known)
@@ -380,8 +392,14 @@ class PresenceTracker:
         for user_id in users:
             del self._dirty[user_id]
         if users:
-            rooms = await self._db.read(acquaintances.small_rooms_of, users, MAX_WOKEN)
-            self._feed.publish(*(f"room:{nid}" for nid in rooms))
+            if self._now() - self._sizes_since > SIZES_TTL or len(self._sizes) > MAX_SIZES:
+                self._sizes, self._sizes_since = {}, self._now()
+            rooms = await self._db.read(
+                acquaintances.rooms_by_size, users, MAX_WOKEN, self._sizes
+            )
+            self._sizes.update(rooms)
+            small = [nid for nid, is_small in rooms.items() if is_small]
+            self._feed.publish(*(f"room:{nid}" for nid in small[:MAX_WOKEN_ROOMS]))
 
     def _safely(self, work: Callable[[], Any]) -> Deferred[None]:
         def failed(failure: Any) -> None:

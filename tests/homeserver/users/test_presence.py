@@ -27,7 +27,7 @@ class Rooms:
 
     async def read(self, fn: Any, *args: Any) -> Any:
         self.reads.append(args)
-        return [1]
+        return {1: True}
 
 
 class Hints:
@@ -122,6 +122,20 @@ class PresenceTrackerTest(TestCase):
         self.assertEqual(await self.store.position(), position)
         self.assertEqual(tracker.changed_since(position), frozenset())
         self.assertEqual(len(self.rooms.reads), 1)
+
+    async def test_only_here(self) -> None:
+        """A server may keep presence to itself: what others say of their users is not believed."""
+        db: Any = self.rooms
+        feed: Any = self.hints
+        tracker = PresenceTracker(
+            db, self.store, feed, self.bus, self.clock, "hearth.test", federated=False
+        )
+        self.assertTrue(tracker.enabled)
+        self.assertFalse(tracker.is_federated)
+        told = module.RemotePresence("@far:other.test", "online", None, 0, True)
+        await tracker.set_remote("other.test", [told])
+        self.assertEqual(self.rooms.reads, [])
+        self.assertEqual(await self.store.presence(["@far:other.test"]), {})
 
     async def test_rooms_are_woken_together(self) -> None:
         tracker = await self._tracker()
