@@ -394,9 +394,7 @@ class PresenceTracker:
         if users:
             if self._now() - self._sizes_since > SIZES_TTL or len(self._sizes) > MAX_SIZES:
                 self._sizes, self._sizes_since = {}, self._now()
-            rooms = await self._db.read(
-                acquaintances.rooms_by_size, users, MAX_WOKEN, self._sizes
-            )
+            rooms = await self._db.read(acquaintances.rooms_by_size, users, MAX_WOKEN, self._sizes)
             self._sizes.update(rooms)
             small = [nid for nid, is_small in rooms.items() if is_small]
             self._feed.publish(*(f"room:{nid}" for nid in small[:MAX_WOKEN_ROOMS]))
