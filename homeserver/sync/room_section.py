@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from homeserver.core.types import JsonObject
 from homeserver.rooms import aggregations
-from homeserver.rooms.view import RoomView
+from homeserver.rooms.view import RoomView, Seen
 from homeserver.sync import room_state, summary
 from homeserver.sync.request import Snapshot
 from homeserver.sync.room_state import Between
@@ -76,6 +76,8 @@ def left(snapshot: Snapshot, room: RoomRow, end: int, since: int | None) -> Json
     if until is None or (token is not None and until <= token < end):
         # An invite or a knock came to its end: there is nothing to see but that.
         timeline = read_timeline(snapshot, view, end - 1, end)
+        if not timeline.seen:
+            timeline = _placeless_end(snapshot, view, end, timeline)
         return _section(snapshot, view, timeline, [])
     last_break = gaps.last_break(snapshot.txn, room.room_nid, until)
     timeline = _timeline(snapshot, view, since, until, last_break)
@@ -92,6 +94,27 @@ def left(snapshot: Snapshot, room: RoomRow, end: int, since: int | None) -> Json
     change = room_state.find_change(snapshot, view, timeline, between)
     rows = room_state.read_state(snapshot, view, timeline, between, change, ())
     return _section(snapshot, view, timeline, rows)
+
+
+def _placeless_end(
+    snapshot: Snapshot, view: RoomView, end: int, found: RoomTimeline
+) -> RoomTimeline:
+    """The timeline with the event that ended an invite or a knock, if it has no place in it: this
+    server is not in the room, or the event lost at first and won later."""
+    room_nid, user_id = view.room.room_nid, snapshot.request.user_id
+    change = memberships.at(snapshot.txn, room_nid, user_id, end)
+    row = events.get(snapshot.txn, change.event_id) if change is not None else None
+    wanted = snapshot.request.filter.room.timeline
+    if (
+        row is None
+        or row.pos is not None
+        or (row.type, row.state_key) != (room_state.MEMBER, user_id)
+        or wanted.limit == 0
+        or not wanted.matches_event(row.type, row.sender, view.room.room_id, contains_url=False)
+    ):
+        return found
+    event = view.event(row)
+    return replace(found, seen=[Seen(row, event, event.membership)])
 
 
 def _known_root(snapshot: Snapshot, room: RoomRow, at_token: bytes | None) -> bytes | None:

@@ -169,6 +169,39 @@ class SharedViewsTest(TestCase):
 
             await self.comes(user, token, told)
 
+    async def test_invites_and_knocks_end(self) -> None:
+        """Shows SYN-10, SYN-14."""
+        alice, bob = await self.servers()
+        rule = {"type": "m.room.join_rules", "content": {"join_rule": "knock"}}
+        for kind in ("invite", "knock"):
+            room_id = await alice.create_room(initial_state=[rule])
+            since = (await bob.sync())["next_batch"]
+            path = f"/rooms/{quote(room_id)}"
+            if kind == "invite":
+                await alice.ok("POST", f"{path}/invite", {"user_id": bob.user_id})
+            else:
+                await bob.ok("POST", f"/knock/{quote(room_id)}", {}, query={"via": self.a.name})
+
+            def there(answer: Json, kind: str = kind, name: str = room_id) -> Any:
+                return answer.get("rooms", {}).get(kind, {}).get(name)
+
+            answer = await self.comes(bob, since, there)
+            shown = there(answer)[f"{kind}_state"]["events"]
+            self.assertIn("m.room.create", [event["type"] for event in shown])
+            self.assertIn(
+                ("m.room.member", bob.user_id), [(e["type"], e["state_key"]) for e in shown]
+            )
+            await alice.ok("POST", f"{path}/kick", {"user_id": bob.user_id})
+
+            def gone(answer: Json, name: str = room_id) -> Any:
+                return answer.get("rooms", {}).get("leave", {}).get(name)
+
+            section = gone(await self.comes(bob, answer["next_batch"], gone))
+            last = section["timeline"]["events"][-1]
+            self.assertEqual((last["sender"], last["state_key"]), (alice.user_id, bob.user_id))
+            for sync in (await bob.sync(), await bob.sync(answer["next_batch"], full_state=True)):
+                self.assertNotIn(room_id, sync.get("rooms", {}).get(kind, {}))
+
     async def test_people_of_other_servers(self) -> None:
         """Shows SYN-10, SYN-16, SYN-17, SYN-22, RCP-7."""
         alice, bob = await self.servers()
