@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from homeserver.core.errors import unknown_pos
 from homeserver.core.filters import NO_FILTER
@@ -30,6 +30,8 @@ from storage.transaction import Transaction
 from storage.user_news import is_after
 from storage.windows import ListedRoom
 
+MAX_NEW_ROOMS = 500
+"""Rooms in one answer of which the client knows nothing."""
 MAX_REMEMBERED = 500
 """Pairs of `required_state` that are remembered of one room though they are not asked for now."""
 
@@ -132,7 +134,8 @@ class _Answer:
         self._request = request
         self._sent = sent
         self._since = snapshot.request.since
-        self._chosen: Chosen = choose(snapshot, request, sent.rooms.keys(), types)
+        chosen = choose(snapshot, request, sent.rooms.keys(), types)
+        self._chosen = _within_bounds(chosen, sent)
         self._has_own_data: set[int] | None = None
 
     def compute(self, touch: bool) -> Found:
@@ -250,6 +253,20 @@ class _Answer:
                 self._snapshot.txn, self._request.user_id, since, self._snapshot.now
             )
         return room.room_nid in self._has_own_data
+
+
+def _within_bounds(chosen: Chosen, sent: Sent) -> Chosen:
+    """Without those rooms new to the client that are too many for one answer.
+
+    They are new in the next answer, too, which therefore comes at once.
+    """
+    new = [nid for nid in chosen.configs if nid not in sent.rooms]
+    if len(new) <= MAX_NEW_ROOMS:
+        return chosen
+    new.sort(key=lambda nid: nid not in chosen.subscribed)
+    later = set(new[MAX_NEW_ROOMS:])
+    configs = {nid: config for nid, config in chosen.configs.items() if nid not in later}
+    return replace(chosen, configs=configs)
 
 
 def _newest(room: ListedRoom) -> int:

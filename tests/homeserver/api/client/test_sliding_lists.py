@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from homeserver.sync.sliding import engine
 from tests.homeserver.sync.sliding.scene import SlidingTestCase, texts, window
 
 Json = dict[str, Any]
@@ -66,6 +67,20 @@ class WindowsTest(SlidingTestCase):
         self.assertEqual(texts(room), ["2", "4"])
         self.assertEqual((room["name"], room["num_live"]), ("Changed", 1))
         self.assertNotIn("initial", room)
+
+    async def test_many_new_rooms(self) -> None:
+        """More than fit into one answer come with the next one, without waiting."""
+        self.patch(engine, "MAX_NEW_ROOMS", 2)
+        rooms = [await self.shared_room() for _ in range(5)]
+        subscription = {rooms[0]: {"timeline_limit": 1, "required_state": []}}
+        body: Json = {"lists": {"all": window()}, "room_subscriptions": subscription}
+        answer = await self.slide(self.bob, **body)
+        self.assertEqual(answer["rooms"].keys(), {rooms[0], rooms[4]})
+        self.assertEqual(answer["lists"], {"all": {"count": 5}})
+        answer = await self.slide(self.bob, answer["pos"], timeout=20_000, **body)
+        self.assertEqual(answer["rooms"].keys(), {rooms[3], rooms[2]})
+        answer = await self.slide(self.bob, answer["pos"], timeout=20_000, **body)
+        self.assertEqual(answer["rooms"].keys(), {rooms[1]})
 
     async def test_several_ranges(self) -> None:
         rooms = [await self.shared_room() for _ in range(5)]
