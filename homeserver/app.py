@@ -50,6 +50,7 @@ from homeserver.rooms.read import Reading
 from homeserver.rooms.receipts import Receipts
 from homeserver.rooms.receive import Receiver
 from homeserver.rooms.related import RelatedEvents
+from homeserver.rooms.related_redactions import RelatedRedactions
 from homeserver.rooms.resets import ResetWatch
 from homeserver.rooms.restricted import RestrictedJoins
 from homeserver.rooms.send import Sending
@@ -403,6 +404,8 @@ def _build_rooms(parts: Parts) -> None:
         )
     )
     parts.stops.append(delayed.stop)
+    related = add(RelatedRedactions(db, parts.reactor, sending))
+    parts.jobs[RelatedRedactions.KIND] = related.run
     add(
         RoomCreation(
             db,

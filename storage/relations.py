@@ -125,6 +125,30 @@ def active_threads(
     return [(Place(row[0], row[1]), EventRow(*row[2:])) for row in rows]
 
 
+def unredacted(
+    txn: Transaction,
+    room_nid: int,
+    parent: str,
+    rel_types: Collection[str] | None,
+    after: str,
+    limit: int,
+) -> list[str]:
+    """IDs of an event's children that are not redacted, of these relation types or of all.
+
+    In the order of their IDs, behind `after`.
+    """
+    where, args = (
+        ("rel_type IS NOT NULL", []) if rel_types is None else txn.any_of("rel_type", rel_types)
+    )
+    rows = txn.all(
+        f"SELECT event_id FROM events WHERE relates_to = ? AND {where} AND room_nid = ?"
+        f" AND status = {ACCEPTED} AND pos IS NOT NULL AND redacted_by IS NULL AND event_id > ?"
+        " ORDER BY event_id LIMIT ?",
+        [parent, *args, room_nid, after, limit],
+    )
+    return [row[0] for row in rows]
+
+
 def replacements(
     txn: Transaction, room_nid: int, parents: Collection[str], limit: int
 ) -> dict[str, list[EventRow]]:

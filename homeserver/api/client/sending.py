@@ -7,10 +7,11 @@ from typing import Annotated
 import msgspec
 
 from homeserver.api.client.delayed_events import Delay, DelayIdAnswer
-from homeserver.core.errors import user_suspended
+from homeserver.core.errors import invalid_param, user_suspended
 from homeserver.core.ids import EventID, RoomID
 from homeserver.core.types import JsonObject
 from homeserver.rooms.delayed import DelayedEvents
+from homeserver.rooms.related_redactions import MAX_TYPES, RelatedRedactions
 from homeserver.rooms.send import Sending, transaction_for_redaction
 from homeserver.web.endpoint import Auth, Requester, endpoint
 
@@ -107,11 +108,30 @@ async def redact_event(
     txn_id: str,
     body: JsonObject,
     sending: Sending,
+    related: RelatedRedactions,
 ) -> SentEvent:
-    """Redact an event."""
+    """Redact an event, and what relates to it if the client wants that (MSC3912)."""
     transaction = transaction_for_redaction(requester, event_id, txn_id)
-    content = {key: value for key, value in body.items() if key != "redacts"}
-    return SentEvent(await sending.redact(requester, room_id, event_id, content, transaction))
+    content = {key: value for key, value in body.items() if key not in _NOT_CONTENT}
+    rel_types = _rel_types(body)
+    redaction = await sending.redact(requester, room_id, event_id, content, transaction)
+    if rel_types:
+        reason = content.get("reason")
+        told = reason if isinstance(reason, str) else None
+        await related.enqueue(requester, room_id, event_id, rel_types, told)
+    return SentEvent(redaction)
+
+
+_NOT_CONTENT = {"redacts", "with_rel_types", "org.matrix.msc3912.with_relations"}
+
+
+def _rel_types(body: JsonObject) -> list[str]:
+    found = body.get("with_rel_types", body.get("org.matrix.msc3912.with_relations", []))
+    if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
+        raise invalid_param("`with_rel_types` must be a list of strings.")
+    if len(found) > MAX_TYPES:
+        raise invalid_param(f"At most {MAX_TYPES} relation types.")
+    return found
 
 
 ENDPOINTS = [send_event, send_state, redact_event]

@@ -15,6 +15,7 @@ UNSTABLE_FEATURES = {
     # Not in the specification.
     "org.matrix.simplified_msc3575": True,
     "org.matrix.msc3814": True,
+    "org.matrix.msc3912": True,
     "org.matrix.msc4108": True,
     "io.element.msc4388": True,
     "org.matrix.msc4140": True,
