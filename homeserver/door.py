@@ -34,7 +34,8 @@ PREFIXES: Mapping[Serves, tuple[str, ...]] = {
 
 _ALL = tuple(prefix for prefixes in PREFIXES.values() for prefix in prefixes)
 _PROBE_SECONDS = 5.0
-_NO_BODY = BodyPlan(0, stream=False)
+_SMALL_BODY = BodyPlan(65_536, stream=False)
+"""For what is answered without a look at the body: clients are to see the answer, not 413."""
 
 
 class Application(Protocol):
@@ -103,7 +104,7 @@ class Door:
     def body_plan(self, request: Request) -> BodyPlan:
         """See `homeserver.web.http.Application`."""
         if self._is_closed(request.path) or request.path in ("/health", "/metrics"):
-            return _NO_BODY
+            return _SMALL_BODY
         return self._router.body_plan(request)
 
     async def handle(self, request: Request) -> Response:

@@ -98,10 +98,15 @@ class DoorTests(TestCase):
         self.assertTrue(self.is_routed(self.door("client"), "/nonsense"))
         self.assertFalse(self.is_routed(self.door("metrics", "health"), "/nonsense"))
 
-    def test_bodies_are_not_read_for_what_is_not_served(self) -> None:
+    def test_only_small_bodies_are_read_for_what_is_not_served(self) -> None:
+        """They are answered with 404 as other requests are, and not with 413."""
         door = self.door("client")
         plan = door.body_plan(Request("POST", "/_synapse/admin/v1/register"))
-        self.assertEqual(plan.max_bytes, 0)
+        self.assertEqual(plan.max_bytes, 65_536)
+        answer = self.successResultOf(
+            ensureDeferred(door.handle(Request("POST", "/_synapse/admin/v1/register", body=b"{}")))
+        )
+        self.assertEqual(answer.status, 404)
         plan = door.body_plan(Request("POST", "/_matrix/client/v3/login"))
         self.assertEqual(plan.max_bytes, 100)
 
