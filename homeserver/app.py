@@ -61,7 +61,7 @@ from homeserver.rooms.timestamp import EventsByTime
 from homeserver.rooms.typing import Typing
 from homeserver.rooms.unread import Crowds
 from homeserver.rooms.upgrade import RoomUpgrades
-from homeserver.searching import build_notices, build_searching, start_searching
+from homeserver.searching import build_notices, build_searching, reserved_users, start_searching
 from homeserver.sync.engine import SyncEngine
 from homeserver.sync.event_stream import EventStream
 from homeserver.sync.filters import Filters
@@ -305,7 +305,8 @@ def _build_users(parts: Parts) -> None:
             max_devices=config.sessions.devices_per_user,
         )
     )
-    accounts = add(Accounts(db, reactor, hooks, passwords, sessions, config.server_name))
+    reserved = reserved_users(config)
+    accounts = add(Accounts(db, reactor, hooks, passwords, sessions, config.server_name, reserved))
     login = add(
         Login(
             db,

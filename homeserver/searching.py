@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from config import Config
 from homeserver.core.ids import UserID
 from homeserver.parts import Parts
 from homeserver.rooms.append import Appender
 from homeserver.rooms.create import RoomCreation
 from homeserver.rooms.membership import Membership
 from homeserver.rooms.networks import ThirdPartyNetworks
-from homeserver.rooms.notices import ServerNotices
+from homeserver.rooms.notices import USER_TYPE, ServerNotices
 from homeserver.rooms.reports import Reports
 from homeserver.rooms.search import Search
 from homeserver.rooms.searchable import SearchableTexts
@@ -42,6 +43,11 @@ def start_searching(parts: Parts) -> None:
     """Go on reading the log where the last process stopped."""
     parts.services[SearchableTexts].wake()
     parts.services[UserWords].wake()
+
+
+def reserved_users(config: Config) -> dict[str, str]:
+    """User IDs that nobody else can have, with the types of their accounts."""
+    return {UserID.of(config.server_notices.localpart, config.server_name): USER_TYPE}
 
 
 def build_notices(parts: Parts) -> None:

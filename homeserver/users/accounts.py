@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 from twisted.internet.interfaces import IReactorTime
@@ -22,7 +22,10 @@ _FlagSetter: TypeAlias = Callable[[Transaction, str, bool], bool]
 
 
 class Accounts:
-    """Makes, changes and closes the accounts of one server name."""
+    """Makes, changes and closes the accounts of one server name.
+
+    `reserved`: user IDs that only accounts of a type can have, with that type.
+    """
 
     def __init__(
         self,
@@ -32,6 +35,7 @@ class Accounts:
         passwords: Passwords,
         sessions: Sessions,
         server_name: str,
+        reserved: Mapping[str, str] | None = None,
     ) -> None:
         self._db = db
         self._clock = clock
@@ -39,6 +43,7 @@ class Accounts:
         self._passwords = passwords
         self._sessions = sessions
         self._server_name = server_name
+        self._reserved = reserved or {}
 
     # Finding
 
@@ -59,7 +64,7 @@ class Accounts:
 
     async def check_available(self, user_id: UserID) -> None:
         """Raises MatrixError 400 M_USER_IN_USE if there is, or was, such an account."""
-        if await self._db.read(users.exists, user_id):
+        if user_id in self._reserved or await self._db.read(users.exists, user_id):
             raise user_in_use()
 
     # Making
@@ -89,6 +94,8 @@ class Accounts:
         user_type: str | None = None,
     ) -> None:
         """Make an account as part of a transaction. Raises MatrixError 400 M_USER_IN_USE."""
+        if self._reserved.get(user_id, user_type) != user_type:
+            raise user_in_use()
         row = UserRow(
             user_id=user_id,
             password_hash=password_hash,

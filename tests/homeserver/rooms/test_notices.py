@@ -93,9 +93,26 @@ class NoticesTest(RoomTestCase):
             await notices.send(UserID.parse("@nobody:hearth.test"), "x")
         self.assertEqual(caught.exception.status, 404)
 
+    async def test_nobody_else_can_have_the_account(self) -> None:
+        """Shows MISC-10."""
+        await self.start()
+        for path in ("/register?kind=user", "/register/available?username=notices"):
+            method = "GET" if "available" in path else "POST"
+            status, body = await self.server.client.request(
+                method,
+                f"/_matrix/client/v3{path}",
+                {"username": "notices", "password": "x", "auth": {"type": "m.login.dummy"}}
+                if method == "POST"
+                else None,
+            )
+            self.assertEqual((status, body["errcode"]), (400, "M_USER_IN_USE"))
+
     async def test_an_account_of_somebody_sends_nothing(self) -> None:
         await self.start()
-        await self.server.register("notices")
+        await self.notify(self.bob, "x")
+        await self.server.homeserver.db.write(
+            lambda txn: txn.execute("UPDATE users SET user_type = NULL")
+        )
         with self.assertRaises(MatrixError) as caught:
             await self.notify(self.bob, "x")
         self.assertEqual(caught.exception.errcode, "M_FORBIDDEN")

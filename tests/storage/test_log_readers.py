@@ -1,0 +1,109 @@
+"""Reading the log after the fact, on both databases."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import Clock
+
+from storage import log_readers
+from storage.database import Database
+from storage.log_readers import DELAY_S, IDLE_STEP, LogReader
+from storage.transaction import Transaction
+from tests.support.databases import DatabaseTestCase, on_each_database
+
+NAME = "messages"
+
+
+class Tens(LogReader[int]):
+    """Writes down each tenth position."""
+
+    def __init__(self, db: Database, clock: Clock) -> None:
+        super().__init__(db, clock, NAME)
+        self.is_failing = False
+        self.reads = 0
+
+    def read(self, txn: Transaction, after: int, upto: int) -> tuple[int, int | None]:
+        self.reads += 1
+        at = after - after % 10 + 10
+        return (at, at) if at <= upto else (upto, None)
+
+    def write(self, txn: Transaction, found: int) -> None:
+        if self.is_failing:
+            raise ValueError("no")
+        txn.execute("INSERT INTO open_rooms (room_nid) VALUES (?)", (found,))
+
+
+@on_each_database
+class LogReaderTest(DatabaseTestCase):
+    async def prepare(self) -> None:
+        self.db = await self.open()
+        self.clock = Clock()
+        self.reader = Tens(self.db, self.clock)
+
+    async def advance(self, count: int) -> None:
+        await self.db.write(lambda txn: txn.next_pos(count))
+
+    async def written(self) -> list[int]:
+        rows = await self.db.read(lambda txn: txn.all("SELECT room_nid FROM open_rooms"))
+        return sorted(row[0] for row in rows)
+
+    async def position(self) -> int:
+        return await self.db.read(log_readers.position, NAME)
+
+    async def test_it_reads_what_is_new_in_steps(self) -> None:
+        await self.advance(25)
+        self.assertFalse(await self.reader.catch_up(1))
+        self.assertEqual(await self.written(), [10])
+        self.assertTrue(await self.reader.catch_up())
+        self.assertEqual((await self.written(), await self.position()), ([10, 20], 20))
+        await self.advance(5)
+        self.assertTrue(await self.reader.catch_up())
+        self.assertEqual(await self.written(), [10, 20, 30])
+
+    async def test_readers_of_several_processes_do_nothing_twice(self) -> None:
+        others = [Tens(self.db, self.clock) for _ in range(4)]
+        await self.advance(100)
+        running = [Deferred.fromCoroutine(each.catch_up()) for each in others]
+        await gatherResults(running)
+        # A room written twice would be refused.
+        self.assertEqual(await self.written(), list(range(10, 101, 10)))
+
+    async def test_a_long_stretch_without_anything_is_written_down(self) -> None:
+        class Nothing(Tens):
+            def read(self, txn: Transaction, after: int, upto: int) -> tuple[int, int | None]:
+                return upto, None
+
+        reader = Nothing(self.db, self.clock)
+        await self.advance(IDLE_STEP - 1)
+        await reader.catch_up()
+        self.assertEqual(await self.position(), 0)
+        await self.advance(1)
+        await reader.catch_up()
+        self.assertEqual(await self.position(), IDLE_STEP)
+
+    async def test_work_that_fails_is_done_again(self) -> None:
+        await self.advance(10)
+        self.reader.is_failing = True
+        with self.assertRaises(ValueError):
+            await self.reader.catch_up()
+        self.assertEqual(await self.position(), 0)
+        self.reader.is_failing = False
+        await self.reader.catch_up()
+        self.assertEqual(await self.written(), [10])
+
+    async def test_once_woken_it_waits_a_little(self) -> None:
+        await self.advance(10)
+        self.reader.wake()
+        self.reader.wake()
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        self.clock.advance(DELAY_S)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        await self.reader.stop()
+        self.assertEqual(await self.written(), [10])
+
+    async def test_a_stopped_reader_is_not_woken(self) -> None:
+        self.reader.wake()
+        await self.reader.stop()
+        self.reader.wake()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(self.reader.reads, 0)
