@@ -12,6 +12,7 @@ Json = dict[str, Any]
 
 class WindowsTest(SlidingTestCase):
     async def test_the_newest_come_first(self) -> None:
+        """Shows XC-1."""
         rooms = [await self.shared_room() for _ in range(4)]
         for number in (2, 0, 3, 1):
             await self.alice.send(rooms[number])
@@ -223,7 +224,7 @@ class ExtensionsTest(SlidingTestCase):
         self.assertEqual(answer["extensions"], {})
 
     async def test_to_device(self) -> None:
-        """Messages wait until the client says by `since` that it has them."""
+        """Messages wait until the client says by `since` that it has them. Shows XC-1."""
         for text in ("one", "two", "three"):
             await self.message(text)
         answer = await self.extended(to_device={"limit": 2})

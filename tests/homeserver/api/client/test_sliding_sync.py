@@ -15,11 +15,12 @@ class RoomsTest(SlidingTestCase):
     """What is sent of rooms."""
 
     async def test_flag(self) -> None:
-        """Shows XC-2."""
+        """Shows XC-1."""
         _, answer = await self.server.client.get("/_matrix/client/versions")
         self.assertIs(answer["unstable_features"]["org.matrix.simplified_msc3575"], True)
 
     async def test_first_answer(self) -> None:
+        """Shows XC-1."""
         room_id = await self.shared_room(name="Tea")
         await self.alice.send(room_id, "one")
         answer = await self.slide(self.bob)

@@ -147,6 +147,7 @@ class ModelTest(SlidingTestCase):
             self.assertEqual(room["notification_count"], unread["notification_count"], where)
 
     async def test_0(self) -> None:
+        """Shows XC-1."""
         for seed in range(3):
             await self.follow(seed)
 
