@@ -125,11 +125,8 @@ def claim_due(txn: Transaction, now: int, until: int, limit: int) -> list[Delaye
 
 
 def next_due(txn: Transaction) -> int | None:
-    """When there may be something to send; None: nothing waits."""
-    sql = (
-        "SELECT MIN(CASE WHEN claimed_until > send_ts THEN claimed_until ELSE send_ts END)"
-        " FROM delayed_events WHERE finalised_ts IS NULL"
-    )
+    """When the first event that waits is due, or was while somebody sends it; None: none waits."""
+    sql = "SELECT send_ts FROM delayed_events WHERE finalised_ts IS NULL ORDER BY send_ts LIMIT 1"
     due: int | None = txn.value(sql)
     return due
 

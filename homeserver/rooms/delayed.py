@@ -45,6 +45,8 @@ CLAIM_MS = 60_000
 AT_ONCE = 20
 LONGEST_SLEEP_S = 10.0
 """Hints from other processes may be lost."""
+BUSY_SLEEP_S = 1.0
+"""While another process sends what is due, or died doing so."""
 REMEMBERED_MS = 7 * 24 * 60 * 60 * 1000
 """For so long it is known what became of an event."""
 FORGETTING_MS = 10 * 60 * 1000
@@ -244,9 +246,10 @@ class DelayedEvents:
             return LONGEST_SLEEP_S
         if due > now_ms:
             return min(LONGEST_SLEEP_S, (due - now_ms) / 1000)
-        for row in await self._db.write(
-            delayed_events.claim_due, now_ms, now_ms + CLAIM_MS, AT_ONCE
-        ):
+        claimed = await self._db.write(delayed_events.claim_due, now_ms, now_ms + CLAIM_MS, AT_ONCE)
+        if not claimed:
+            return BUSY_SLEEP_S
+        for row in claimed:
             if self._stopped:
                 break  # the claim runs out
             await self._send(row)
