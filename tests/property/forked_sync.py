@@ -75,8 +75,12 @@ class Follower:
         own = self.state.get((MEMBER, self.user.user_id))
         is_told = (MEMBER, self.user.user_id) in room.current
         if kind == "leave" and was_there and own is not None and is_told:
-            membership = room.events[own].membership
-            require(membership in ("leave", "ban"), f"{membership} in a room that was left")
+            membership = room.events[own].membership or ""
+            # Where resolution made an invite of a join, that is how the stay ended.
+            me = self.user.user_id
+            ends = {new for _, user, new, old in room.moves if (user, old) == (me, "join")}
+            allowed = {"leave", "ban"} | ends - {"join"}
+            require(membership in allowed, f"{membership} in a room that was left")
         if kind == "join":
             self.summary |= section.get("summary", {})
             self.unread = section["unread_notifications"]["notification_count"]
@@ -89,6 +93,12 @@ class Follower:
     def _take_timeline(self, room: ForkedRoom, timeline: Json) -> None:
         shown = [event["event_id"] for event in timeline["events"]]
         visible = {item.event.event_id: item.pos for item in room.visible(self.user.user_id)}
+        if self.view == "leave" and shown and not visible.keys() & set(shown):
+            # The end of an invite, by an event that came without a place in the timeline.
+            (end,) = (room.events[name] for name in shown)
+            require(end.key == (MEMBER, self.user.user_id), f"hidden: {shown}")
+            require(end.membership in ("leave", "ban"), f"hidden: {shown}")
+            return
         require(visible.keys() >= set(shown), f"hidden: {set(shown) - visible.keys()}")
         places = [visible[name] for name in shown]
         require(places == sorted(places), f"order: {places}")
