@@ -453,6 +453,7 @@ async def _build_user_data(parts: Parts, ephemeral: EphemeralStore) -> None:
     written = parts.services[Appender].on_written
     written += [typing.events_written, presence.events_written]
     parts.services[UserHooks].erase.append(account_data.erase)
+    parts.services[UserHooks].device_deleted.append(account_data.device_deleted)
     parts.stops += [presence.stop, typing.stop]
     await presence.start()
     typing.start()

@@ -88,6 +88,14 @@ def count(txn: Transaction, user_id: str) -> int:
     return int(txn.value("SELECT COUNT(*) FROM account_data WHERE user_id = ?", (user_id,)))
 
 
+def delete(txn: Transaction, user_id: str, room_id: str, data_type: str) -> None:
+    """Remove one item."""
+    txn.execute(
+        "DELETE FROM account_data WHERE user_id = ? AND room_id = ? AND type = ?",
+        (user_id, room_id, data_type),
+    )
+
+
 def delete_all(txn: Transaction, user_id: str) -> None:
     """Remove everything of a user."""
     txn.execute("DELETE FROM account_data WHERE user_id = ?", (user_id,))

@@ -98,6 +98,18 @@ def check_count(txn: Transaction, user_id: str, old: Any) -> None:
         raise too_large("There are too many items of account data.")
 
 
+def device_deleted(txn: Transaction, user_id: str, device_id: str) -> None:
+    """A hook of `UserHooks.device_deleted`: its notification settings go with it (MSC3890)."""
+    for prefix in _OF_DEVICES:
+        account_data.delete(txn, user_id, GLOBAL, prefix + device_id)
+
+
+_OF_DEVICES = (
+    "m.local_notification_settings.",
+    "org.matrix.msc3890.local_notification_settings.",
+)
+
+
 def erase(txn: Transaction, user_id: str) -> None:
     """Remove what a user who is erased kept here."""
     account_data.delete_all(txn, user_id)

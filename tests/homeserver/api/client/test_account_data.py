@@ -6,6 +6,7 @@ from typing import Any
 
 from twisted.trial.unittest import TestCase
 
+from tests.support.room_case import log_in
 from tests.support.server import make_server
 
 BAD_BODIES = (b"", b"{", b"[]", b'"text"', b"1", b"null", b"\xff\xfe", b'{"a": "\\ud800"}')
@@ -23,6 +24,19 @@ def room_data_of(answer: Any, room_id: str) -> dict[str, Any]:
 
 
 class AccountDataTest(TestCase):
+    async def test_settings_of_a_device_go_with_it(self) -> None:
+        """Those for notifications, which are named after the device; others stay."""
+        server = await make_server(self, presence={"enabled": False})
+        alice = await server.register("alice")
+        other = await log_in(server, alice)
+        prefix = f"/user/{alice.user_id}/account_data/org.matrix.msc3890.local_notification_settings"
+        for device_id in (alice.device_id, other.device_id):
+            await alice.ok("PUT", f"{prefix}.{device_id}", {"is_silenced": True})
+        await other.ok("POST", "/logout", {})
+        self.assertEqual((await alice.call("GET", f"{prefix}.{other.device_id}")).status, 404)
+        mine = await alice.ok("GET", f"{prefix}.{alice.device_id}")
+        self.assertEqual(mine, {"is_silenced": True})
+
     async def test_what_is_set_is_read(self) -> None:
         """Shows MISC-6."""
         alice = await (await make_server(self)).register()

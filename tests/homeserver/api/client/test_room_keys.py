@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote
 
+from twisted.internet.defer import Deferred, gatherResults
+
 from homeserver.encryption.key_backups import MAX_BACKUPS, MAX_DATA_BYTES
 from tests.support.databases import DatabaseTestCase, on_each_database
-from tests.support.server import make_server
+from tests.support.server import User, make_server
 
 ROOM = "!room:hearth.test"
 
@@ -240,6 +242,31 @@ class KeysTest(BackupCase):
         self.assertEqual(answer["count"], 10_001)
         self.assertLess(max(statements), 50)
         self.assertEqual(await self.get(version), {"rooms": rooms})
+
+    async def test_two_processes(self) -> None:
+        """Keys that come at the same moment are all kept and counted. Shows E2E-11."""
+        version = await self.begin()
+        there = await make_server(
+            self, database_url=self.server.homeserver.config.database.url, presence={"enabled": False}
+        )
+        alice = self.alice
+        users = [alice, User(there, alice.user_id, alice.token, alice.device_id)]
+        puts = [
+            Deferred.fromCoroutine(
+                users[n % 2].ok("PUT", self.path(version, ROOM, f"s{n % 20}"), key(n))
+            )
+            for n in range(30)
+        ]
+        answers = await gatherResults(puts)
+        self.assertEqual(len({answer["etag"] for answer in answers}), max(
+            int(answer["etag"]) for answer in answers
+        ))
+        found = (await self.get(version, ROOM))["sessions"]
+        self.assertEqual(len(found), 20)
+        backup = await alice.ok("GET", "/room_keys/version")
+        self.assertEqual(backup["count"], 20)
+        for n in range(10):
+            self.assertEqual(found[f"s{n}"]["first_message_index"], n)
 
     async def test_bad_keys(self) -> None:
         """What is no key is refused, and nothing of the request is stored."""
