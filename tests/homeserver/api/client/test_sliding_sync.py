@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
+import structlog
+from twisted.internet.defer import Deferred
+
+from homeserver.app import build
 from tests.homeserver.sync.sliding.scene import SlidingTestCase, required, texts, window
+from tests.support.client import Client
+from tests.support.network import OfflineReactor
+from tests.support.server import TestServer
 
 Json = dict[str, Any]
 LAZY = [["m.room.create", ""], ["m.room.member", "$LAZY"]]
@@ -428,6 +436,23 @@ class PositionsTest(SlidingTestCase):
         answer = await self.slide(self.bob, answer["pos"])
         self.assertEqual(texts(answer["rooms"][room_id]), ["welcome back"])
         self.assertNotIn("initial", answer["rooms"][room_id])
+
+    async def test_another_process(self) -> None:
+        """A client may be answered now by one process, now by another."""
+        config = self.server.homeserver.config
+        other = await build(config, OfflineReactor(), structlog.get_logger())
+        self.addCleanup(lambda: Deferred.fromCoroutine(other.stop()))
+        bobs = [self.bob, replace(self.bob, server=TestServer(other, Client(other.router)))]
+        known: set[str] = set()
+        before: set[str] = set()
+        pos = None
+        for turn in range(6):
+            known.add(await self.shared_room())
+            answer = await self.slide(bobs[turn % 2], pos)
+            self.assertEqual(answer["rooms"].keys(), known - before)
+            pos, before = answer["pos"], set(known)
+        answer = await self.slide(bobs[0], pos)
+        self.assertEqual(answer["rooms"], {})
 
     async def test_beginning_anew(self) -> None:
         first = await self.slide(self.bob)
