@@ -29,7 +29,9 @@ class AccountDataTest(TestCase):
         server = await make_server(self, presence={"enabled": False})
         alice = await server.register("alice")
         other = await log_in(server, alice)
-        prefix = f"/user/{alice.user_id}/account_data/org.matrix.msc3890.local_notification_settings"
+        prefix = (
+            f"/user/{alice.user_id}/account_data/org.matrix.msc3890.local_notification_settings"
+        )
         for device_id in (alice.device_id, other.device_id):
             await alice.ok("PUT", f"{prefix}.{device_id}", {"is_silenced": True})
         await other.ok("POST", "/logout", {})
