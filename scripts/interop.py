@@ -9,8 +9,10 @@ unless `--required` is given.
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import venv
 from pathlib import Path
 
@@ -18,6 +20,9 @@ from scripts.run_tests import ROOT, Count, run_trial
 
 SYNAPSE = "HEARTH_TEST_SYNAPSE"
 INTEROP = "HEARTH_TEST_INTEROP"
+TEMPLATES = "HEARTH_TEST_INTEROP_TEMPLATES"
+INDEX_TIMEOUT_S = 60
+DOWNLOAD_TIMEOUT_S = 300
 REQUIREMENTS = ROOT / "tests" / "interop" / "requirements.txt"
 
 
@@ -27,18 +32,32 @@ def install(directory: Path) -> tuple[Path | None, str]:
     stamp = directory / "installed.txt"
     if stamp.exists() and stamp.read_bytes() == REQUIREMENTS.read_bytes():
         return python, ""
-    venv.create(directory, with_pip=True, clear=True)
-    command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    done = subprocess.run(
-        [*command, "-r", str(REQUIREMENTS)],
+    pip = [str(python), "-m", "pip", "--disable-pip-version-check", "--timeout=10", "--retries=1"]
+    needed = ["--quiet", "--only-binary=matrix-synapse", "-r", str(REQUIREMENTS)]
+    try:
+        venv.create(directory, with_pip=True, clear=True)
+        # The index answers quickly or not at all; how long the packages take depends on the line.
+        _run([*pip, "install", *needed, "--dry-run", "--no-deps"], INDEX_TIMEOUT_S)
+        _run([*pip, "install", *needed], DOWNLOAD_TIMEOUT_S)
+    except subprocess.TimeoutExpired as error:
+        return None, f"Synapse cannot be installed: nothing within {error.timeout:g} seconds."
+    except (subprocess.CalledProcessError, OSError) as error:
+        said = getattr(error, "stderr", None) or error
+        return None, f"Synapse cannot be installed:\n{said}"
+    stamp.write_bytes(REQUIREMENTS.read_bytes())
+    return python, "Installed Synapse."
+
+
+def _run(command: list[str], timeout_s: float) -> None:
+    """Run a command. Raises CalledProcessError, TimeoutExpired."""
+    subprocess.run(
+        command,
+        check=True,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
+        timeout=timeout_s,
     )
-    if done.returncode:
-        return None, f"Synapse cannot be installed:\n{done.stderr}"
-    stamp.write_bytes(REQUIREMENTS.read_bytes())
-    return python, "Installed Synapse."
 
 
 def run(names: list[str], required: bool) -> Count:
@@ -52,8 +71,12 @@ def run(names: list[str], required: bool) -> Count:
             print(message, flush=True)
     if python is None:
         return Count(failed=1) if required else Count(skipped=1)
-    environment = {INTEROP: str(python)}
-    return run_trial("sqlite", names or ["tests.interop"], environment, jobs=2)
+    templates = tempfile.mkdtemp(prefix="hearth-interop-")
+    environment = {INTEROP: str(python), TEMPLATES: templates}
+    try:
+        return run_trial("sqlite", names or ["tests.interop"], environment, jobs=2)
+    finally:
+        shutil.rmtree(templates, ignore_errors=True)
 
 
 def main() -> int:

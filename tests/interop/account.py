@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 import json
 import secrets
+from collections.abc import Coroutine, Iterable
 from typing import Any
 from urllib.parse import quote, urlencode
 
 import treq
 from twisted.internet import reactor as installed_reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import deferLater
 from twisted.web.client import Agent, HTTPConnectionPool
 
@@ -247,6 +248,16 @@ class Account:
 
 def _q(text: str) -> str:
     return quote(text, safe="")
+
+
+async def together(coroutines: Iterable[Coroutine[Any, Any, Any]]) -> list[Any]:
+    """Run all at the same time; their results. Raises what the first that fails raises."""
+    running = [Deferred.fromCoroutine(each) for each in coroutines]
+    done: list[Any] = await DeferredList(running, consumeErrors=True)
+    for succeeded, result in done:
+        if not succeeded:
+            result.raiseException()
+    return [result for _, result in done]
 
 
 def pause(seconds: float) -> Deferred[None]:

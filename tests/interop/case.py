@@ -14,12 +14,10 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
 from tests.interop.account import Account
-from tests.interop.servers import INTEROP, HearthServer, Server, SynapseServer
+from tests.interop.servers import INTEROP, KEEP, HearthServer, Server, SynapseServer, start_all
 from tests.support.databases import scratch_directory
 from tests.support.network import eventually
 
-KEEP = "HEARTH_TEST_INTEROP_KEEP"
-"""The environment variable with a directory where logs and databases of the servers stay."""
 VERSIONS = ("1", "6", "9", "10", "11", "12")
 _numbers = itertools.count(1)
 
@@ -60,9 +58,7 @@ class InteropCase(TestCase):
     async def prepare(self) -> None:
         """Runs before each test: the servers run; `alice` is at home, `bob` away."""
         pair = _pair()
-        for server in pair.values():
-            if server.has_ended():
-                await server.start()
+        await start_all(list(pair.values()))
         away_kind = "synapse" if self.home_kind == "hearth" else "hearth"
         self.home, self.away = pair[self.home_kind], pair[away_kind]
         self.alice: Account = await self.home.register("alice")

@@ -2,22 +2,54 @@
 
 from __future__ import annotations
 
+import fcntl
+import functools
 import os
+import random
 import secrets
+import shutil
+import socket
+import sqlite3
 import subprocess
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from tests.interop.account import Account, call
-from tests.support.network import authority, ca_file, eventually, free_port
+from homeserver.core.signing import encode_base64
+from tests.interop.account import Account, call, together
+from tests.support.databases import scratch_directory
+from tests.support.network import authority, ca_file, eventually
 from tests.support.process import ServerProcess
 
 INTEROP = "HEARTH_TEST_INTEROP"
 """The environment variable with the Python of Synapse's virtual environment."""
+KEEP = "HEARTH_TEST_INTEROP_KEEP"
+"""The environment variable with a directory where logs and databases of the servers stay."""
+TEMPLATES = "HEARTH_TEST_INTEROP_TEMPLATES"
+"""The environment variable with a directory for the empty database that Synapses begin with."""
+
+
+class NotStarted(AssertionError):
+    """A server ended, or did not answer in time."""
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens on, and that no outgoing connection gets.
+
+    It has to be free again when its server restarts, while clients open connections.
+    """
+    while True:
+        port = random.randrange(20000, 32000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
 
 
 def certificate(directory: Path) -> tuple[Path, Path]:
@@ -51,13 +83,14 @@ class Server(ABC):
     async def register(self, name: str = "user") -> Account:
         return await Account.register(self, name)
 
-    async def start(self) -> None:
-        """Start, and wait until it answers."""
+    async def start(self, attempts: int = 2) -> None:
+        """Start, and wait until it answers; once more if it does not. Raises `NotStarted`."""
         self.spawn()
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 60
 
         async def answers() -> bool:
-            assert not self.has_ended() and time.monotonic() < deadline, self.log()[-3000:]
+            if self.has_ended() or time.monotonic() > deadline:
+                return True
             try:
                 status, _ = await call(self.url, "GET", "/_matrix/client/versions")
             except Exception:
@@ -65,6 +98,12 @@ class Server(ABC):
             return status == 200
 
         await eventually(answers, f"{self.kind} starting: {self.directory}", 100)
+        if not self.has_ended() and time.monotonic() <= deadline:
+            return
+        self.kill()
+        if attempts < 2:
+            raise NotStarted(f"{self.kind} in {self.directory}: {self.log()[-3000:]}")
+        await self.start(attempts - 1)
 
     @abstractmethod
     def spawn(self) -> None:
@@ -140,6 +179,8 @@ class SynapseServer(Server):
         super().__init__(directory, proxied)
         self._process: subprocess.Popen[bytes] | None = None
         self._log_file = self.directory / "synapse.log"
+        seed = encode_base64(secrets.token_bytes(32))
+        (self.directory / "signing.key").write_text(f"ed25519 a_test {seed}\n", "utf-8")
         self._write_config()
 
     def _write_config(self) -> None:
@@ -194,6 +235,8 @@ class SynapseServer(Server):
                 "max_long_retries": 1,
                 "max_long_retry_delay": "2s",
             },
+            "background_updates": {"sleep_enabled": False},
+            "stats": {"enabled": False},
             **_unlimited(),
         }
         (self.directory / "homeserver.yaml").write_text(yaml.safe_dump(settings), "utf-8")
@@ -207,23 +250,22 @@ class SynapseServer(Server):
                     "formatter": "plain",
                 }
             },
-            "root": {"level": "INFO", "handlers": ["file"]},
+            # What nobody will read takes time.
+            "root": {"level": "INFO" if os.environ.get(KEEP) else "WARNING", "handlers": ["file"]},
             "disable_existing_loggers": False,
         }
         (self.directory / "log.yaml").write_text(yaml.safe_dump(log), "utf-8")
 
     def spawn(self) -> None:
+        if not (self.directory / "db").exists():
+            shutil.copyfile(_empty_database(), self.directory / "db")
+        self.spawn_on_database()
+
+    def spawn_on_database(self) -> None:
+        """Start with the database that there is, or none."""
         python = os.environ[INTEROP]
         command = [python, "-m", "synapse.app.homeserver", "-c", "homeserver.yaml"]
         environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-        if not (self.directory / "signing.key").exists():
-            subprocess.run(
-                [*command, "--generate-keys"],
-                cwd=self.directory,
-                env=environment,
-                check=True,
-                capture_output=True,
-            )
         with (self.directory / "stderr.log").open("ab") as output:
             self._process = subprocess.Popen(
                 command,
@@ -250,6 +292,60 @@ class SynapseServer(Server):
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+
+
+async def start_all(servers: Sequence[Server]) -> None:
+    """Start those that do not run, all at the same time. Raises `NotStarted`."""
+    await together(server.start() for server in servers if server.has_ended())
+
+
+@functools.cache
+def _empty_database() -> Path:
+    """A database of Synapse's without users, in which the background updates have been made.
+
+    Those of a new database go on for a minute, and hold up what the tests ask for. Raises
+    `NotStarted`.
+    """
+    base = os.environ.get(TEMPLATES)
+    parent = Path(base) if base else scratch_directory()
+    template = parent / "synapse.db"
+    with (parent / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if template.exists():
+            return template
+        server = SynapseServer(parent / f"template-{os.getpid()}")
+        database = server.directory / "db"
+        try:
+            for _ in range(2):
+                server.spawn_on_database()
+                deadline = time.monotonic() + 60
+                while not server.has_ended() and time.monotonic() < deadline:
+                    if _is_up_to_date(database):
+                        server.stop()
+                        database.rename(template)
+                        return template
+                    time.sleep(0.1)
+                server.kill()
+        finally:
+            server.kill()
+        raise NotStarted(f"Synapse makes no database: {server.log()[-3000:]}")
+
+
+def _is_up_to_date(database: Path) -> bool:
+    """Is the schema complete, and no background update left?"""
+    try:
+        connection = sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=1)
+    except sqlite3.Error:
+        return False
+    try:
+        # The schema is made in one transaction.
+        if not connection.execute("SELECT version FROM schema_version").fetchone():
+            return False
+        return not connection.execute("SELECT 1 FROM background_updates").fetchone()
+    except sqlite3.Error:
+        return False
+    finally:
+        connection.close()
 
 
 def _unlimited() -> dict[str, Any]:
