@@ -54,16 +54,7 @@ class Devices(InteropCase):
     async def test_keys_of_devices(self) -> None:
         keys = await upload_keys(self.alice, one_time=2)
         room_id = await self.shared_room()
-
-        async def found() -> bool:
-            answer = await self.bob.ok(
-                "POST", "/keys/query", {"device_keys": {self.alice.user_id: []}}
-            )
-            devices = answer["device_keys"].get(self.alice.user_id, {})
-            device = devices.get(self.alice.device_id, {})
-            return bool(device.get("keys") == keys["keys"])
-
-        await eventually(found, f"keys on {self.away.kind}")
+        await self._finds(self.alice.device_id, keys)
         wanted = {self.alice.user_id: {self.alice.device_id: "signed_curve25519"}}
         claimed = await self.bob.ok("POST", "/keys/claim", {"one_time_keys": wanted})
         mine = claimed["one_time_keys"][self.alice.user_id][self.alice.device_id]
@@ -71,8 +62,9 @@ class Devices(InteropCase):
         self.assertTrue(room_id)
 
     async def test_changes_of_devices(self) -> None:
-        await upload_keys(self.alice)
+        first = await upload_keys(self.alice)
         await self.shared_room()
+        await self._finds(self.alice.device_id, first)
         await self.bob.sync()
         again = await self.alice.ok(
             "POST",
@@ -89,12 +81,16 @@ class Devices(InteropCase):
             lambda answer: self.alice.user_id in answer.get("device_lists", {}).get("changed", []),
             f"change of devices on {self.away.kind}",
         )
+        await self._finds(second.device_id, keys)
+
+    async def _finds(self, device_id: str, keys: dict[str, Any]) -> None:
+        """Wait until bob, who asks for alice's devices, gets this one."""
 
         async def found() -> bool:
             answer = await self.bob.ok(
                 "POST", "/keys/query", {"device_keys": {self.alice.user_id: []}}
             )
-            device = answer["device_keys"].get(self.alice.user_id, {}).get(second.device_id, {})
+            device = answer["device_keys"].get(self.alice.user_id, {}).get(device_id, {})
             return bool(device.get("keys") == keys["keys"])
 
-        await eventually(found, f"the second device on {self.away.kind}")
+        await eventually(found, f"keys of {device_id} on {self.away.kind}")
