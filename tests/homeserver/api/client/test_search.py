@@ -87,6 +87,28 @@ class FindingTest(SearchCase):
         self.assertEqual(await self.bodies(self.alice, "words:here"), ["plain words NEAR here"])
         self.assertEqual((await self.search(self.alice, "b OR a"))["count"], 1)
 
+    async def test_large_requests(self) -> None:
+        """Shows MISC-3."""
+        await self.start()
+        await self.say("plain words")
+        rooms = [f"!{number}:hearth.test" for number in range(900)]
+        for term, criteria in (
+            ("漢字" * 10_000, {}),
+            ("plain " * 10_000, {}),
+            ("a" * 60_000, {}),
+            (" ".join(f"w{number}" for number in range(9000)), {}),
+            ("plain", {"filter": {"rooms": [*rooms, self.room_id]}}),
+            ("plain", {"filter": {"not_senders": [f"@{room[1:]}" for room in rooms]}}),
+            ("plain", {"filter": {"limit": 2**40}}),
+            ("plain", {"event_context": {"before_limit": 2**40, "after_limit": 2**40}}),
+            ("plain", {"groupings": {"group_by": [{"key": "sender"}] * 2000}}),
+        ):
+            status, body = await self.ask(self.alice, term, **criteria)
+            self.assertEqual(status, 200, (term[:20], body))
+            self.assertLess(len(str(body)), 20_000)
+            found = body["search_categories"]["room_events"]["results"]
+            self.assertEqual(len(found), "plain" in term, term[:20])
+
     async def test_bad_requests(self) -> None:
         """Shows MISC-3."""
         await self.start()
