@@ -45,15 +45,17 @@ class SentRoom(NamedTuple):
     config: RoomConfig
     """What it was sent: the newest events, as many as `timeline_limit`, and which state."""
     is_dm: bool
+    extensions: int = 0
+    """Those of which the client has what is known of the room: bits of `extensions.BITS`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What a connection was sent at a position: rooms by number, and `extensions`, by name, with
-    which rooms they were asked for."""
+    """What a connection was sent at a position: rooms by number, and the names of extensions of
+    which it has what is not about rooms."""
 
     rooms: Mapping[int, SentRoom] = field(default_factory=dict)
-    extensions: Mapping[str, str] = field(default_factory=dict)
+    extensions: frozenset[str] = frozenset()
 
     def dump(self) -> str:
         """As JSON. Configurations are written once, however many rooms have them."""
@@ -65,13 +67,14 @@ class Sent:
                 room.config.timeline_limit,
                 states.setdefault(room.config.required_state, len(states)),
                 int(room.is_dm),
+                room.extensions,
             ]
             for nid, room in self.rooms.items()
         ]
         found = {
             "states": [sorted(state.pairs) for state in states],
             "rooms": rooms,
-            "extensions": dict(self.extensions),
+            "extensions": sorted(self.extensions),
         }
         return json.dumps(found, separators=(",", ":"), ensure_ascii=False)
 
@@ -84,10 +87,10 @@ class Sent:
             for pairs in found["states"]
         ]
         rooms = {
-            nid: SentRoom(upto, RoomConfig(limit, states[state]), bool(is_dm))
-            for nid, upto, limit, state, is_dm in found["rooms"]
+            nid: SentRoom(upto, RoomConfig(limit, states[state]), bool(is_dm), extensions)
+            for nid, upto, limit, state, is_dm, extensions in found["rooms"]
         }
-        return cls(rooms, found["extensions"])
+        return cls(rooms, frozenset(found["extensions"]))
 
 
 NOTHING = Sent()

@@ -235,7 +235,12 @@ class _Answer:
             section = sections.get(nid)
             if room.membership in GONE and room.sender == self._request.user_id:
                 continue  # The client knows that the user left: it was just told.
-            new = SentRoom(None, _remembered(config, known, section), room.room_id in chosen.direct)
+            new = SentRoom(
+                None,
+                _remembered(config, known, section),
+                room.room_id in chosen.direct,
+                extensions.bits_of(nid, self._request.extensions, chosen),
+            )
             rooms[nid] = known if new == known else new
         return rooms
 

@@ -32,6 +32,8 @@ from storage.receipts import Receipt
 from storage.user_news import is_after
 
 THREADS = "io.element.msc4308.thread_subscriptions"
+BITS = {"account_data": 1, "receipts": 2, "typing": 4}
+"""Of `SentRoom.extensions`."""
 
 
 @dataclass(slots=True)
@@ -44,17 +46,27 @@ class More:
     is_empty: bool = True
 
 
-def asked_for(wanted: Extensions) -> dict[str, str]:
-    """The extensions that are asked for, with which rooms: to be kept until the next request."""
+def asked_for(wanted: Extensions) -> frozenset[str]:
+    """The extensions that are asked for which are not only about rooms."""
+    names = {
+        "account_data": wanted.account_data is not None,
+        THREADS: wanted.thread_subscriptions is not None,
+    }
+    return frozenset(name for name, is_wanted in names.items() if is_wanted)
+
+
+def bits_of(nid: int, wanted: Extensions, chosen: Chosen) -> int:
+    """The extensions that are asked for of a room of the answer."""
     named = {
         "account_data": wanted.account_data,
         "receipts": wanted.receipts,
         "typing": wanted.typing,
     }
-    found = {name: rooms.fingerprint for name, rooms in named.items() if rooms is not None}
-    if wanted.thread_subscriptions is not None:
-        found[THREADS] = ""
-    return found
+    return sum(
+        BITS[name]
+        for name, rooms in named.items()
+        if rooms is not None and _is_wanted(nid, rooms, chosen)
+    )
 
 
 def read(
@@ -104,11 +116,13 @@ class _Rooms:
     ) -> None:
         self.by_nid = chosen.rooms
         self.all = {nid for nid in chosen.configs if _is_wanted(nid, wanted, chosen)}
-        is_new = sent.extensions.get(name) != wanted.fingerprint
+        bit = BITS[name]
         self.fresh = {
             nid
             for nid in self.all
-            if is_new or nid not in sent.rooms or (nid in sections and sections[nid].is_fresh)
+            if nid not in sent.rooms
+            or not sent.rooms[nid].extensions & bit
+            or (nid in sections and sections[nid].is_fresh)
         }
         """Of these the client knows nothing."""
         known = [(nid, sent.rooms[nid].upto) for nid in self.all - self.fresh]

@@ -57,11 +57,6 @@ class RoomExtension:
     lists: frozenset[str] | None = None
     rooms: frozenset[str] | None = None
 
-    @property
-    def fingerprint(self) -> str:
-        """Equal for what wants the same."""
-        return repr([part if part is None else sorted(part) for part in (self.lists, self.rooms)])
-
 
 @dataclass(frozen=True, slots=True)
 class ToDeviceExtension:

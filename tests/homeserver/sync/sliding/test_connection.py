@@ -17,8 +17,10 @@ WHO = Connection("@a:x", "D", "")
 
 def sent(*nids: int) -> Sent:
     state = RequiredState.of([("a", ""), ("m.room.member", "$LAZY")], "@a:x")
-    rooms = {nid: SentRoom(nid or None, RoomConfig(nid, state), nid % 2 == 0) for nid in nids}
-    return Sent(rooms, {"receipts": "all"})
+    rooms = {
+        nid: SentRoom(nid or None, RoomConfig(nid, state), nid % 2 == 0, nid % 8) for nid in nids
+    }
+    return Sent(rooms, frozenset({"account_data"}))
 
 
 class SentTest(UnitTest):

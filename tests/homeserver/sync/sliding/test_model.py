@@ -2,7 +2,7 @@
 
 Rooms change, windows and limits change, rooms fall out of windows and come back, answers are lost:
 at the end the client asks for everything, and must have the state, the names, the numbers of
-members and an unbroken end of the timeline of each room.
+members, account data and an unbroken end of the timeline of each room.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ Json = dict[str, Any]
 STEPS = 50
 SMALL = [["m.room.name", ""]]
 LARGE = [["m.room.name", ""], ["m.room.topic", ""], ["org.example", "*"], ["m.room.member", "$ME"]]
+ACCOUNT_DATA = {"account_data": {"enabled": True}}
 ALL_MEMBERS = [*LARGE, ["m.room.member", "*"]]
 
 
@@ -27,6 +28,7 @@ class Follower:
         self.user_id = user_id
         self.pos: str | None = None
         self.rooms: dict[str, Json] = {}
+        self.data: dict[tuple[str, str], Json] = {}
 
     def take(self, answer: Json) -> None:
         self.pos = answer["pos"]
@@ -34,6 +36,10 @@ class Follower:
             if section.get("initial"):
                 self.rooms[room_id] = {"state": {}, "timeline": [], "name": None}
             self._room(self.rooms[room_id], section)
+        data = answer["extensions"].get("account_data", {}).get("rooms", {})
+        for room_id, events in data.items():
+            for event in events:
+                self.data[room_id, event["type"]] = event["content"]
 
     def _room(self, room: Json, section: Json) -> None:
         for name in ("membership", "joined_count", "name", "notification_count", "bump_stamp"):
@@ -71,7 +77,9 @@ class ModelTest(SlidingTestCase):
             client.take(await self.slide(self.bob, client.pos, conn_id="", **body))
         for state in (LARGE, ALL_MEMBERS):
             lists = {"all": window((0, 99), limit=3, required_state=state)}
-            client.take(await self.slide(self.bob, client.pos, lists=lists))
+            client.take(
+                await self.slide(self.bob, client.pos, lists=lists, extensions=ACCOUNT_DATA)
+            )
         await self.check(client, seed)
 
     def request(self, random: Random, rooms: list[str]) -> Json:
@@ -80,6 +88,8 @@ class ModelTest(SlidingTestCase):
         limit = random.choice([1, 2, 3, 6])
         state = random.choice([SMALL, LARGE, ALL_MEMBERS])
         body: Json = {"lists": {"top": window((0, last), limit=limit, required_state=state)}}
+        if random.random() < 0.8:
+            body["extensions"] = ACCOUNT_DATA
         if random.random() < 0.4:
             config = {"timeline_limit": random.choice([1, 4]), "required_state": LARGE}
             body["room_subscriptions"] = {random.choice(rooms): config}
@@ -88,7 +98,7 @@ class ModelTest(SlidingTestCase):
     async def change(self, random: Random, rooms: list[str], step: int) -> None:
         """Something that could happen."""
         room_id = random.choice(rooms)
-        kind = random.randrange(10)
+        kind = random.randrange(11)
         text = f"{step}-{random.randrange(1000)}"
         if kind < 3:
             await self.alice.send(room_id, text)
@@ -106,6 +116,9 @@ class ModelTest(SlidingTestCase):
         elif kind == 8:
             event_id = await self.alice.send(room_id, text)
             await self.bob.call("POST", f"/rooms/{room_id}/receipt/m.read/{event_id}", {})
+        elif kind == 9:
+            path = f"/user/{self.bob.user_id}/rooms/{room_id}/account_data/org.example"
+            await self.bob.ok("PUT", path, {"v": text})
         else:
             rooms.append(await self.shared_room(name=text))
 
@@ -131,6 +144,10 @@ class ModelTest(SlidingTestCase):
                 if event["type"] in kinds
             }
             self.assertEqual(room["state"], state, where)
+            path = f"/user/{self.bob.user_id}/rooms/{room_id}/account_data/org.example"
+            status, data = await self.bob.call("GET", path)
+            known_data = client.data.get((room_id, "org.example"))
+            self.assertEqual(known_data, data if status == 200 else None, where)
             names = [event["content"] for event in events if event["type"] == "m.room.name"]
             self.assertEqual(room["name"], names[0]["name"] if names else None, where)
             members = [e for e in events if e["type"] == "m.room.member"]
