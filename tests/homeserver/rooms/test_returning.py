@@ -103,11 +103,10 @@ class ProcessesTest(ReceivingCase):
             ]
             told += batch
             known = list(told)
-            for receiver in receivers:
-                # Both get the same, and everything before it again.
-                work.append(Deferred.fromCoroutine(receiver.add(self.room.room_id, known)))
-            for services in (self.services, other):
-                work.append(Deferred.fromCoroutine(services.say(self.room.room_id)))
+            # Both get the same, and everything before it again.
+            doing = [receiver.add(self.room.room_id, known) for receiver in receivers]
+            saying = [services.say(self.room.room_id) for services in (self.services, other)]
+            work += [Deferred.fromCoroutine(each) for each in (*doing, *saying)]
         await gatherResults(work)
         for event in told:
             self.assertEqual((await self.services.row(event.event_id)).status, ACCEPTED)

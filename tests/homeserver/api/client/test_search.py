@@ -76,8 +76,8 @@ class FindingTest(SearchCase):
         await self.say("plain words NEAR here", "c++ (a OR b)")
         for term in (
             '"', "*", "fox*", 'x" OR "y', "words:here", "scope : r1", "^plain", "NEAR(a b)", "a:*",
-            "' | 'a", "!plain", "plain & !words", "(.*)+$", "plain\\", "-plain", "\u00a4b", "plain\x01",
-            "\ud7a4", "}{][", "%s", "?", "AND", "NOT plain",
+            "' | 'a", "!plain", "plain & !words", "(.*)+$", "plain\\", "-plain", "\u00a4b",
+            "plain\x01", "\ud7a4", "}{][", "%s", "?", "AND", "NOT plain",
         ):  # fmt: skip
             status, body = await self.ask(self.alice, term)
             self.assertEqual(status, 200, (term, body))
@@ -131,7 +131,7 @@ class FindingTest(SearchCase):
     async def test_redacted_text_is_gone_at_once(self) -> None:
         """Shows MISC-3."""
         await self.start()
-        first, second = await self.say("secret one", "secret two")
+        first, _ = await self.say("secret one", "secret two")
         self.assertEqual((await self.search(self.alice, "secret"))["count"], 2)
         await self.put_ok(self.alice, f"redact/{q(first)}/r1", {})
         left = await self.server.homeserver.db.read(
