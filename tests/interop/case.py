@@ -47,7 +47,7 @@ class InteropCase(TestCase):
     server is which.
     """
 
-    timeout = 300
+    timeout = 600
     home_kind: ClassVar[str] = "hearth"
     home: Server
     away: Server

@@ -200,7 +200,7 @@ async def eventually(
     Raises AssertionError after `within` seconds, with `what` or what the condition raised last:
     a condition may raise AssertionError while it does not hold.
     """
-    deadline = reactor.seconds() + within
+    start = reactor.seconds()
     while True:
         fault: AssertionError | None = None
         try:
@@ -211,8 +211,10 @@ async def eventually(
                 return result
         except AssertionError as error:
             fault = error
-        if reactor.seconds() > deadline:
+        waited = reactor.seconds() - start
+        if waited > within:
             raise AssertionError(
                 f"not within {within:g} s: {what or fault or condition}"
             ) from fault
-        await sleep(reactor, 0.05)
+        # What takes long is not held up by being looked at.
+        await sleep(reactor, min(max(0.05, waited / 10), 0.5))
