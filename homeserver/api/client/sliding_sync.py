@@ -103,7 +103,6 @@ class ExtensionsBody(msgspec.Struct, frozen=True):
 
 class SlidingBody(msgspec.Struct, frozen=True):
     conn_id: str | None = None
-    txn_id: str | None = None
     pos: str | None = None
     timeout: Count | None = None
     set_presence: str | None = None
@@ -139,10 +138,9 @@ async def post_sliding_sync(
     presence = query.set_presence or body.set_presence or "online"
     if presence not in ("offline", "online", "unavailable"):
         raise invalid_param("`set_presence` is none of offline, online and unavailable.")
-    answer = await sync.sync(wanted, Wish(timeout or 0, presence, request.on_shutdown))  # type: ignore[arg-type]
-    if body.txn_id is not None:
-        answer["txn_id"] = body.txn_id
-    return answer
+    # A `txn_id` is not answered: clients would take it that what they asked for holds for the
+    # requests to come, as in MSC3575, and leave it out of those.
+    return await sync.sync(wanted, Wish(timeout or 0, presence, request.on_shutdown))  # type: ignore[arg-type]
 
 
 def parse(requester: Requester, body: SlidingBody, pos: str | None) -> SlidingRequest:
@@ -153,7 +151,6 @@ def parse(requester: Requester, body: SlidingBody, pos: str | None) -> SlidingRe
     """
     conn_id = body.conn_id or ""
     _check_length("conn_id", conn_id)
-    _check_length("txn_id", body.txn_id or "")
     lists, subscriptions = body.lists or {}, body.room_subscriptions or {}
     _check_size("lists", lists, MAX_LISTS)
     _check_size("room_subscriptions", subscriptions, MAX_SUBSCRIPTIONS)

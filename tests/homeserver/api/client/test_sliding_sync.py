@@ -558,6 +558,10 @@ class BadInputTest(SlidingTestCase):
         self.assertEqual(sorted(answer["rooms"][room_id]["lists"]), ["huge", "overlap"])
         self.assertEqual(answer["lists"]["none"], {"count": 0})
 
+    async def test_transaction_ids_are_not_answered(self) -> None:
+        """The Rust SDK would leave out of later requests what it takes for acknowledged."""
+        self.assertNotIn("txn_id", await self.slide(self.bob, txn_id="t1"))
+
     async def test_without_token(self) -> None:
         path = "/_matrix/client/unstable/org.matrix.simplified_msc3575/sync"
         status, answer = await self.server.client.post(path, {})
