@@ -138,6 +138,7 @@ class HearthServer(Server):
         if not proxied:
             federation["tls"] = {"certificate": str(chain), "private_key": str(key)}
         self._process = ServerProcess(self.directory)
+        self._process.own_port = free_port()
         self._process.options |= {
             "server_name": self.name,
             "federation": {
