@@ -237,7 +237,6 @@ class SynapseServer(Server):
                 "max_long_retry_delay": "2s",
             },
             "background_updates": {"sleep_enabled": False},
-            "stats": {"enabled": False},
             **_unlimited(),
         }
         (self.directory / "homeserver.yaml").write_text(yaml.safe_dump(settings), "utf-8")
