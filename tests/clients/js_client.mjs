@@ -4,8 +4,14 @@
 import { createInterface } from "node:readline";
 import * as sdk from "matrix-js-sdk";
 import { logger } from "matrix-js-sdk/lib/logger.js";
+import { cryptoCommands } from "./js_crypto.mjs";
 
 logger.setLevel("silent");
+// The answers alone go to standard output.
+console.log = console.info = console.debug = console.error;
+// The SDK waits for a random part of ten seconds before it fills a key backup.
+const { random } = Math;
+Math.random = () => random() / 100;
 const baseUrl = process.argv[2];
 let client;
 
@@ -49,6 +55,9 @@ const commands = {
         await client.joinRoom(room);
         await until(() => client.getRoom(room)?.getMyMembership() === "join");
         return room;
+    },
+    async wait_member({ room, user }) {
+        return until(() => client.getRoom(room)?.getMember(user)?.membership === "join");
     },
     async wait_message({ room, body }) {
         const event = await until(() =>
@@ -100,6 +109,11 @@ const commands = {
         return true;
     },
 };
+
+Object.assign(
+    commands,
+    cryptoCommands(baseUrl, { current: () => client, begin: (made) => (client = made), until, events }),
+);
 
 for await (const line of createInterface({ input: process.stdin })) {
     const command = JSON.parse(line);

@@ -110,6 +110,10 @@ class NioClient:
         _, sender, _, decrypted = await until(found)
         return {"sender": sender, "decrypted": decrypted}
 
+    async def wait_decrypted(self, room: str, body: str) -> bool:
+        assert (await self.wait_message(room, body))["decrypted"]
+        return True
+
     async def request_key(self, room: str, event: str) -> bool:
         """Ask the user's other devices for the key of an event, found in the room's past."""
         if event not in self._secret:

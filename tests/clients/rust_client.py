@@ -212,6 +212,18 @@ class RustClient:
 
         return str((await until(found)).sender)
 
+    async def wait_decrypted(self, room: str, body: str) -> str:
+        return await self.wait_message(room, body)
+
+    async def wait_member(self, room: str, user: str) -> bool:
+        found = await until(lambda: self._room(room, sdk.Membership.JOINED))
+        while True:
+            member = await found.members()
+            chunk = member.next_chunk(100) or []
+            if any(each.user_id == user and each.membership.is_join() for each in chunk):
+                return True
+            await asyncio.sleep(0.1)
+
     async def bodies(self, room: str) -> list[str | None]:
         """What a timeline shows of messages; None for one that cannot be decrypted."""
         _, items = await self._timeline(room)
@@ -264,9 +276,6 @@ class RustClient:
 
 
 async def main() -> None:
-    sdk.uniffi_set_event_loop(asyncio.get_running_loop()) if hasattr(
-        sdk, "uniffi_set_event_loop"
-    ) else None
     await serve(RustClient(*sys.argv[1:]))
 
 

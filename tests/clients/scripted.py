@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from twisted.trial.unittest import SkipTest
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import SkipTest, TestCase
 
 from scripts.clients import NIO, RUST
 from scripts.run_tests import JS_CLIENT
 from tests.support.process import ServerProcess
 
 PASSWORD = "wonderland"
-PATIENCE = 60
+PATIENCE = 40
 """Seconds within which a client must see what happened."""
 HERE = Path(__file__).resolve().parent
 
@@ -36,16 +38,17 @@ class ScriptedClient:
         self._name = name
 
     @classmethod
-    async def start(cls, *command: str, cwd: str | Path, name: str) -> ScriptedClient:
-        """Start a process; `name` is for messages."""
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            cwd=cwd,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-            limit=2**22,
-        )
+    async def start(cls, *command: str, cwd: str | Path, name: str, log: Path) -> ScriptedClient:
+        """Start a process; `name` is for messages, `log` gets what it says of itself."""
+        with log.open("ab") as file:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                cwd=cwd,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=file,
+                limit=2**22,
+            )
         return cls(process, name)
 
     async def do(self, command: str, /, **arguments: Any) -> Any:
@@ -81,7 +84,8 @@ class Cast:
         self._clients: list[ScriptedClient] = []
 
     async def _start(self, *command: str, cwd: str | Path, name: str) -> ScriptedClient:
-        found = await ScriptedClient.start(*command, cwd=cwd, name=name)
+        log = self._directory / f"{len(self._clients)}.log"
+        found = await ScriptedClient.start(*command, cwd=cwd, name=name, log=log)
         self._clients.append(found)
         return found
 
@@ -110,6 +114,46 @@ class Cast:
         """End all clients."""
         for client in self._clients:
             await client.end()
+
+
+class ClientCase(TestCase):
+    """Tests in which clients play a scenario on servers of their own."""
+
+    timeout = 300
+
+    async def on_a_server(self, scenario: Callable[[ServerProcess, Cast], Any]) -> None:
+        """Play a scenario on one server, `localhost`, with the users alice and bob."""
+        directory = Path(self.mktemp()).resolve()
+        server = ServerProcess(directory / "server")
+        await self.on_servers([server], lambda cast: scenario(server, cast))
+
+    async def on_servers(
+        self, servers: Sequence[ServerProcess], scenario: Callable[[Cast], Any]
+    ) -> None:
+        """Start servers, play a scenario, and stop them; they must end well."""
+        await deferToThread(self._play, servers, scenario)
+
+    def _play(self, servers: Sequence[ServerProcess], scenario: Callable[[Cast], Any]) -> None:
+        cast = Cast(servers[0].directory.parent / "clients")
+
+        async def play() -> None:
+            try:
+                await scenario(cast)
+            finally:
+                await cast.end()
+
+        try:
+            for server in servers:
+                server.start()
+                for user in ("alice", "bob"):
+                    register(server, user)
+            asyncio.run(play())
+        except BaseException:
+            for server in servers:
+                server.kill()
+            raise
+        for server in servers:
+            self.assertEqual(server.stop(), 0, server.log())
 
 
 def register(server: ServerProcess, user: str) -> None:

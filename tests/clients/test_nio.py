@@ -2,42 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-from pathlib import Path
 from typing import Any
 
-from twisted.internet.threads import deferToThread
-from twisted.trial.unittest import TestCase
-
 from scripts.clients import NIO
-from tests.clients.scripted import PASSWORD, Cast, ScriptedClient, register, required
+from tests.clients.scripted import PASSWORD, Cast, ClientCase, ScriptedClient, required
 from tests.support.process import ServerProcess
 
 
-class NioTest(TestCase):
-    timeout = 300
-
+class NioTest(ClientCase):
     async def test_encrypted_chat_of_several_devices(self) -> None:
         required(NIO)
-        await deferToThread(self._serve)
-
-    def _serve(self) -> None:
-        directory = Path(self.mktemp()).resolve()
-        server = ServerProcess(directory / "server")
-        server.start()
-        try:
-            for user in ("alice", "bob"):
-                register(server, user)
-            asyncio.run(self._play(server, Cast(directory / "clients")))
-        finally:
-            status = server.stop()
-        self.assertEqual(status, 0, server.log())
-
-    async def _play(self, server: ServerProcess, cast: Cast) -> None:
-        try:
-            await self._chat(server, cast)
-        finally:
-            await cast.end()
+        await self.on_a_server(self._chat)
 
     async def _login(
         self, server: ServerProcess, cast: Cast, user: str, device: str

@@ -1,0 +1,72 @@
+"""Clients of three kinds on two servers, in one encrypted room."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from scripts.clients import NIO, RUST
+from scripts.run_tests import JS_CLIENT
+from tests.clients.scripted import PASSWORD, Cast, ClientCase, ScriptedClient, required
+from tests.support.federated_process import FederatedProcess
+
+
+def federated(directory: Path) -> FederatedProcess:
+    """A server whose name is its own address."""
+    server = FederatedProcess(directory, "", {})
+    server.name = f"localhost:{server.federation_port}"
+    server.options["server_name"] = server.name
+    return server
+
+
+class ServersTest(ClientCase):
+    async def test_encrypted_chat_over_federation(self) -> None:
+        for variable in (NIO, RUST, JS_CLIENT):
+            required(variable)
+        directory = Path(self.mktemp()).resolve()
+        near, far = federated(directory / "near"), federated(directory / "far")
+        await self.on_servers([near, far], lambda cast: self._chat(near, far, cast))
+
+    async def _chat(self, near: FederatedProcess, far: FederatedProcess, cast: Cast) -> None:
+        alice = await cast.rust(near, "alice", "RUST")
+        bob = await cast.js(far)
+        nio = await cast.nio(far, "alice", "NIO")
+        await alice.do("login", password=PASSWORD)
+        await bob.do("login", user="bob", password=PASSWORD, device="JS")
+        await nio.do("login", password=PASSWORD)
+        users = {
+            f"@alice:{near.name}": ["RUST"],
+            f"@bob:{far.name}": ["JS"],
+            f"@alice:{far.name}": ["NIO"],
+        }
+        room = await alice.do("create_room", name="Caucus", invite=list(users)[1:], encrypted=True)
+        await bob.do("join_invited", room=room)
+        await nio.do("join", room=room)
+        for user in users:
+            await bob.do("wait_member", room=room, user=user)
+            await alice.do("wait_member", room=room, user=user)
+        await nio.do("load_members", room=room)
+        await nio.do("wait_devices", room=room, devices=users)
+        everybody = {"alice": alice, "bob": bob, "nio": nio}
+        await self._each_speaks(room, everybody, "hello")
+        # A device that comes later, on the other server than most of those who write to it.
+        tablet = await cast.rust(near, "alice", "TABLET")
+        await tablet.do("login", password=PASSWORD)
+        await tablet.do("open", room=room)
+        users[f"@alice:{near.name}"].append("TABLET")
+        await nio.do("wait_devices", room=room, devices=users)
+        await bob.do("wait_device", user=f"@alice:{near.name}", device="TABLET")
+        await self._each_speaks(room, everybody | {"tablet": tablet}, "again")
+
+    async def _each_speaks(self, room: str, clients: dict[str, ScriptedClient], text: str) -> None:
+        """Everybody sends a message, which all others can read."""
+        for name, client in clients.items():
+            body = f"{text} from {name}"
+            await client.do("send", room=room, body=body)
+            others: list[Any] = [
+                other.do("wait_decrypted", room=room, body=body)
+                for other in clients.values()
+                if other is not client
+            ]
+            await asyncio.gather(*others)
