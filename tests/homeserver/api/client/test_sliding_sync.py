@@ -543,6 +543,26 @@ class BadInputTest(SlidingTestCase):
             to_device = {"enabled": True, "since": since}
             await self.refused("M_INVALID_PARAM", extensions={"to_device": to_device})
 
+    async def test_texts_that_cannot_be_stored(self) -> None:
+        for text in ("\x00", "\ud800"):
+            bodies: list[Json] = [
+                {"conn_id": text},
+                {"lists": {text: window()}},
+                {"lists": {"a": window(required_state=[["m.room.name", text]])}},
+                {"room_subscriptions": {text: {}}},
+            ]
+            for body in bodies:
+                status, answer = await self.call(self.bob, **body)
+                self.assertEqual(status, 400, answer)
+
+    async def test_huge_numbers(self) -> None:
+        huge = 10**40
+        status, _ = await self.call(self.bob, lists={"a": window((0, huge), limit=huge)})
+        self.assertIn(status, (200, 400))
+        to_device = {"enabled": True, "limit": huge}
+        status, _ = await self.call(self.bob, extensions={"to_device": to_device})
+        self.assertIn(status, (200, 400))
+
     async def test_harmless_oddities(self) -> None:
         room_id = await self.shared_room()
         lists = {
