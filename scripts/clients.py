@@ -13,8 +13,10 @@ import venv
 from pathlib import Path
 
 from scripts.old_libc import name_as_before
-from scripts.run_tests import ROOT, TESTS, js_client_environment, run_trial
+from scripts.run_tests import JS_CLIENT, ROOT, TESTS, js_client_environment, run_trial
 
+JS = "HEARTH_TEST_JS_SDK"
+"""The environment variable that names the directory of matrix-js-sdk."""
 NIO = "HEARTH_TEST_NIO"
 RUST = "HEARTH_TEST_RUST_SDK"
 """Environment variables that name the Python to run a client with."""
@@ -79,6 +81,8 @@ def install(directory: Path) -> dict[str, str]:
 
 def main() -> int:
     environment = install(ROOT / ".venv" / "clients") | js_client_environment()
+    if JS_CLIENT in environment:
+        environment[JS] = environment[JS_CLIENT]
     count = run_trial("sqlite", sys.argv[1:] or ["tests.clients"], environment, jobs=2)
     print(f"\n{count}", flush=True)
     return 1 if count.failed else 0

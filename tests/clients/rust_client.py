@@ -224,6 +224,15 @@ class RustClient:
                 return True
             await asyncio.sleep(0.1)
 
+    async def wait_bodies(self, room: str, bodies: list[str]) -> list[str | None]:
+        """Wait, not for ever, until the timeline shows these messages; what it shows."""
+        for _ in range(200):
+            found = await self.bodies(room)
+            if found == bodies:
+                break
+            await asyncio.sleep(0.05)
+        return found
+
     async def bodies(self, room: str) -> list[str | None]:
         """What a timeline shows of messages; None for one that cannot be decrypted."""
         _, items = await self._timeline(room)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from scripts.run_tests import JS_CLIENT
+from scripts.clients import JS
 from tests.clients.scripted import PASSWORD, Cast, ClientCase, ScriptedClient, required
 from tests.support.process import ServerProcess
 
@@ -13,15 +13,15 @@ ALICE, BOB = "@alice:localhost", "@bob:localhost"
 
 class JsCryptoTest(ClientCase):
     async def test_key_backup_and_secret_storage_on_a_second_login(self) -> None:
-        required(JS_CLIENT)
+        required(JS)
         await self.on_a_server(self._backup)
 
     async def test_verification_by_emoji(self) -> None:
-        required(JS_CLIENT)
+        required(JS)
         await self.on_a_server(self._verification)
 
     async def test_encrypted_threads(self) -> None:
-        required(JS_CLIENT)
+        required(JS)
         await self.on_a_server(self._threads)
 
     async def _login(

@@ -6,8 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from scripts.clients import NIO, RUST
-from scripts.run_tests import JS_CLIENT
+from scripts.clients import JS, NIO, RUST
 from tests.clients.scripted import PASSWORD, Cast, ClientCase, ScriptedClient, required
 from tests.support.federated_process import FederatedProcess
 
@@ -22,7 +21,7 @@ def federated(directory: Path) -> FederatedProcess:
 
 class ServersTest(ClientCase):
     async def test_encrypted_chat_over_federation(self) -> None:
-        for variable in (NIO, RUST, JS_CLIENT):
+        for variable in (NIO, RUST, JS):
             required(variable)
         directory = Path(self.mktemp()).resolve()
         near, far = federated(directory / "near"), federated(directory / "far")
