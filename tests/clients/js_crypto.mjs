@@ -148,6 +148,13 @@ export function cryptoCommands(baseUrl, { current, begin, until, events }) {
                 await new Promise((resolve) => setTimeout(resolve, 50));
             }
         },
+        async wait_without_device({ user, device }) {
+            for (;;) {
+                const devices = (await crypto().getUserDeviceInfo([user])).get(user);
+                if (devices && !devices.has(device)) return true;
+                await new Promise((resolve) => setTimeout(resolve, 50));
+            }
+        },
         async verify_own() {
             await crypto().userHasCrossSigningKeys(current().getSafeUserId(), true);
             request = await crypto().requestOwnUserVerification();
@@ -193,6 +200,21 @@ export function cryptoCommands(baseUrl, { current, begin, until, events }) {
                 if ((await crypto().getUserVerificationStatus(user)).isCrossSigningVerified()) return true;
                 await new Promise((resolve) => setTimeout(resolve, 50));
             }
+        },
+        async can_dehydrate() {
+            return crypto().isDehydrationSupported();
+        },
+        // Take what the dehydrated device was sent, and leave a new one behind.
+        async dehydrate() {
+            await crypto().startDehydration();
+            return true;
+        },
+        async logout() {
+            await current().logout(true);
+            return true;
+        },
+        async undecryptable({ room }) {
+            return events(room).filter((each) => each.isDecryptionFailure()).length;
         },
         // The key of the backup, as the other device sent it after the verification.
         async wait_backup_key() {

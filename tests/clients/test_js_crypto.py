@@ -20,6 +20,10 @@ class JsCryptoTest(ClientCase):
         required(JS)
         await self.on_a_server(self._verification)
 
+    async def test_a_dehydrated_device_keeps_keys_while_nobody_is_logged_in(self) -> None:
+        required(JS)
+        await self.on_a_server(self._dehydration)
+
     async def test_encrypted_threads(self) -> None:
         required(JS)
         await self.on_a_server(self._threads)
@@ -93,6 +97,21 @@ class JsCryptoTest(ClientCase):
         self.assertEqual(len(emoji[0]), 7)
         await asyncio.gather(asking.do("confirm"), asked.do("confirm"))
         await asyncio.gather(asking.do("verified"), asked.do("verified"))
+
+    async def _dehydration(self, server: ServerProcess, cast: Cast) -> None:
+        phone = await self._login(server, cast, "alice", "PHONE")
+        bob = await self._login(server, cast, "bob", "PHONE")
+        self.assertTrue(await phone.do("can_dehydrate"))
+        key = await phone.do("bootstrap", user="alice", password=PASSWORD)
+        room = await self._room(phone, bob)
+        await phone.do("dehydrate")
+        await phone.do("logout")
+        await bob.do("wait_without_device", user=ALICE, device="PHONE")
+        await bob.do("send", room=room, body="while you were gone")
+        tablet = await self._login(server, cast, "alice", "TABLET")
+        await tablet.do("recover", key=key)
+        await tablet.do("dehydrate")
+        await tablet.do("wait_decrypted", room=room, body="while you were gone")
 
     async def _threads(self, server: ServerProcess, cast: Cast) -> None:
         alice = await self._login(server, cast, "alice", "PHONE")

@@ -9,6 +9,7 @@ from typing import Any
 from scripts.clients import JS, NIO, RUST
 from tests.clients.scripted import PASSWORD, Cast, ClientCase, ScriptedClient, required
 from tests.support.federated_process import FederatedProcess
+from tests.support.process import ServerProcess
 
 
 def federated(directory: Path) -> FederatedProcess:
@@ -26,6 +27,37 @@ class ServersTest(ClientCase):
         directory = Path(self.mktemp()).resolve()
         near, far = federated(directory / "near"), federated(directory / "far")
         await self.on_servers([near, far], lambda cast: self._chat(near, far, cast))
+
+    async def test_a_key_backup_goes_from_one_kind_of_client_to_another(self) -> None:
+        for variable in (RUST, JS):
+            required(variable)
+        await self.on_a_server(self._backups)
+
+    async def _backups(self, server: ServerProcess, cast: Cast) -> None:
+        alice = await cast.js(server)
+        await alice.do("login", user="alice", password=PASSWORD, device="JS")
+        key = await alice.do("bootstrap", user="alice", password=PASSWORD)
+        bob = await cast.rust(server, "bob", "RUST")
+        await bob.do("login", password=PASSWORD)
+        recovery = await bob.do("enable_recovery")
+        room = await alice.do("create_encrypted", name="Tea", invite=["@bob:localhost"])
+        await bob.do("join", room=room)
+        await alice.do("wait_member", room=room, user="@bob:localhost")
+        await self._each_speaks(room, {"alice": alice, "bob": bob}, "hello")
+        await alice.do("wait_backed_up", keys=2)
+        later = await cast.rust(server, "alice", "RUST")
+        await later.do("login", password=PASSWORD)
+        await later.do("recover", key=key)
+        await later.do("wait_verified")
+        await later.do("open", room=room)
+        other = await cast.js(server)
+        await other.do("login", user="bob", password=PASSWORD, device="JS")
+        await other.do("recover", key=recovery)
+        for name in ("alice", "bob"):
+            await later.do("wait_decrypted", room=room, body=f"hello from {name}")
+            await other.do("wait_decrypted", room=room, body=f"hello from {name}")
+        await alice.do("wait_device_verified", user="@alice:localhost", device="RUST")
+        self.assertTrue(await other.do("device_verified", user="@bob:localhost", device="JS"))
 
     async def _chat(self, near: FederatedProcess, far: FederatedProcess, cast: Cast) -> None:
         alice = await cast.rust(near, "alice", "RUST")
