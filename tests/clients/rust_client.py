@@ -124,19 +124,23 @@ class RustClient:
         def shown() -> list[str]:
             return [room.display_name() or "" for room in self.entries.rooms]
 
-        await until(lambda: shown()[: len(names)] == names)
-        return shown()
+        for _ in range(500):
+            if shown()[: len(names)] == names:
+                return shown()
+            await asyncio.sleep(0.05)
+        raise AssertionError(f"{shown()} instead of {names}")
 
     async def list_now(self) -> list[str]:
         return [room.display_name() or "" for room in self.entries.rooms]
 
-    async def more(self) -> bool:
-        self._adapters.controller().add_one_page()
-        return True
-
-    async def wait_rooms(self, count: int) -> int:
-        await until(lambda: len(self.entries.rooms) >= count)
-        return len(self.entries.rooms)
+    async def more(self, count: int) -> bool:
+        """Show further pages, as far as rooms are known, until there are so many rooms."""
+        for _ in range(250):
+            if len(self.entries.rooms) >= count:
+                return True
+            self._adapters.controller().add_one_page()
+            await asyncio.sleep(0.1)
+        raise AssertionError(f"{len(self.entries.rooms)}, {len(self.client.rooms())} known")
 
     async def join(self, room: str) -> bool:
         def invited() -> Any:
@@ -147,8 +151,8 @@ class RustClient:
         return True
 
     def _room(self, room_id: str, membership: Any) -> Any:
-        found = (room for room in self.entries.rooms if room.id() == room_id)
-        return next((room for room in found if room.membership() == membership), None)
+        room = self.client.get_room(room_id)
+        return room if room is not None and room.membership() == membership else None
 
     async def open(self, room: str) -> bool:
         """Show a room: subscribe to it and follow its timeline."""
@@ -260,6 +264,11 @@ class RustClient:
             return None
         kind = event.content.content.kind
         return str(kind.content.body) if kind.is_message() else None
+
+    async def leave(self, room: str) -> bool:
+        found = await until(lambda: self._room(room, sdk.Membership.JOINED))
+        await found.leave()
+        return True
 
     async def mark_read(self, room: str) -> bool:
         timeline, _ = await self._timeline(room)

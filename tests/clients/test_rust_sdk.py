@@ -14,6 +14,10 @@ class RustSdkTest(ClientCase):
         required(RUST)
         await self.on_a_server(self._rooms)
 
+    async def test_a_long_room_list_over_a_restart(self) -> None:
+        required(RUST)
+        await self.on_a_server(self._long_list)
+
     async def test_encryption_on_a_second_device(self) -> None:
         required(RUST)
         await self.on_a_server(self._encrypted)
@@ -58,6 +62,38 @@ class RustSdkTest(ClientCase):
             )
         self.assertEqual(found, [f"lap {number}" for number in range(45)])
         await self._respond(alice, bob, shared)
+
+    async def _long_list(self, server: ServerProcess, cast: Cast) -> None:
+        bob = await self._login(server, cast, "bob", "PHONE")
+        phone = await self._login(server, cast, "alice", "PHONE")
+        rooms = [
+            await phone.do(
+                "create_room", name=f"Room {n}", invite=["@bob:localhost"], encrypted=False
+            )
+            for n in range(50)
+        ]
+        for room in rooms[:3]:
+            await bob.do("join", room=room)
+        # A device for which all is new. Joins of others move no room.
+        alice = await self._login(server, cast, "alice", "TABLET")
+        names = [f"Room {n}" for n in range(49, -1, -1)]
+        await alice.do("wait_list", names=names[:20])
+        await alice.do("more", count=50)
+        await alice.do("wait_list", names=names)
+        await bob.do("send", room=rooms[1], body="up")
+        await alice.do("wait_list", names=["Room 1", "Room 49", "Room 48"])
+        await alice.do("wait_unread", room=rooms[1], count=1)
+        self.assertEqual(server.stop(), 0)
+        server.start()
+        await bob.do("send", room=rooms[0], body="after the restart")
+        await alice.do("wait_list", names=["Room 0", "Room 1", "Room 49", "Room 48"])
+        await alice.do("wait_message", room=rooms[0], body="after the restart")
+        await alice.do("open", room=rooms[1])
+        await alice.do("wait_message", room=rooms[1], body="up")
+        await alice.do("mark_read", room=rooms[1])
+        await alice.do("wait_unread", room=rooms[1], count=0)
+        await alice.do("leave", room=rooms[0])
+        await alice.do("wait_list", names=["Room 1", "Room 49", "Room 48"])
 
     async def _respond(self, alice: ScriptedClient, bob: ScriptedClient, room: str) -> None:
         event = await bob.do("send", room=room, body="who has won?")
