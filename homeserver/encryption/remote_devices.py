@@ -306,11 +306,10 @@ def store(txn: Transaction, user_id: str, found: DeviceList, heard: int, fetched
 
 
 def _is_news(known: RemoteList, before: Mapping[str, RemoteDevice], found: DeviceList) -> bool:
-    """Whether a list that was fetched is another one than people have, if anybody has one."""
-    if known.fetched_pos == remote_devices.UNASKED:
-        return False
+    """Whether people have to be told of a list that was fetched: it is another one than they
+    have, or than they were told nothing of, although its server announced a change."""
     return (
-        known.fetched_pos == remote_devices.ASKED_FOR
+        known.fetched_pos in (remote_devices.UNASKED, remote_devices.ASKED_FOR)
         or _with_keys(before.values()) != _with_keys(found.devices.values())
         or (known.master_key, known.self_signing_key) != (found.master_key, found.self_signing_key)
     )
