@@ -76,12 +76,11 @@ class DehydratedDeviceTest(DatabaseTestCase):
         path = f"{PATH}/DRY/events"
         for _ in range(2):
             seen: list[int] = []
-            token = None
+            sent: dict[str, str] = {}
             while True:
-                sent = {} if token is None else {"next_batch": token}
                 answer = await self.alice.ok("POST", path, sent, query={"limit": 2})
                 seen += [event["content"]["number"] for event in answer["events"]]
-                token = answer["next_batch"]
+                sent = {"next_batch": answer["next_batch"]}
                 if not answer["events"]:
                     break
             self.assertEqual(seen, [0, 1, 2, 3, 4])
