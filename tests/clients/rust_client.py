@@ -265,6 +265,43 @@ class RustClient:
         kind = event.content.content.kind
         return str(kind.content.body) if kind.is_message() else None
 
+    async def threads(self, room: str) -> list[dict[str, Any]]:
+        """The threads of a room, as its list of threads shows them."""
+        found = await until(lambda: self._room(room, sdk.Membership.JOINED))
+        service = found.thread_list_service()
+        await service.paginate()
+        return [
+            {"root": item.root_event.event_id, "length": item.num_replies}
+            for item in service.items()
+        ]
+
+    async def wait_thread(self, room: str, root: str, length: int) -> bool:
+        """Wait until a timeline says how many replies a message in it has."""
+        _, items = await self._timeline(room)
+
+        def shown() -> bool:
+            return any(
+                event.event_or_transaction_id.is_event_id()
+                and event.event_or_transaction_id.event_id == root
+                and event.content.content.thread_summary is not None
+                and event.content.content.thread_summary.num_replies() == length
+                for event in self._events(items)
+                if event.content.is_msg_like()
+            )
+
+        return bool(await until(shown))
+
+    async def follow_thread(self, room: str, root: str, follow: bool) -> bool:
+        found = await until(lambda: self._room(room, sdk.Membership.JOINED))
+        await found.set_thread_subscription(root, follow)
+        return True
+
+    async def wait_following(self, room: str, root: str, follow: bool) -> bool:
+        found = await until(lambda: self._room(room, sdk.Membership.JOINED))
+        while (await found.fetch_thread_subscription(root) is not None) != follow:
+            await asyncio.sleep(0.05)
+        return follow
+
     async def leave(self, room: str) -> bool:
         found = await until(lambda: self._room(room, sdk.Membership.JOINED))
         await found.leave()

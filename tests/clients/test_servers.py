@@ -59,6 +59,39 @@ class ServersTest(ClientCase):
         await alice.do("wait_device_verified", user="@alice:localhost", device="RUST")
         self.assertTrue(await other.do("device_verified", user="@bob:localhost", device="JS"))
 
+    async def test_threads_of_another_kind_of_client(self) -> None:
+        for variable in (RUST, JS):
+            required(variable)
+        await self.on_a_server(self._threads)
+
+    async def _threads(self, server: ServerProcess, cast: Cast) -> None:
+        alice = await cast.js(server)
+        await alice.do("login", user="alice", password=PASSWORD, device="JS")
+        bob = await cast.rust(server, "bob", "RUST")
+        await bob.do("login", password=PASSWORD)
+        room = await alice.do("create_encrypted", name="Tea", invite=["@bob:localhost"])
+        await bob.do("join", room=room)
+        await alice.do("wait_member", room=room, user="@bob:localhost")
+        await bob.do("open", room=room)
+        roots = []
+        for name in ("raven", "writing desk"):
+            roots.append(await alice.do("send", room=room, body=name))
+            for number in range(3):
+                body = f"{name} {number}"
+                await alice.do("send_in_thread", room=room, root=roots[-1], body=body)
+        for root in roots:
+            await bob.do("wait_thread", room=room, root=root, length=3)
+        found = await bob.do("threads", room=room)
+        self.assertEqual(found, [{"root": root, "length": 3} for root in reversed(roots)])
+        # The SDK follows a thread by itself when something in it notifies the user.
+        await bob.do("wait_following", room=room, root=roots[0], follow=True)
+        later = await cast.rust(server, "bob", "LATER")
+        await later.do("login", password=PASSWORD)
+        await later.do("wait_following", room=room, root=roots[0], follow=True)
+        await later.do("follow_thread", room=room, root=roots[0], follow=False)
+        await bob.do("wait_following", room=room, root=roots[0], follow=False)
+        await bob.do("wait_following", room=room, root=roots[1], follow=True)
+
     async def _chat(self, near: FederatedProcess, far: FederatedProcess, cast: Cast) -> None:
         alice = await cast.rust(near, "alice", "RUST")
         bob = await cast.js(far)
