@@ -68,6 +68,15 @@ const commands = {
     async send({ room, body }) {
         return (await client.sendTextMessage(room, body)).event_id;
     },
+    async send_until_it_goes({ room, body }) {
+        for (;;) {
+            try {
+                return (await client.sendTextMessage(room, body)).event_id;
+            } catch {
+                await new Promise((resolve) => setTimeout(resolve, 200));
+            }
+        }
+    },
     async read({ room, event }) {
         const found = events(room).find((each) => each.getId() === event);
         await client.sendReadReceipt(found);

@@ -185,6 +185,11 @@ class RustClient:
             )
         )
 
+    async def change_key(self, room: str) -> bool:
+        """Encrypt what follows with a new key, which others have to be sent."""
+        await (await until(lambda: self._room(room, sdk.Membership.JOINED))).discard_room_key()
+        return True
+
     async def reply(self, room: str, event: str, body: str) -> bool:
         timeline, _ = await self._timeline(room)
         await timeline.send_reply(sdk.message_event_content_from_markdown(body), event)

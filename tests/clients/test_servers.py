@@ -28,6 +28,45 @@ class ServersTest(ClientCase):
         near, far = federated(directory / "near"), federated(directory / "far")
         await self.on_servers([near, far], lambda cast: self._chat(near, far, cast))
 
+    async def test_what_was_said_while_a_server_was_down(self) -> None:
+        for variable in (RUST, JS):
+            required(variable)
+        directory = Path(self.mktemp()).resolve()
+        near, far = federated(directory / "near"), federated(directory / "far")
+        await self.on_servers([near, far], lambda cast: self._outage(near, far, cast))
+
+    async def _outage(self, near: FederatedProcess, far: FederatedProcess, cast: Cast) -> None:
+        alice = await cast.rust(near, "alice", "RUST")
+        bob = await cast.js(far)
+        await alice.do("login", password=PASSWORD)
+        await bob.do("login", user="bob", password=PASSWORD, device="JS")
+        bob_id = f"@bob:{far.name}"
+        room = await alice.do("create_room", name="Tea", invite=[bob_id], encrypted=True)
+        await bob.do("join_invited", room=room)
+        await alice.do("wait_member", room=room, user=bob_id)
+        await self._each_speaks(room, {"alice": alice, "bob": bob}, "hello")
+        far.kill()
+        # Keys that have to wait for the server as the messages do.
+        await alice.do("change_key", room=room)
+        said = []
+        for number in range(3):
+            said.append(f"lap {number}")
+            await alice.do("send", room=room, body=said[-1])
+        # And a device that bob's server has never heard of.
+        tablet = await cast.rust(near, "alice", "TABLET")
+        await tablet.do("login", password=PASSWORD)
+        await tablet.do("open", room=room)
+        far.start()
+        # What bob's server sends makes the other one try again.
+        await bob.do("send_until_it_goes", room=room, body="is anybody there?")
+        await alice.do("wait_decrypted", room=room, body="is anybody there?")
+        await bob.do("wait_device", user=f"@alice:{near.name}", device="TABLET")
+        await bob.do("send", room=room, body="I am back")
+        for client in (alice, tablet):
+            await client.do("wait_decrypted", room=room, body="I am back")
+        for body in said:
+            await bob.do("wait_decrypted", room=room, body=body)
+
     async def test_a_key_backup_goes_from_one_kind_of_client_to_another(self) -> None:
         for variable in (RUST, JS):
             required(variable)
