@@ -42,7 +42,7 @@ class Explanation:
 
     def lines(self) -> list[str]:
         """The explanation as text."""
-        where = "the head of the room" if self.merged_by is None else f"before {self.merged_by}"
+        where = "at the head of the room" if self.merged_by is None else f"before {self.merged_by}"
         text = [f"Room {self.room_id}, version {self.version}: the state {where}."]
         if len(self.branches) < 2:
             return [*text, "There is no fork: nothing had to be resolved."]
