@@ -12,7 +12,8 @@ from typing import Any
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SkipTest, TestCase
 
-from scripts.clients import JS, NIO, RUST
+from scripts.clients import NIO, RUST
+from scripts.run_tests import JS_CLIENT
 from tests.support.process import ServerProcess
 
 PASSWORD = "wonderland"
@@ -99,7 +100,7 @@ class Cast:
     async def js(self, server: ServerProcess) -> ScriptedClient:
         """A device with matrix-js-sdk, not logged in."""
         command = ("node", "js_client.mjs", server.url)
-        return await self._start(*command, cwd=required(JS), name="matrix-js-sdk")
+        return await self._start(*command, cwd=required(JS_CLIENT), name="matrix-js-sdk")
 
     async def _python(
         self, python: str, script: str, server: ServerProcess, user: str, device: str

@@ -7,58 +7,20 @@ names the directory where it did.
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import nio
 from twisted.internet.threads import deferToThread
-from twisted.trial.unittest import SkipTest, TestCase
+from twisted.trial.unittest import TestCase
 
+from scripts.run_tests import JS_CLIENT
+from tests.clients.scripted import PASSWORD, Cast, ScriptedClient, required
 from tests.support.process import ServerProcess
 
-PASSWORD = "wonderland"
 PATIENCE = 30
 """Seconds within which a client must see what happened."""
-
-
-class JsClient:
-    """`js_client.mjs` in a node process."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
-
-    @classmethod
-    async def start(cls, directory: str, base_url: str) -> JsClient:
-        return cls(
-            await asyncio.create_subprocess_exec(
-                "node",
-                "js_client.mjs",
-                base_url,
-                cwd=directory,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.DEVNULL,
-            )
-        )
-
-    async def do(self, command: str, /, **arguments: Any) -> Any:
-        """Run a command of the script; its result."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps({"do": command, **arguments}).encode() + b"\n")
-        line = await asyncio.wait_for(self._process.stdout.readline(), PATIENCE)
-        answer = json.loads(line)
-        if "error" in answer:
-            raise AssertionError(f"matrix-js-sdk: {command}: {answer['error']}")
-        return answer["ok"]
-
-    async def end(self) -> None:
-        if self._process.returncode is None:
-            self._process.kill()
-        await self._process.wait()
 
 
 class NioClient:
@@ -104,10 +66,8 @@ class ChatTest(TestCase):
 
     async def test_matrix_nio_and_matrix_js_sdk_chat(self) -> None:
         """Shows SYN-1, SYN-31."""
-        directory = os.environ.get("HEARTH_TEST_JS_CLIENT")
-        if directory is None:
-            raise SkipTest("HEARTH_TEST_JS_CLIENT is not set: scripts/test installs the client")
-        await deferToThread(self._serve, self._mixed_chat, directory)
+        required(JS_CLIENT)
+        await deferToThread(self._serve, self._mixed_chat)
 
     def _serve(self, scenario: Callable[..., Any], *arguments: Any) -> None:
         server = ServerProcess(Path(self.mktemp()).resolve())
@@ -154,9 +114,10 @@ class ChatTest(TestCase):
         await bob.until(lambda: room_id in bob.client.rooms)
         return room_id
 
-    async def _mixed_chat(self, server: ServerProcess, directory: str) -> None:
+    async def _mixed_chat(self, server: ServerProcess) -> None:
         alice, bob = NioClient(server.url, "alice"), NioClient(server.url, "bob")
-        carol = await JsClient.start(directory, server.url)
+        cast = Cast(Path(self.mktemp()))
+        carol = await cast.js(server)
         try:
             await alice.register("alice")
             await bob.register("bob")
@@ -168,11 +129,13 @@ class ChatTest(TestCase):
             await self._profile_and_redaction(alice, carol, room_id)
             await self._history(alice, carol, room_id)
         finally:
-            await carol.end()
+            await cast.end()
             await alice.end()
             await bob.end()
 
-    async def _talk(self, alice: NioClient, bob: NioClient, carol: JsClient, room_id: str) -> None:
+    async def _talk(
+        self, alice: NioClient, bob: NioClient, carol: ScriptedClient, room_id: str
+    ) -> None:
         heard: list[str] = []
         for each in (alice, bob):
             each.client.add_event_callback(
@@ -193,7 +156,9 @@ class ChatTest(TestCase):
         await bob.client.update_receipt_marker(room_id, answer_id)
         await carol.do("wait_read", room=room_id, event=answer_id, user="@bob:localhost")
 
-    async def _profile_and_redaction(self, alice: NioClient, carol: JsClient, room_id: str) -> None:
+    async def _profile_and_redaction(
+        self, alice: NioClient, carol: ScriptedClient, room_id: str
+    ) -> None:
         await carol.do("set_name", name="Carol of the Bells")
         await alice.until(
             lambda: (
@@ -207,7 +172,7 @@ class ChatTest(TestCase):
         await alice.client.room_redact(room_id, event_id)
         await carol.do("wait_redacted", room=room_id, event=event_id)
 
-    async def _history(self, alice: NioClient, carol: JsClient, room_id: str) -> None:
+    async def _history(self, alice: NioClient, carol: ScriptedClient, room_id: str) -> None:
         for number in range(40):
             await alice.send(room_id, f"history {number}")
         await carol.do("wait_message", room=room_id, body="history 39")
