@@ -49,6 +49,7 @@ class Schedule:
         self._running: dict[Destination, Deferred[None]] = {}
         self._healthy = DeferredSemaphore(MAX_HEALTHY)
         self._recovering = DeferredSemaphore(MAX_RECOVERING)
+        self._sending: set[Destination] = set()
         self._stopped = False
 
     def _now(self) -> int:
@@ -96,7 +97,12 @@ class Schedule:
         for call in (self._pump_call, self._timer):
             if call is not None and call.active():
                 call.cancel()
-        for running in list(self._running.values()):
+        under_way = dict(self._running)
+        # Those that wait for their turn first: the end of one that has it would give the turn to
+        # the next, whose end gives it on, thousands deep in one another.
+        for destination in [each for each in under_way if each not in self._sending]:
+            under_way.pop(destination).cancel()
+        for running in under_way.values():
             running.cancel()
         for running in list(self._running.values()):
             await running
@@ -143,10 +149,12 @@ class Schedule:
         limit = self._healthy if destination.failing_since is None else self._recovering
         try:
             await limit.acquire()
+            self._sending.add(destination)
             try:
                 while not self._stopped and await self._send_next(destination):
                     self._changed(destination)
             finally:
+                self._sending.discard(destination)
                 limit.release()
         except CancelledError:
             pass
