@@ -73,6 +73,18 @@ class ServerTests(TestCase):
         self.assertIn("stopped", log.splitlines()[-1])
         self.assertNotIn("Traceback", log)
 
+    def test_a_second_signal_ends_at_once(self) -> None:
+        server = self.make(stop_timeout="10m")
+        server.start()
+        # Somebody whose request is never complete, so that the first signal waits.
+        with socket.create_connection(("127.0.0.1", server.port)) as busy:
+            busy.sendall(b"PUT /_matrix/client/v3/login HTTP/1.1\r\nContent-Length: 10\r\n\r\n{")
+            server.signal(signal.SIGTERM)
+            self.until(lambda: "stopping" in server.log(), "the first signal")
+            server.signal(signal.SIGTERM)
+            self.assertEqual(server.wait(), 1)
+        self.assertIn("stopping at once", server.log())
+
     def test_carries_on_at_another_port(self) -> None:
         server = self.make()
         server.start()
