@@ -78,7 +78,11 @@ class ServerTests(TestCase):
         server.start()
         # Somebody whose request is never complete, so that the first signal waits.
         with socket.create_connection(("127.0.0.1", server.port)) as busy:
-            busy.sendall(b"PUT /_matrix/client/v3/login HTTP/1.1\r\nContent-Length: 10\r\n\r\n{")
+            busy.sendall(
+                b"POST /_matrix/client/v3/login HTTP/1.1\r\nHost: localhost\r\n"
+                b"Expect: 100-continue\r\nContent-Length: 10\r\n\r\n"
+            )
+            self.assertIn(b"100 Continue", busy.recv(100))
             server.signal(signal.SIGTERM)
             self.until(lambda: "stopping" in server.log(), "the first signal")
             server.signal(signal.SIGTERM)
