@@ -83,18 +83,6 @@ def within(
     return [Gap(*row) for row in rows]
 
 
-def of_successors(txn: Transaction, room_nid: int, event_ids: Collection[str]) -> list[Gap]:
-    """Gaps right before these events."""
-    if not event_ids:
-        return []
-    where, args = txn.any_of("successor", event_ids)
-    rows = txn.all(
-        f"SELECT event_id, successor, depth FROM event_gaps WHERE room_nid = ? AND {where}",
-        [room_nid, *args],
-    )
-    return [Gap(*row) for row in rows]
-
-
 def add_breaks(txn: Transaction, room_nid: int, positions: Iterable[int]) -> None:
     """Note that there were gaps right before the events at these positions when they came."""
     txn.many(

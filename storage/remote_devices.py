@@ -130,11 +130,6 @@ def replace_devices(txn: Transaction, user_id: str, devices: Iterable[RemoteDevi
     put_devices(txn, user_id, devices)
 
 
-def count_devices(txn: Transaction, user_id: str) -> int:
-    """How many devices of a user are known."""
-    return int(txn.value("SELECT COUNT(*) FROM remote_devices WHERE user_id = ?", (user_id,)))
-
-
 def shared(txn: Transaction, user_ids: Collection[str]) -> set[str]:
     """Those of the users who are in a room with a user of this server."""
     if not user_ids:

@@ -326,9 +326,12 @@ def _state(txn: Transaction, user_id: str) -> tuple[RemoteList | None, int]:
 
 def _user_of(origin: str, content: JsonObject) -> UserID | None:
     """The user that a message is about, if they are one of the server that sent it."""
+    named = content.get("user_id")
+    if not isinstance(named, str):
+        return None
     try:
-        user_id = UserID.parse(content.get("user_id"))  # type: ignore[arg-type]
-    except (InvalidIdentifier, TypeError, AttributeError):
+        user_id = UserID.parse(named)
+    except InvalidIdentifier:
         return None
     return user_id if user_id.domain == origin else None
 

@@ -23,7 +23,7 @@ from homeserver.rooms.receiving import NOT_ADDED, Judged, KnownState, Receiving,
 from homeserver.rooms.requests import Appended, AppendRequest
 from homeserver.rooms.room_tree import RoomTree
 from homeserver.rooms.write import WrittenRoom, event_row, insert, relations_among
-from storage import events, gaps, memberships, partial_rooms, rooms, timeline
+from storage import events, gaps, partial_rooms, rooms, timeline
 from storage.database import Database
 from storage.errors import CommitUnknown, IntegrityViolation
 from storage.events import ACCEPTED
@@ -246,15 +246,6 @@ class Receiver:
         judged, written = await self._retried(work)
         self._tell(join.room_id, {join.event_id: judged}, written)
         return judged
-
-    async def is_resident(self, room_id: str) -> bool:
-        """Whether a user of this server is in the room: then its head is kept up to date."""
-
-        def read(txn: Transaction) -> bool:
-            room_nid = txn.value("SELECT room_nid FROM rooms WHERE room_id = ?", (room_id,))
-            return room_nid is not None and bool(memberships.local_joined(txn, room_nid))
-
-        return await self._db.read(read)
 
     def _open(self, txn: Transaction, room_id: str, *, live: bool) -> Receiving | None:
         draft = open_draft(txn, self._context, room_id)

@@ -7,7 +7,7 @@ it now).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from typing import Annotated, Literal
 
 import msgspec
@@ -278,8 +278,8 @@ def _check_length(name: str, text: str) -> None:
         raise invalid_param(f"`{name}` has a text of more than {MAX_NAME} characters.")
 
 
-def _check_size(name: str, values: object, most: int) -> None:
-    if len(values) > most:  # type: ignore[arg-type]
+def _check_size(name: str, values: Sized, most: int) -> None:
+    if len(values) > most:
         raise invalid_param(f"`{name}` has more than {most} entries.")
 
 
