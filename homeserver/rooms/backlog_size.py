@@ -6,6 +6,7 @@ import structlog
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
+from twisted.python.failure import Failure
 
 from storage import received
 from storage.database import Database
@@ -51,7 +52,7 @@ class BacklogSize:
         self._size = await self._db.read(received.size)
 
     def _count_safely(self) -> Deferred[None]:
-        def failed(failure: object) -> None:
-            _log.warning("Waiting events are not counted", reason=str(failure))
+        def failed(failure: Failure) -> None:
+            _log.warning("Waiting events are not counted", reason=failure.getErrorMessage())
 
         return Deferred.fromCoroutine(self.count()).addErrback(failed)

@@ -150,16 +150,22 @@ class Receiver:
         return await self._retried(work)
 
     async def _ask(self, unsigned: Sequence[Event], server: PolicyServer) -> dict[str, Event]:
-        """The events with the policy server's signature, those that it signs."""
+        """The events with the policy server's signature, those that it signs.
+
+        A server that cannot be asked about some is not waited for with the others.
+        """
         policies = self._appender.policies
         signed: dict[str, Event] = {}
+        is_away = False
 
         async def ask(event: Event) -> None:
+            nonlocal is_away
             if policies is None:
                 return
             try:
                 signed[event.event_id] = await policies.signed(event, server)
             except errors.MatrixError as refusal:
+                is_away = is_away or refusal.status >= 500
                 _log.info(
                     "event not recommended",
                     room_id=event.room_id,
@@ -169,6 +175,8 @@ class Receiver:
                 )
 
         for start in range(0, len(unsigned), _ASKED_AT_ONCE):
+            if is_away:
+                break
             part = unsigned[start : start + _ASKED_AT_ONCE]
             await gatherResults([Deferred.fromCoroutine(ask(event)) for event in part])
         return signed

@@ -29,9 +29,12 @@ class Policies:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
+        self.is_away = False
 
     async def signed(self, event: Event, server: PolicyServer) -> Event:
         self.asked.append(event.event_id)
+        if self.is_away:
+            raise MatrixError(502, "M_UNKNOWN", "It cannot be asked.")
         if event.content.get("body") == SPAM:
             raise MatrixError(400, "M_FORBIDDEN", "This is spam.")
         return signed(event)
@@ -138,3 +141,11 @@ class PolicyTest(ReceivingCase):
         self.assertEqual(await self.receive(other), [SOFT_FAILED])
         self.assertEqual(self.policies.asked, [other.event_id])
         self.assertEqual(REMOTE, again.sender)
+
+    async def test_a_server_that_is_away_holds_up_little(self) -> None:
+        """It is not waited for with each event of many. Shows ACL-8."""
+        await self.start()
+        self.policies.is_away = True
+        events = [self.room.message(BOB, f"{number}") for number in range(40)]
+        self.assertEqual(set(await self.receive(*events)), {SOFT_FAILED})
+        self.assertLessEqual(len(self.policies.asked), 10)
