@@ -27,6 +27,8 @@ from twisted.trial.unittest import TestCase
 from storage import migrate
 from storage.bus import Bus
 from storage.database import Database, backend_for, open_database, sleep
+from tests.support import postgres_pool
+from tests.support.postgres_pool import PostgresPool
 from tests.support.services import POSTGRES_URL, REDIS_URL, PostgresCluster, RedisServer
 
 reactor: Any = installed_reactor
@@ -122,6 +124,7 @@ def _postgres_template() -> str:
     administer(f"DROP DATABASE IF EXISTS {name}")
     administer(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'")
     _migrate(named(name))
+    postgres_pool.prepare(named(name))
     atexit.register(administer, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
     return name
 
@@ -130,7 +133,9 @@ def empty_database(test: TestCase, kind: str, options: str = "") -> str:
     """The URL of a database without tables. `options` are PostgreSQL's for CREATE DATABASE."""
     if kind == "sqlite":
         return f"sqlite:///{Path(test.mktemp()).resolve()}"
-    return _create(test, f"TEMPLATE template0 {options}")
+    url = _create(f"TEMPLATE template0 {options}")
+    test.addCleanup(_drop, url)
+    return url
 
 
 def migrated_database(test: TestCase, kind: str | None = None) -> str:
@@ -139,14 +144,29 @@ def migrated_database(test: TestCase, kind: str | None = None) -> str:
         path = Path(test.mktemp()).resolve()
         shutil.copyfile(_sqlite_template(), path)
         return f"sqlite:///{path}"
-    return _create(test, f"TEMPLATE {_postgres_template()}")
+    pool = _postgres_pool()
+    url = pool.take()
+    test.addCleanup(pool.give_back, url)
+    return url
 
 
-def _create(test: TestCase, options: str) -> str:
+@functools.cache
+def _postgres_pool() -> PostgresPool:
+    template = _postgres_template()
+    pool = PostgresPool(lambda: _create(f"TEMPLATE {template}"), _drop)
+    atexit.register(pool.close)
+    return pool
+
+
+def _create(options: str) -> str:
     name = f"hearth_test_{os.getpid()}_{next(_numbers)}"
     administer(f"CREATE DATABASE {name} {options}")
-    test.addCleanup(administer, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
     return named(name)
+
+
+def _drop(url: str) -> None:
+    name = urlsplit(url).path.lstrip("/")
+    administer(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
 
 async def open_test_database(
