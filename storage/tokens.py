@@ -16,6 +16,10 @@ CACHE = "token"
 """Cache of authenticated tokens; keys of invalidations are user IDs."""
 
 
+NO_DEVICE = ""
+"""Instead of the ID of a device in tokens that belong to none."""
+
+
 class AccessTokenRow(NamedTuple):
     """An access token and the account it belongs to."""
 
@@ -28,6 +32,10 @@ class AccessTokenRow(NamedTuple):
     is_admin: bool
     locked: bool
     suspended: bool
+    shadow_banned: bool
+    puppeteer: str | None
+    rate: tuple[int, int] | None
+    """Requests a second and at once, where an administrator set them; (0, 0): without limit."""
 
 
 class RefreshTokenRow(NamedTuple):
@@ -47,15 +55,19 @@ def get_access_token(txn: Transaction, token_hash: bytes) -> AccessTokenRow | No
     """The access token of this hash, if its account is active."""
     raw = txn.one(
         "SELECT t.user_id, t.device_id, t.expires_ts, t.refresh_hash, t.used,"
-        " u.is_guest, u.is_admin, u.locked, u.suspended"
+        " u.is_guest, u.is_admin, u.locked, u.suspended, u.shadow_banned,"
+        " r.per_second, r.burst, t.puppeteer"
         " FROM access_tokens t JOIN users u ON u.user_id = t.user_id"
+        " LEFT JOIN rate_overrides r ON r.user_id = t.user_id"
         " WHERE t.token_hash = ? AND u.deactivated_ts IS NULL",
         (token_hash,),
     )
     if raw is None:
         return None
-    user_id, device_id, expires_ts, refresh_hash, *flags = raw
-    return AccessTokenRow(user_id, device_id, expires_ts, _bytes(refresh_hash), *map(bool, flags))
+    user_id, device_id, expires_ts, refresh_hash, *flags, per_second, burst, puppeteer = raw
+    rate = None if per_second is None else (per_second, burst)
+    told = (user_id, device_id, expires_ts, _bytes(refresh_hash), *map(bool, flags))
+    return AccessTokenRow._make((*told, puppeteer, rate))
 
 
 def insert_access_token(
@@ -67,12 +79,16 @@ def insert_access_token(
     now_ms: int,
     expires_ts: int | None = None,
     refresh_hash: bytes | None = None,
+    puppeteer: str | None = None,
 ) -> None:
-    """Store an access token, with the refresh token that was given out with it."""
+    """Store an access token, with the refresh token that was given out with it.
+
+    `puppeteer`: the administrator who uses the account with it; then `device_id` is `NO_DEVICE`.
+    """
     txn.execute(
         "INSERT INTO access_tokens (token_hash, user_id, device_id, created_ts, expires_ts,"
-        " refresh_hash, used) VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (token_hash, user_id, device_id, now_ms, expires_ts, refresh_hash, False),
+        " refresh_hash, used, puppeteer) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (token_hash, user_id, device_id, now_ms, expires_ts, refresh_hash, False, puppeteer),
     )
 
 
@@ -147,3 +163,33 @@ def delete_of_devices(txn: Transaction, user_id: str, device_ids: Collection[str
     for table in ("access_tokens", "refresh_tokens"):
         txn.execute(f"DELETE FROM {table} WHERE user_id = ? AND {where}", [user_id, *args])
     txn.invalidate(CACHE, user_id)
+
+
+def delete_token(txn: Transaction, token_hash: bytes) -> None:
+    """End one access token, which has no refresh token."""
+    sql = "DELETE FROM access_tokens WHERE token_hash = ? RETURNING user_id"
+    for row in txn.all(sql, (token_hash,)):
+        txn.invalidate(CACHE, row[0])
+
+
+def delete_by_puppeteer(txn: Transaction, puppeteer: str) -> None:
+    """End the tokens with which an administrator uses the accounts of others."""
+    sql = "DELETE FROM access_tokens WHERE puppeteer = ? RETURNING user_id"
+    for user_id in {row[0] for row in txn.all(sql, (puppeteer,))}:
+        txn.invalidate(CACHE, user_id)
+
+
+def delete_puppets(txn: Transaction, user_id: str) -> None:
+    """End the tokens with which administrators use this account."""
+    sql = "DELETE FROM access_tokens WHERE user_id = ? AND device_id = ?"
+    if txn.execute(sql, (user_id, NO_DEVICE)):
+        txn.invalidate(CACHE, user_id)
+
+
+def delete_expired(txn: Transaction, now_ms: int) -> int:
+    """Remove expired tokens that belong to no device; returns how many.
+
+    Those of devices stay: their clients are told to log in again.
+    """
+    sql = "DELETE FROM access_tokens WHERE puppeteer IS NOT NULL AND expires_ts <= ?"
+    return txn.execute(sql, (now_ms,))

@@ -21,6 +21,7 @@ class UserRow(NamedTuple):
     erased: bool
     deactivated_ts: int | None
     created_ts: int
+    shadow_banned: bool = False
 
     @property
     def deactivated(self) -> bool:
@@ -29,12 +30,12 @@ class UserRow(NamedTuple):
 
 _COLUMNS = (
     "user_id, password_hash, user_type, is_guest, is_admin, locked, suspended, erased,"
-    " deactivated_ts, created_ts"
+    " deactivated_ts, created_ts, shadow_banned"
 )
 
 
 def _row(raw: tuple[Any, ...]) -> UserRow:
-    return UserRow(*raw[:3], *map(bool, raw[3:8]), *raw[8:])
+    return UserRow._make((*raw[:3], *map(bool, raw[3:8]), *raw[8:10], bool(raw[10])))
 
 
 def get_user(txn: Transaction, user_id: str) -> UserRow | None:
@@ -58,7 +59,7 @@ def exists(txn: Transaction, user_id: str) -> bool:
 def insert_user(txn: Transaction, row: UserRow) -> bool:
     """Add an account; False if the user ID is taken."""
     inserted = txn.execute(
-        f"INSERT INTO users ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        f"INSERT INTO users ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
         " ON CONFLICT (user_id) DO NOTHING",
         row,
     )
@@ -96,6 +97,44 @@ def deactivate(txn: Transaction, user_id: str, now_ms: int, erase: bool) -> bool
     if erase:
         txn.execute("UPDATE users SET erased = ? WHERE user_id = ?", (True, user_id))
     return done == 1
+
+
+def reactivate(txn: Transaction, user_id: str, password_hash: str | None) -> bool:
+    """Open a closed account again; False if it is not closed."""
+    sql = (
+        "UPDATE users SET deactivated_ts = NULL, erased = ?, password_hash = ?"
+        " WHERE user_id = ? AND deactivated_ts IS NOT NULL"
+    )
+    return txn.execute(sql, (False, password_hash, user_id)) == 1
+
+
+def set_user_type(txn: Transaction, user_id: str, user_type: str | None) -> bool:
+    """Say what kind of account it is; None for that of a person."""
+    sql = "UPDATE users SET user_type = ? WHERE user_id = ?"
+    return txn.execute(sql, (user_type, user_id)) == 1
+
+
+def set_shadow_banned(txn: Transaction, user_id: str, banned: bool) -> bool:
+    """Let what the user sends reach nobody, or lift that."""
+    sql = "UPDATE users SET shadow_banned = ? WHERE user_id = ?"
+    return txn.execute(sql, (banned, user_id)) == 1
+
+
+def is_shadow_banned(txn: Transaction, user_id: str) -> bool:
+    """Whether what the user sends reaches nobody."""
+    return bool(txn.value("SELECT shadow_banned FROM users WHERE user_id = ?", (user_id,)))
+
+
+def set_keys_replaceable(txn: Transaction, user_id: str, until_ms: int | None) -> None:
+    """Until when cross-signing keys are replaced without confirmation; None: no longer."""
+    sql = "UPDATE users SET keys_replaceable_until = ? WHERE user_id = ?"
+    txn.execute(sql, (until_ms, user_id))
+
+
+def keys_replaceable_until(txn: Transaction, user_id: str) -> int:
+    """See `set_keys_replaceable`; 0 where it was never set."""
+    sql = "SELECT keys_replaceable_until FROM users WHERE user_id = ?"
+    return int(txn.value(sql, (user_id,)) or 0)
 
 
 def set_admin(txn: Transaction, user_id: str, is_admin: bool) -> bool:

@@ -191,6 +191,7 @@ class Accounts:
             raise not_found("There is no such account.")
         users.deactivate(txn, user_id, self._now(), erase)
         threepids.delete_of_user(txn, user_id)
+        tokens.delete_puppets(txn, user_id)
         if erase:
             profiles.delete_profile(txn, user_id)
             for hook in self._hooks.erase:

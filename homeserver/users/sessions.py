@@ -142,17 +142,7 @@ class Sessions:
         if row.refresh_hash is not None and not row.used and not expired:
             # First use: what this token replaced ends now.
             await self._db.write(tokens.confirm, row.user_id, row.refresh_hash)
-        found = _Cached(
-            Requester(
-                user_id=UserID(row.user_id),
-                device_id=row.device_id,
-                is_guest=row.is_guest,
-                is_admin=row.is_admin,
-                is_locked=row.locked,
-                is_suspended=row.suspended,
-            ),
-            row.expires_ts,
-        )
+        found = _Cached(_requester(row, hashed), row.expires_ts)
         # The row may be older than an invalidation that arrived meanwhile.
         if before == self._invalidated:
             self._remember(hashed, found)
@@ -305,6 +295,10 @@ class Sessions:
 
     # Ending
 
+    async def end_token(self, hashed: bytes) -> None:
+        """End a token that belongs to no device."""
+        await self._db.write(tokens.delete_token, hashed)
+
     async def end(self, user_id: str, device_id: str) -> None:
         """Log out: the device is deleted with all that belongs to it."""
         await self._db.write(self.end_devices_in, user_id, [device_id])
@@ -316,6 +310,7 @@ class Sessions:
     def end_all_in(self, txn: Transaction, user_id: str, keep: str | None = None) -> list[str]:
         """Log out everywhere except on the device `keep`; returns the devices deleted."""
         owned = [row.device_id for row in device_rows.get_devices(txn, user_id)]
+        tokens.delete_by_puppeteer(txn, user_id)
         if keep is None:
             one_time_tokens.delete_of_user(txn, user_id)
         return self.end_devices_in(txn, user_id, [each for each in owned if each != keep])
@@ -339,6 +334,22 @@ class Sessions:
 
     def _now(self) -> int:
         return int(self._clock.seconds() * 1000)
+
+
+def _requester(row: tokens.AccessTokenRow, hashed: bytes) -> Requester:
+    return Requester(
+        user_id=UserID(row.user_id),
+        device_id=row.device_id or None,
+        is_guest=row.is_guest,
+        is_admin=row.is_admin,
+        token_hash=hashed,
+        is_shadow_banned=row.shadow_banned,
+        is_locked=row.locked,
+        is_suspended=row.suspended,
+        is_rate_limited=row.rate is None or row.rate[0] > 0,
+        rate=row.rate,
+        puppeteer=None if row.puppeteer is None else UserID(row.puppeteer),
+    )
 
 
 def _too_many_devices(most: int) -> MatrixError:

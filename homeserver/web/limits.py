@@ -63,8 +63,8 @@ class MemoryRateLimiter:
         }
         self._clock = clock
         self._max_buckets = max_buckets
-        # (class, key) -> (tokens, time in ms), the longest unused first
-        self._buckets: OrderedDict[tuple[str, str], tuple[float, int]] = OrderedDict()
+        # (class, key) -> (tokens, time in ms, rate), the longest unused first
+        self._buckets: OrderedDict[tuple[str, str], tuple[float, int, Rate]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._buckets)
@@ -84,25 +84,26 @@ class MemoryRateLimiter:
         let through."""
         key = limited_key(requester, request, origin, self._exempt)
         if key is not None:
-            self.take(rate_class, key)
+            own = own_rate(requester, rate_class, self._rates[rate_class])
+            self.take(rate_class, key, rate=own)
 
     async def spend(self, rate_class: str, key: str) -> None:
         """See `RateLimiter.spend`."""
         self.take(rate_class, key)
 
-    def take(self, rate_class: str, key: str, cost: float = 1.0) -> None:
+    def take(self, rate_class: str, key: str, cost: float = 1.0, rate: Rate | None = None) -> None:
         """Take `cost` tokens from the bucket of `key`, e.g. a user that somebody logs in as.
 
-        Raises MatrixError (429 M_LIMIT_EXCEEDED), KeyError for an unknown class.
+        `rate`: in place of that of the class. Raises MatrixError (429 M_LIMIT_EXCEEDED), KeyError for an unknown class.
         """
-        rate = self._rates[rate_class]
+        rate = rate or self._rates[rate_class]
         if not self._enabled:
             return
         now_ms = int(self._clock.seconds() * 1000)
         bucket = (rate_class, key)
-        level, last_ms = self._buckets.get(bucket, (float(rate.burst), now_ms))
+        level, last_ms, _ = self._buckets.get(bucket, (float(rate.burst), now_ms, rate))
         decision = rate_limit.take(level, last_ms, now_ms, rate.per_second, rate.burst, cost)
-        self._buckets[bucket] = (decision.level, decision.last_ms)
+        self._buckets[bucket] = (decision.level, decision.last_ms, rate)
         self._buckets.move_to_end(bucket)
         self._forget(now_ms)
         if not decision.allowed:
@@ -111,8 +112,7 @@ class MemoryRateLimiter:
     def _forget(self, now_ms: int) -> None:
         # Two for each one that may have been added: memory shrinks again after a flood.
         for _ in range(2):
-            bucket, (level, last_ms) = next(iter(self._buckets.items()))
-            rate = self._rates[bucket[0]]
+            bucket, (level, last_ms, rate) = next(iter(self._buckets.items()))
             full = rate_limit.full_at_ms(level, last_ms, rate.per_second, rate.burst)
             is_full = full is not None and full <= now_ms and len(self._buckets) > 1
             if not is_full and len(self._buckets) <= self._max_buckets:
@@ -131,6 +131,20 @@ def limited_key(
     if not requester.is_rate_limited or requester.user_id in exempt:
         return None
     return requester.user_id
+
+
+def own_rate(requester: Requester | None, rate_class: str, usual: Rate) -> Rate:
+    """The rate for a requester whose limit an administrator set, else the `usual` one.
+
+    It takes the place of the limit for messages. Other limits are only raised by it: whoever may
+    send ten messages a minute reads and writes as everybody does.
+    """
+    if requester is None or requester.rate is None:
+        return usual
+    per_second, burst = requester.rate
+    if rate_class == "message":
+        return Rate(per_second=per_second, burst=max(burst, 1))
+    return Rate(per_second=max(per_second, usual.per_second), burst=max(burst, usual.burst))
 
 
 def address_key(address: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from homeserver.core import canonical
@@ -137,11 +137,15 @@ class Requester:
     is_guest: bool = False
     is_admin: bool = False
     appservice_id: str | None = None
-    token_id: int | None = None
     is_shadow_banned: bool = False
     is_locked: bool = False
     is_suspended: bool = False
     is_rate_limited: bool = True
+    token_hash: bytes | None = field(default=None, compare=False, repr=False)
+    rate: tuple[int, int] | None = None
+    """Requests a second and at once, where an administrator set a limit for this user."""
+    puppeteer: UserID | None = None
+    """The administrator who acts as this user."""
 
 
 class Authenticator(Protocol):

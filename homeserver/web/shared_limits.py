@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 from config.model import Rate, RateLimits
 from homeserver.core.errors import limit_exceeded
 from homeserver.core.rate_limit import MAX_RETRY_AFTER_MS
-from homeserver.web.limits import MemoryRateLimiter, limited_key
+from homeserver.web.limits import MemoryRateLimiter, limited_key, own_rate
 from homeserver.web.request import Request, Requester
 
 PREFIX = "hearth:limit:"
@@ -106,16 +106,19 @@ class SharedRateLimiter:
         """See `RateLimiter.check`."""
         key = limited_key(requester, request, origin, self._exempt)
         if key is not None:
-            await self.spend(rate_class, key)
+            own = own_rate(requester, rate_class, self._rates[rate_class])
+            await self._spend(rate_class, key, own)
 
     async def spend(self, rate_class: str, key: str) -> None:
         """See `RateLimiter.spend`."""
-        rate = self._rates[rate_class]
+        await self._spend(rate_class, key, self._rates[rate_class])
+
+    async def _spend(self, rate_class: str, key: str, rate: Rate) -> None:
         if not self._enabled or self._spend_leased(rate_class, key):
             return
         now_ms = self._now()
         if now_ms < self._away_until:
-            self._alone.take(rate_class, key)
+            self._alone.take(rate_class, key, rate=rate)
             return
         wanted = max(1, rate.burst // _LEASED_AT_ONCE)
         bucket = f"{self._prefix}{rate_class}:{key}".encode("utf-8", "surrogatepass")
@@ -127,7 +130,7 @@ class SharedRateLimiter:
         except Exception as error:
             self._away_until = self._now() + RETRY_MS
             _log.warning("Limits are not shared: Redis does not answer", reason=str(error))
-            self._alone.take(rate_class, key)
+            self._alone.take(rate_class, key, rate=rate)
             return
         if not granted:
             # Others that asked at the same time may have been given more than they needed.

@@ -16,7 +16,7 @@ CREATE TABLE access_tokens (
     expires_ts BIGINT,
     refresh_hash BLOB,
     used BOOLEAN NOT NULL
-);
+, puppeteer TEXT);
 
 CREATE TABLE account_data (
     user_id TEXT NOT NULL,
@@ -43,6 +43,12 @@ CREATE TABLE backed_up_keys (
     is_verified BOOLEAN NOT NULL,
     session_data TEXT NOT NULL,
     PRIMARY KEY (user_id, version, session_id, room_id)
+);
+
+CREATE TABLE blocked_rooms (
+    room_id TEXT NOT NULL PRIMARY KEY,
+    blocked_by TEXT NOT NULL,
+    blocked_ts BIGINT NOT NULL
 );
 
 CREATE TABLE bound_threepids (
@@ -195,6 +201,14 @@ CREATE TABLE events (
     txn_id TEXT
 , outgoing BOOLEAN NOT NULL DEFAULT FALSE);
 
+CREATE TABLE external_ids (
+    provider TEXT NOT NULL,
+    external_id TEXT NOT NULL,
+    user_id TEXT NOT NULL,
+    added_ts BIGINT NOT NULL,
+    PRIMARY KEY (provider, external_id)
+);
+
 CREATE TABLE fallback_keys (
     user_id TEXT NOT NULL,
     device_id TEXT NOT NULL,
@@ -210,6 +224,15 @@ CREATE TABLE filters (
     filter_id BIGINT NOT NULL,
     json TEXT NOT NULL,
     PRIMARY KEY (user_id, filter_id)
+);
+
+CREATE TABLE gone_rooms (
+    user_id TEXT NOT NULL,
+    room_id TEXT NOT NULL,
+    pos BIGINT NOT NULL,
+    event TEXT,
+    version TEXT NOT NULL,
+    PRIMARY KEY (user_id, room_id)
 );
 
 CREATE TABLE invalidations (
@@ -267,6 +290,84 @@ CREATE TABLE leases (
 CREATE TABLE log_readers (
     name TEXT NOT NULL PRIMARY KEY,
     pos BIGINT NOT NULL
+);
+
+CREATE TABLE mass_redactions (
+    redact_id TEXT NOT NULL PRIMARY KEY,
+    user_id TEXT NOT NULL,
+    asked_by TEXT NOT NULL,
+    request TEXT NOT NULL,
+    progress TEXT NOT NULL,
+    status TEXT NOT NULL,
+    changed_ts BIGINT NOT NULL,
+    failures TEXT NOT NULL,
+    error TEXT
+);
+
+CREATE TABLE media (
+    server_name TEXT NOT NULL,
+    media_id TEXT NOT NULL,
+    kind TEXT NOT NULL, 
+    sha256 TEXT, 
+    size BIGINT NOT NULL,
+    content_type TEXT NOT NULL,
+    filename TEXT,
+    uploader TEXT,
+    created_ts BIGINT NOT NULL,
+    last_access_ts BIGINT NOT NULL,
+    expires_ts BIGINT, 
+    authenticated BOOLEAN NOT NULL, 
+    quarantined_by TEXT,
+    protected BOOLEAN NOT NULL, 
+    PRIMARY KEY (server_name, media_id)
+);
+
+CREATE TABLE media_blocked (
+    sha256 TEXT NOT NULL PRIMARY KEY,
+    blocked_by TEXT NOT NULL,
+    blocked_ts BIGINT NOT NULL
+);
+
+CREATE TABLE media_contents (
+    sha256 TEXT NOT NULL PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    size BIGINT NOT NULL,
+    refs BIGINT NOT NULL, 
+    is_clean BOOLEAN NOT NULL, 
+    created_ts BIGINT NOT NULL
+);
+
+CREATE TABLE media_failures (
+    server_name TEXT NOT NULL,
+    media_id TEXT NOT NULL,
+    status SMALLINT NOT NULL,
+    errcode TEXT NOT NULL,
+    attempts INTEGER NOT NULL,
+    until_ts BIGINT NOT NULL,
+    PRIMARY KEY (server_name, media_id)
+);
+
+CREATE TABLE media_references (
+    server_name TEXT NOT NULL,
+    media_id TEXT NOT NULL,
+    event_nid BIGINT NOT NULL,
+    room_nid BIGINT NOT NULL,
+    sender TEXT NOT NULL,
+    redacted_ts BIGINT,
+    PRIMARY KEY (server_name, media_id, event_nid)
+);
+
+CREATE TABLE media_thumbnails (
+    source TEXT NOT NULL, 
+    width INTEGER NOT NULL,
+    height INTEGER NOT NULL,
+    method TEXT NOT NULL,
+    animated BOOLEAN NOT NULL,
+    sha256 TEXT NOT NULL,
+    size BIGINT NOT NULL,
+    content_type TEXT NOT NULL,
+    last_access_ts BIGINT NOT NULL,
+    PRIMARY KEY (source, width, height, method, animated)
 );
 
 CREATE TABLE membership_log (
@@ -392,11 +493,88 @@ CREATE TABLE published_rooms (
     room_nid BIGINT NOT NULL PRIMARY KEY
 );
 
+CREATE TABLE push_gateways (
+    gateway TEXT NOT NULL PRIMARY KEY,
+    attempts INTEGER NOT NULL,
+    failing_since BIGINT NOT NULL,
+    retry_ts BIGINT NOT NULL
+);
+
+CREATE TABLE push_log (
+    user_id TEXT NOT NULL,
+    pusher_nid BIGINT NOT NULL,
+    pos BIGINT NOT NULL,
+    app_id TEXT NOT NULL,
+    pushkey TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    room_nid BIGINT,
+    event_id TEXT,
+    outcome TEXT NOT NULL,
+    detail TEXT NOT NULL,
+    attempts INTEGER NOT NULL,
+    first_ts BIGINT NOT NULL,
+    last_ts BIGINT NOT NULL,
+    PRIMARY KEY (user_id, pusher_nid, pos)
+);
+
+CREATE TABLE push_queue (
+    pusher_nid BIGINT NOT NULL,
+    pos BIGINT NOT NULL,
+    room_nid BIGINT NOT NULL,
+    event_nid BIGINT NOT NULL,
+    tweaks TEXT NOT NULL,
+    queued_ts BIGINT NOT NULL,
+    PRIMARY KEY (pusher_nid, pos)
+);
+
 CREATE TABLE push_rules (
     user_id TEXT NOT NULL PRIMARY KEY,
     rules TEXT NOT NULL,
     exceptional BOOLEAN NOT NULL,
     pos BIGINT NOT NULL
+);
+
+CREATE TABLE push_work (
+    pusher_nid BIGINT NOT NULL PRIMARY KEY,
+    gateway TEXT NOT NULL,
+    serial BIGINT NOT NULL,
+    due_ts BIGINT NOT NULL,
+    badge BOOLEAN NOT NULL,
+    attempts INTEGER NOT NULL,
+    owner TEXT,
+    claimed_until BIGINT NOT NULL
+);
+
+CREATE TABLE pushers (
+    pusher_nid BIGINT NOT NULL PRIMARY KEY,
+    user_id TEXT NOT NULL,
+    app_id TEXT NOT NULL,
+    pushkey TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    app_display_name TEXT NOT NULL,
+    device_display_name TEXT NOT NULL,
+    profile_tag TEXT,
+    lang TEXT NOT NULL,
+    data TEXT NOT NULL,
+    device_id TEXT NOT NULL,
+    enabled BOOLEAN NOT NULL,
+    activated BOOLEAN NOT NULL,
+    ack_token TEXT,
+    ack_expires_ts BIGINT,
+    secret TEXT NOT NULL,
+    gateway TEXT NOT NULL,
+    set_ts BIGINT NOT NULL,
+    since BIGINT NOT NULL,
+    badge BIGINT,
+    mailed_ts BIGINT,
+    mail_pause BIGINT,
+    UNIQUE (user_id, app_id, pushkey)
+);
+
+CREATE TABLE rate_overrides (
+    user_id TEXT NOT NULL PRIMARY KEY,
+    per_second BIGINT NOT NULL,
+    burst BIGINT NOT NULL
 );
 
 CREATE TABLE receipts (
@@ -463,7 +641,7 @@ CREATE TABLE reports (
     event_id TEXT,
     user_id TEXT,
     reason TEXT NOT NULL
-);
+, score BIGINT);
 
 CREATE TABLE room_servers (
     room_nid BIGINT NOT NULL,
@@ -477,6 +655,19 @@ CREATE TABLE room_states (
     pos BIGINT NOT NULL,
     root BLOB NOT NULL,
     PRIMARY KEY (room_nid, pos)
+);
+
+CREATE TABLE room_tasks (
+    task_id TEXT NOT NULL PRIMARY KEY,
+    kind TEXT NOT NULL,
+    room_id TEXT NOT NULL,
+    status TEXT NOT NULL,
+    wanted TEXT NOT NULL,
+    progress TEXT NOT NULL,
+    error TEXT,
+    is_closing BOOLEAN NOT NULL,
+    created_ts BIGINT NOT NULL,
+    finished_ts BIGINT
 );
 
 CREATE TABLE rooms (
@@ -523,6 +714,16 @@ CREATE TABLE sliding_positions (
     used_ts BIGINT NOT NULL
 );
 
+CREATE TABLE sso_sessions (
+    session_hash BLOB NOT NULL PRIMARY KEY,
+    browser_hash BLOB NOT NULL,
+    stage TEXT NOT NULL,
+    provider TEXT NOT NULL,
+    details TEXT NOT NULL,
+    created_ts BIGINT NOT NULL,
+    expires_ts BIGINT NOT NULL
+);
+
 CREATE TABLE staged_pdus (
     room_nid BIGINT NOT NULL,
     event_id TEXT NOT NULL,
@@ -546,7 +747,7 @@ CREATE TABLE state_keys (
 CREATE TABLE state_nodes (
     room_nid BIGINT NOT NULL,
     hash BLOB NOT NULL,
-    body BLOB NOT NULL,
+    body BLOB NOT NULL, saved BIGINT NOT NULL DEFAULT 0,
     PRIMARY KEY (room_nid, hash)
 );
 
@@ -623,6 +824,16 @@ CREATE TABLE uia_sessions (
     expires_ts BIGINT NOT NULL
 , details TEXT);
 
+CREATE TABLE url_previews (
+    url_hash TEXT NOT NULL,
+    fetched_ts BIGINT NOT NULL,
+    expires_ts BIGINT NOT NULL,
+    url TEXT NOT NULL,
+    preview TEXT NOT NULL,
+    media_id TEXT,
+    PRIMARY KEY (url_hash, fetched_ts)
+);
+
 CREATE TABLE user_words (
     word TEXT NOT NULL,
     user_id TEXT NOT NULL,
@@ -640,9 +851,16 @@ CREATE TABLE users (
     erased BOOLEAN NOT NULL,
     deactivated_ts BIGINT,
     created_ts BIGINT NOT NULL
+, shadow_banned BOOLEAN NOT NULL DEFAULT FALSE, keys_replaceable_until BIGINT);
+
+CREATE TABLE vapid_keys (
+    id SMALLINT NOT NULL PRIMARY KEY CHECK (id = 1),
+    private_key TEXT NOT NULL
 );
 
 CREATE INDEX access_tokens_device ON access_tokens (user_id, device_id);
+
+CREATE INDEX access_tokens_puppeteer ON access_tokens (puppeteer) WHERE puppeteer IS NOT NULL;
 
 CREATE INDEX access_tokens_refresh ON access_tokens (refresh_hash);
 
@@ -677,7 +895,12 @@ CREATE INDEX events_bump ON events (room_nid, pos) WHERE type IN ('m.room.messag
     'm.room.encrypted', 'm.room.create', 'm.sticker', 'm.call.invite', 'm.poll.start',
     'org.matrix.msc3381.poll.start', 'm.beacon_info', 'org.matrix.msc3672.beacon_info');
 
+CREATE INDEX events_calls ON events (room_nid, pos) WHERE type IN ('m.call.invite',
+    'm.call.answer', 'm.call.reject', 'm.call.hangup', 'm.call.select_answer');
+
 CREATE INDEX events_depth ON events (room_nid, depth, pos);
+
+CREATE INDEX events_loud ON events (room_nid, pos) WHERE notify > 1;
 
 CREATE INDEX events_outgoing ON events (pos) WHERE outgoing;
 
@@ -702,7 +925,11 @@ CREATE UNIQUE INDEX events_timeline ON events (room_nid, pos);
 
 CREATE INDEX events_txn ON events (room_nid, sender, txn_device, txn_id) WHERE txn_id IS NOT NULL;
 
+CREATE INDEX external_ids_user ON external_ids (user_id);
+
 CREATE INDEX filters_json ON filters (user_id, json);
+
+CREATE INDEX gone_rooms_pos ON gone_rooms (user_id, pos);
 
 CREATE INDEX invalidations_by_age ON invalidations (added_ts);
 
@@ -713,6 +940,31 @@ CREATE INDEX jobs_due ON jobs (run_at) WHERE failed_ts IS NULL;
 CREATE INDEX key_signatures_signer ON key_signatures (signer, signing_key);
 
 CREATE INDEX leases_by_owner ON leases (owner);
+
+CREATE INDEX mass_redactions_age ON mass_redactions (changed_ts);
+
+CREATE INDEX media_by_access ON media (kind, last_access_ts);
+
+CREATE INDEX media_by_hash ON media (sha256) WHERE sha256 IS NOT NULL;
+
+CREATE INDEX media_by_uploader ON media (uploader, created_ts) WHERE uploader IS NOT NULL;
+
+CREATE INDEX media_reserved ON media (expires_ts) WHERE sha256 IS NULL;
+
+CREATE INDEX media_failures_by_time ON media_failures (until_ts);
+
+CREATE INDEX media_references_by_event ON media_references (event_nid);
+
+CREATE INDEX media_references_by_room ON media_references (room_nid);
+
+CREATE INDEX media_references_redacted ON media_references (redacted_ts)
+    WHERE redacted_ts IS NOT NULL;
+
+CREATE INDEX media_thumbnails_by_access ON media_thumbnails (last_access_ts);
+
+CREATE INDEX media_thumbnails_by_hash ON media_thumbnails (sha256);
+
+CREATE INDEX membership_log_invites ON membership_log (sender, pos) WHERE membership = 'invite';
 
 CREATE INDEX membership_log_member ON membership_log (room_nid, user_id, pos);
 
@@ -726,6 +978,10 @@ CREATE INDEX memberships_room ON memberships (room_nid, membership, is_local);
 
 CREATE INDEX memberships_user ON memberships (user_id, membership);
 
+CREATE INDEX notify_marks_pos ON notify_marks (pos);
+
+CREATE INDEX notify_marks_room ON notify_marks (room_nid, pos);
+
 CREATE INDEX one_time_keys_next ON one_time_keys (user_id, device_id, algorithm, seq)
     WHERE NOT claimed;
 
@@ -735,7 +991,15 @@ CREATE INDEX one_time_tokens_user ON one_time_tokens (user_id);
 
 CREATE INDEX outgoing_to_device_pos ON outgoing_to_device (pos);
 
+CREATE INDEX pending_redactions_by ON pending_redactions (redaction_id);
+
 CREATE INDEX published_networks_room ON published_networks (room_nid);
+
+CREATE INDEX push_log_age ON push_log (last_ts);
+
+CREATE INDEX push_work_due ON push_work (due_ts);
+
+CREATE INDEX pushers_key ON pushers (app_id, pushkey);
 
 CREATE INDEX receipts_news ON receipts (pos);
 
@@ -751,13 +1015,21 @@ CREATE INDEX refresh_tokens_next ON refresh_tokens (next_hash);
 
 CREATE INDEX remote_device_lists_stale ON remote_device_lists (user_id) WHERE stale;
 
+CREATE INDEX reports_kind ON reports (kind, report_id);
+
 CREATE INDEX room_servers_server ON room_servers (server_name);
 
 CREATE INDEX room_states_pos ON room_states (pos);
 
+CREATE INDEX room_tasks_room ON room_tasks (room_id);
+
 CREATE INDEX sliding_positions_age ON sliding_positions (used_ts);
 
 CREATE INDEX sliding_positions_connection ON sliding_positions (user_id, device_id, conn_id);
+
+CREATE INDEX sso_sessions_created ON sso_sessions (created_ts);
+
+CREATE INDEX sso_sessions_expires ON sso_sessions (expires_ts);
 
 CREATE INDEX staged_pdus_due ON staged_pdus (next_try_ts, room_nid, origin);
 
@@ -778,7 +1050,13 @@ CREATE INDEX to_device_transactions_age ON to_device_transactions (user_id, devi
 
 CREATE INDEX uia_sessions_expires ON uia_sessions (expires_ts);
 
+CREATE INDEX url_previews_by_media ON url_previews (media_id) WHERE media_id IS NOT NULL;
+
+CREATE INDEX url_previews_by_time ON url_previews (fetched_ts);
+
 CREATE INDEX user_words_user ON user_words (user_id);
+
+CREATE INDEX users_created ON users (created_ts);
 
 -- only: postgres
 CREATE TABLE message_words (
