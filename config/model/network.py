@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from config.types import IPNetwork, ip_ranges, option
+from config.types import Duration, IPNetwork, Size, ip_ranges, option
 
 PRIVATE_RANGES = ip_ranges(
     "0.0.0.0/8",
@@ -66,5 +66,21 @@ class OutgoingHttp:
 class UrlPreviews:
     """Previews of pages that people link to."""
 
-    enabled: bool = option(False, "Whether the server fetches pages for previews.", not_yet=True)
-    allowed_ip_ranges: tuple[IPNetwork, ...] = option((), _ALLOWED, not_yet=True)
+    enabled: bool = option(
+        False, "Whether the server fetches pages for previews. The pages learn its address."
+    )
+    allowed_ip_ranges: tuple[IPNetwork, ...] = option((), _ALLOWED)
+    denied_ip_ranges: tuple[IPNetwork, ...] = option(PRIVATE_RANGES, _DENIED)
+    denied_hosts: tuple[str, ...] = option(
+        (), "Hosts whose pages are not previewed; * stands for anything.", example='["*.internal"]'
+    )
+    max_size: Size = option(
+        Size(5 << 20), "How much of a page, and the largest picture, that is fetched.", minimum=1024
+    )
+    timeout: Duration = option(Duration(15_000), "How long a page, or its picture, may take.")
+    keep: Duration = option(
+        Duration(3_600_000), "For how long a page is not asked again.", minimum=Duration(60_000)
+    )
+    languages: tuple[str, ...] = option(
+        ("en",), "The languages in which pages are asked for, the best first."
+    )

@@ -39,19 +39,21 @@ class BytesBody:
         """All was written at once."""
 
 
-def read_body(response: Any, max_bytes: int) -> Deferred[bytes]:
+def read_body(response: Any, max_bytes: int, *, cut: bool = False) -> Deferred[bytes]:
     """The whole body of an answer (`IResponse`); fails with `TooLarge` where the limit is passed.
 
-    Cancelling closes the connection.
+    With `cut`, the beginning of a body that is longer is enough, and nothing fails. Cancelling
+    closes the connection.
     """
-    reader = _Reader(max_bytes, response.length)
+    reader = _Reader(max_bytes, UNKNOWN_LENGTH if cut else response.length, cut)
     response.deliverBody(reader)
     return reader.done
 
 
 class _Reader(Protocol):
-    def __init__(self, max_bytes: int, length: Any) -> None:
+    def __init__(self, max_bytes: int, length: Any, cut: bool) -> None:
         self._left = max_bytes
+        self._cut = cut
         self._announced = 0 if length is UNKNOWN_LENGTH else int(length)
         self._parts: list[bytes] = []
         self._finished = False
@@ -65,7 +67,12 @@ class _Reader(Protocol):
         if self._finished:
             return
         self._left -= len(data)
-        if self._left < 0:
+        if self._left < 0 and self._cut:
+            self._parts.append(data[: self._left])
+            body = b"".join(self._parts)
+            self._stop()
+            self.done.callback(body)
+        elif self._left < 0:
             self._refuse()
         else:
             self._parts.append(data)

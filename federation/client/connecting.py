@@ -37,7 +37,7 @@ class CannotConnect(Exception):
 
 
 class Connector:
-    """Opens TLS connections along routes."""
+    """Opens connections along routes."""
 
     def __init__(
         self, reactor: Any, dns: Dns, guard: AddressGuard, tls: TlsTrust, random: Random
@@ -55,7 +55,7 @@ class Connector:
         The handshake goes on afterwards, and ends the connection if the certificate is wrong.
         """
         try:
-            creator = self._tls.connections_to(route.tls_name)
+            creator = None if route.tls_name is None else self._tls.connections_to(route.tls_name)
         except ValueError as error:
             raise CannotConnect(f"no certificate can be for {route.tls_name}") from error
         faults = []
@@ -68,7 +68,8 @@ class Connector:
                     endpoint.port,
                     timeout=CONNECT_TIMEOUT_S,
                 )
-                return await wrapClientTLS(creator, tcp).connect(factory)
+                where = tcp if creator is None else wrapClientTLS(creator, tcp)
+                return await where.connect(factory)
             except (CannotConnect, LookupFailed, ConnectError, DNSLookupError, ValueError) as error:
                 faults.append(f"{endpoint.host} port {endpoint.port}: {error}")
         raise CannotConnect("; ".join(faults))

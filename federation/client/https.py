@@ -1,4 +1,4 @@
-"""HTTP/1.1 over TLS, bounded: the exchange of one request and its answer."""
+"""HTTP/1.1, as a rule over TLS, bounded: the exchange of one request and its answer."""
 
 from __future__ import annotations
 
@@ -85,12 +85,14 @@ class Https:
         *,
         max_bytes: int,
         max_error_bytes: int,
+        cut: bool = False,
     ) -> HttpAnswer:
         """Send a request and read its answer; redirects are answers like others.
 
         Parameters: `server` names the other side in errors; `uri` is path and query;
-        `max_bytes` bounds the body of a 2xx answer, `max_error_bytes` that of others. Raises
-        `Unreachable` and `BadAnswer`. Cancelling closes the connection.
+        `max_bytes` bounds the body of a 2xx answer, `max_error_bytes` that of others; with `cut`
+        longer ones are cut off there. Raises `Unreachable` and `BadAnswer`. Cancelling closes
+        the connection.
         """
         sent = Headers()
         sent.addRawHeader("Host", route.host_header)
@@ -113,9 +115,8 @@ class Https:
                     None if body is None else BytesBody(body),
                 )
                 limit = max_bytes if 200 <= response.code < 300 else max_error_bytes
-                return HttpAnswer(
-                    response.code, _plain(response.headers), await read_body(response, limit)
-                )
+                read = await read_body(response, limit, cut=cut)
+                return HttpAnswer(response.code, _plain(response.headers), read)
             except _FAULTS as error:
                 reasons = list(_reasons(error))
                 if any(isinstance(reason, _CANCELLED) for reason in reasons):

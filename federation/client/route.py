@@ -26,13 +26,14 @@ class Route:
     """The outcome of server discovery.
 
     `host_header` is sent as `Host`; the certificate must be valid for `tls_name` (a DNS name,
-    which is sent as SNI, or an IP address without brackets). `step` is the number of the step
-    of "Resolving server names" that decided.
+    which is sent as SNI, or an IP address without brackets); None is plain TCP, of which only
+    pages of the web are had. `step` is the number of the step of "Resolving server names" that
+    decided.
     """
 
     step: str
     host_header: str
-    tls_name: str
+    tls_name: str | None
     endpoints: tuple[Endpoint, ...]
 
     @property

@@ -1,0 +1,1 @@
+"""Files that people send: keeping, giving, fetching, and making them smaller."""
