@@ -34,6 +34,7 @@ from homeserver.enrolling import (
 )
 from homeserver.federating import build_client, build_federation, start_federation
 from homeserver.parts import Parts, Services
+from homeserver.pushing import build_pushing
 from homeserver.rooms.aliases import Aliases
 from homeserver.rooms.append import Appender
 from homeserver.rooms.build import LocalSigner
@@ -182,6 +183,7 @@ async def build(config: Config, reactor: Any, log: Any, *, serving: bool = True)
     await _build_user_data(parts, ephemeral)
     _build_reading(parts)
     _build_sync(parts)
+    build_pushing(parts)
     federation_authenticator = build_federation(parts)
     router = Router(
         ENDPOINTS,

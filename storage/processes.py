@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
-from storage import jobs, leases
+from storage import jobs, leases, push_queue
 from storage.database import Database
 from storage.machine import Machine
 from storage.transaction import Transaction
@@ -95,6 +95,7 @@ def is_gone(process: Process, machine: Machine) -> bool:
 def _release(txn: Transaction, process_id: str) -> None:
     leases.release_all(txn, process_id)
     jobs.release_all(txn, process_id)
+    push_queue.release_all(txn, process_id)
 
 
 class Heartbeat:

@@ -14,6 +14,7 @@ from config.model.log import Log
 from config.model.mail import Email, Recaptcha
 from config.model.media import Media
 from config.model.network import PRIVATE_RANGES, Federation, OutgoingHttp, UrlPreviews
+from config.model.push import Push, PushMail
 from config.model.rates import Rate, RateLimits, ReadOnly
 from config.model.rooms import DelayedEvents, Experimental, PublicRooms, RoomAliases, ServerNotices
 from config.model.storage import Database, Redis
@@ -48,6 +49,8 @@ __all__ = [
     "Passwords",
     "Presence",
     "PublicRooms",
+    "Push",
+    "PushMail",
     "Rate",
     "RateLimits",
     "ReadOnly",
@@ -138,6 +141,7 @@ class Config:
     outgoing_http: OutgoingHttp = option(
         OutgoingHttp, "Requests to push gateways, previewed pages and identity servers."
     )
+    push: Push = option(Push, "Notifications to devices, browsers and by e-mail.")
     application_service_files: tuple[Path, ...] = option(
         (), "Registration files of application services (bridges, bots).", not_yet=True
     )

@@ -11,7 +11,7 @@ from homeserver.core.threepids import InvalidAddress, canonical
 from homeserver.users.identity_servers import IdentityServers
 from homeserver.users.uia import Confirmed, InteractiveAuth
 from homeserver.users.validation import ADD, EmailValidation, in_use
-from storage import bound_threepids, threepids, users, validations
+from storage import bound_threepids, pushers, threepids, users, validations
 from storage.bound_threepids import BoundRow
 from storage.database import Database
 from storage.threepids import ThreepidRow
@@ -90,6 +90,7 @@ class Contacts:
         if threepids.delete(txn, medium, address, user_id):
             # Nor can a link that is still on its way set a new password.
             validations.delete_of_address(txn, medium, address, validations.PASSWORD)
+            pushers.delete_address(txn, user_id, address)
 
     async def bind(
         self, user_id: str, id_server: str, id_access_token: str, sid: str, client_secret: str
