@@ -126,12 +126,30 @@ def _check_whole(config: Config) -> list[tuple[KeyPath, str]]:
         problems.append((("email",), "needs public_base_url, where links in messages lead"))
     if registration.require_email and config.email is None:
         problems.append((("registration", "require_email"), "needs the email section"))
+    scan = config.media.scan
+    if scan is not None and bool(scan.command) == bool(scan.url):
+        problems.append((("media", "scan"), "needs one of command and url"))
+    problems.extend(_check_sso(config))
     for index, terms in enumerate(registration.terms):
         path: KeyPath = ("registration", "terms", index)
         if not terms.texts:
             problems.append((path, "has no text"))
         if terms.name in {earlier.name for earlier in registration.terms[:index]}:
             problems.append((path, f"{terms.name} is there twice"))
+    return problems
+
+
+def _check_sso(config: Config) -> list[tuple[KeyPath, str]]:
+    problems: list[tuple[KeyPath, str]] = []
+    providers = config.sso.providers
+    if providers and config.public_base_url is None:
+        problems.append((("sso", "providers"), "needs public_base_url, where people come back to"))
+    for index, provider in enumerate(providers):
+        path: KeyPath = ("sso", "providers", index)
+        if provider.id in {earlier.id for earlier in providers[:index]}:
+            problems.append(((*path, "id"), f"{provider.id} is there twice"))
+        if "openid" not in provider.scopes:
+            problems.append(((*path, "scopes"), "must hold openid"))
     return problems
 
 

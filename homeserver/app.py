@@ -17,7 +17,6 @@ from federation.client.requests import FederationClient
 from federation.client.tls import BadCaFile
 from homeserver import startup
 from homeserver.api.client.capabilities import CapabilitySettings
-from homeserver.api.client.login import LoginSettings
 from homeserver.api.client.rendezvous import RendezvousSettings
 from homeserver.api.client.rtc import RtcTransports
 from homeserver.api.client.well_known import WellKnown
@@ -63,6 +62,7 @@ from homeserver.rooms.typing import Typing
 from homeserver.rooms.unread import Crowds
 from homeserver.rooms.upgrade import RoomUpgrades
 from homeserver.searching import build_notices, build_searching, reserved_users, start_searching
+from homeserver.signing_on import build_sign_on
 from homeserver.sync.engine import SyncEngine
 from homeserver.sync.event_stream import EventStream
 from homeserver.sync.filters import Filters
@@ -347,7 +347,7 @@ def _build_users(parts: Parts) -> None:
             delayed_events=config.delayed_events.per_user,
         )
     )
-    add(LoginSettings(config.server_name))
+    build_sign_on(parts, _refusal(config))
     transports = add(RtcTransports(config.matrix_rtc.livekit_service_urls))
     add(WellKnown(config.public_base_url, rtc_foci=transports.listed()))
     base_url = (config.public_base_url or f"https://{config.server_name}").rstrip("/") + "/"

@@ -27,12 +27,14 @@ from homeserver.users.stages import (
     PASSWORD,
     RECAPTCHA,
     REGISTRATION_TOKEN,
+    SSO,
     TERMS,
     DummyStage,
     EmailStage,
     PasswordStage,
     RecaptchaStage,
     RegistrationTokenStage,
+    SsoStage,
     TermsStage,
 )
 from homeserver.users.uia import InteractiveAuth, Stage
@@ -102,6 +104,7 @@ def build_stages(parts: Parts, login: Login) -> Mapping[str, Stage]:
         REGISTRATION_TOKEN: RegistrationTokenStage(parts.db, parts.reactor),
         EMAIL: EmailStage(services[EmailValidation]),
         TERMS: TermsStage(policies(config)),
+        SSO: SsoStage(),
     }
     if config.recaptcha is not None:
         stages[RECAPTCHA] = RecaptchaStage(

@@ -25,6 +25,7 @@ from config.model.users import (
     Presence,
     Registration,
     Sessions,
+from config.model.sso import RequiredClaim, Sso, SsoProvider
     Terms,
     TermsText,
     Turn,
@@ -70,10 +71,13 @@ __all__ = [
 
 
 def _check_server_name(name: str) -> str | None:
+    "RequiredClaim",
     try:
         ServerName.parse(name)
     except InvalidIdentifier as error:
         return f"is not a server name: {error.reason}"
+    "Sso",
+    "SsoProvider",
     return None
 
 
@@ -165,3 +169,4 @@ class Config:
     experimental: Experimental = option(
         Experimental, "A switch for each proposal that is not yet in the specification."
     )
+    sso: Sso = option(Sso, "Single sign-on: people log in with accounts that they have elsewhere.")

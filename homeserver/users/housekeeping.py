@@ -7,7 +7,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
-from storage import one_time_tokens, uia_sessions, validations
+from storage import one_time_tokens, sso_sessions, tokens, uia_sessions, validations
 from storage.database import Database
 from storage.transaction import Transaction
 
@@ -45,5 +45,5 @@ class UserHousekeeping:
 
 
 def _delete_expired(txn: Transaction, now_ms: int) -> int:
-    owners = (one_time_tokens, uia_sessions, validations)
+    owners = (one_time_tokens, sso_sessions, tokens, uia_sessions, validations)
     return sum(owner.delete_expired(txn, now_ms) for owner in owners)

@@ -150,12 +150,15 @@ class Login:
                 user = user._replace(password_hash=renewed)
         return user
 
-    def create_token_in(self, txn: Transaction, user_id: UserID) -> LoginToken:
+    def create_token_in(
+        self, txn: Transaction, user_id: UserID, lifetime_ms: int | None = None
+    ) -> LoginToken:
         """A token for one login of a further client, soon to be used."""
         token = new_token()
-        expires_ts = self._now() + self._token_lifetime_ms
+        lifetime_ms = self._token_lifetime_ms if lifetime_ms is None else lifetime_ms
+        expires_ts = self._now() + lifetime_ms
         one_time_tokens.insert(txn, one_time_tokens.LOGIN, token_hash(token), user_id, expires_ts)
-        return LoginToken(token, self._token_lifetime_ms)
+        return LoginToken(token, lifetime_ms)
 
     async def redeem_token(self, token: str) -> UserRow:
         """The account that a login token is for; the token is used up.

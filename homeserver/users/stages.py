@@ -25,6 +25,7 @@ REGISTRATION_TOKEN = "m.login.registration_token"
 TERMS = "m.login.terms"
 EMAIL = "m.login.email.identity"
 RECAPTCHA = "m.login.recaptcha"
+SSO = "m.login.sso"
 
 _MAX_CAPTCHA = 8_192
 
@@ -138,6 +139,16 @@ class EmailStage:
             "address": proved.address,
             "validated_ts": proved.validated_ts,
         }
+
+
+class SsoStage:
+    """The requester logs in again with a single sign-on provider; that is done on a page."""
+
+    def params(self) -> JsonObject | None:
+        return None
+
+    async def check(self, auth: JsonObject, asked: Asked) -> Any:
+        raise StageFailed("M_UNAUTHORIZED", "This stage is done on its page.")
 
 
 class RecaptchaStage:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -138,6 +138,19 @@ class InteractiveAuth:
         self._clock = clock
         self._stages = dict(stages)
         self._lifetime_ms = lifetime_ms
+        self.proofs_of: Callable[[str], Awaitable[Flows]] | None = None
+        """The ways in which the owner of an account can prove again who they are."""
+
+    async def confirm_owner(self, operation: Operation) -> Confirmed:
+        """`confirm`, with whatever proves that the requester owns their account."""
+        assert operation.requester is not None
+        return await self.confirm(operation, await self.owner_flows(operation.requester))
+
+    async def owner_flows(self, requester: Requester) -> Flows:
+        """The flows of `confirm_owner`."""
+        if self.proofs_of is None:
+            return [["m.login.password"]]
+        return await self.proofs_of(requester.user_id)
 
     async def confirm(self, operation: Operation, flows: Flows) -> Confirmed:
         """Let a request through once its sender has done all stages of one of the flows.
@@ -232,6 +245,14 @@ class InteractiveAuth:
         await self._db.write(
             uia_sessions.complete_stage, session.session_id, stage, established, None
         )
+
+    async def complete_proved(self, session_id: str, stage: str, established: Any) -> None:
+        """Note that a stage was done elsewhere. Raises MatrixError 403 M_FORBIDDEN."""
+        session = await self.session(session_id)
+        flows = [] if session is None else session.details.get("flows", [])
+        if not any(stage in flow for flow in flows):
+            raise forbidden("What you wanted to confirm is over. Begin again in your client.")
+        await self._db.write(uia_sessions.complete_stage, session_id, stage, established, None)
 
     async def resume(self, operation: Operation) -> UiaSessionRow | None:
         """The session that `auth` names; None if it names none, or one that has ended.

@@ -13,7 +13,7 @@ from homeserver.core.types import JsonObject
 from homeserver.users.accounts import Accounts
 from homeserver.users.contacts import Contacts
 from homeserver.users.passwords import Passwords
-from homeserver.users.stages import EMAIL, PASSWORD
+from homeserver.users.stages import EMAIL
 from homeserver.users.uia import InteractiveAuth, Operation
 from homeserver.users.validation import PASSWORD as FOR_PASSWORD
 from homeserver.users.validation import EmailValidation
@@ -69,7 +69,7 @@ async def change_password(
         raise guest_access_forbidden()
     if not settings.passwords:
         raise forbidden("Passwords are switched off on this homeserver.")
-    flows = [] if requester is None else [[PASSWORD]]
+    flows = [] if requester is None else list(await uia.owner_flows(requester))
     flows += [[EMAIL]] if validation.available else []
     if not flows:
         raise missing_token()
@@ -78,7 +78,7 @@ async def change_password(
     operation = Operation(request, requester, body.auth, told, email_for=FOR_PASSWORD)
     confirmed = await uia.confirm(operation, flows)
     proved = confirmed.completed.get(EMAIL)
-    if requester is not None and PASSWORD in confirmed.completed:
+    if requester is not None and confirmed.completed.keys() - {EMAIL}:
         user_id = requester.user_id
         proved = None
     else:
@@ -127,7 +127,7 @@ async def deactivate(
 ) -> DeactivateAnswer:
     """Close the requester's account for good."""
     operation = Operation(request, requester, body.auth, {"erase": body.erase})
-    await uia.confirm(operation, [[PASSWORD]])
+    await uia.confirm_owner(operation)
     withdrawn = await contacts.unbind_all(requester.user_id)
     await accounts.deactivate(requester.user_id, erase=body.erase)
     return DeactivateAnswer("success" if withdrawn else "no-support")

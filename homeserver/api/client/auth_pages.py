@@ -14,6 +14,7 @@ import msgspec
 from homeserver.api.pages import Pages, form_of
 from homeserver.core.errors import MatrixError, invalid_param
 from homeserver.core.types import JsonObject
+from homeserver.users.sso.flow import SingleSignOn
 from homeserver.users.stages import (
     DUMMY,
     EMAIL,
@@ -197,9 +198,9 @@ async def post_link(request: Request, validation: EmailValidation, pages: Pages)
 
 
 @endpoint("GET", "/_matrix/static/client/login/", auth=Auth.NONE, rate="read")
-async def get_login_page(pages: Pages) -> Response:
-    """A page that logs in with a password and hands the answer to the client."""
-    return pages.page("login.html")
+async def get_login_page(pages: Pages, sso: SingleSignOn) -> Response:
+    """A page that logs in with a password, or elsewhere, and hands the answer to the client."""
+    return pages.page("login.html", providers=list(sso.providers.values()))
 
 
 ENDPOINTS = [

@@ -11,7 +11,6 @@ from homeserver.core.errors import invalid_param, missing_param
 from homeserver.core.types import JsonObject
 from homeserver.users.contacts import Contacts
 from homeserver.users.registration import Registration
-from homeserver.users.stages import PASSWORD as PASSWORD_STAGE
 from homeserver.users.uia import InteractiveAuth, Operation
 from homeserver.users.validation import (
     ADD,
@@ -170,9 +169,7 @@ async def add_contact(
     sid, secret = credentials({"sid": body.sid, "client_secret": body.client_secret}, "session")
     await contacts.check_proved(sid, secret)
     told = {"sid": sid, "client_secret": secret}
-    confirmed = await uia.confirm(
-        Operation(request, requester, body.auth, told), [[PASSWORD_STAGE]]
-    )
+    confirmed = await uia.confirm_owner(Operation(request, requester, body.auth, told))
     await contacts.add(requester.user_id, sid, secret, confirmed)
     return EMPTY
 

@@ -7,7 +7,6 @@ import msgspec
 from homeserver.api.client.login import AuthBody
 from homeserver.core.types import JsonObject
 from homeserver.users.devices import Devices
-from homeserver.users.stages import PASSWORD
 from homeserver.users.uia import InteractiveAuth, Operation
 from homeserver.web.endpoint import EMPTY, Auth, Empty, Request, Requester, endpoint
 from storage.devices import DeviceRow
@@ -77,7 +76,7 @@ async def delete_device(
     devices: Devices,
 ) -> Empty:
     """Delete a device of the requester, and its session."""
-    await uia.confirm(Operation(request, requester, body.auth, {}), [[PASSWORD]])
+    await uia.confirm_owner(Operation(request, requester, body.auth, {}))
     await devices.delete(requester.user_id, [device_id])
     return EMPTY
 
@@ -92,7 +91,7 @@ async def delete_devices(
 ) -> Empty:
     """Delete devices of the requester, and their sessions."""
     operation = Operation(request, requester, body.auth, {"devices": sorted(body.devices)})
-    await uia.confirm(operation, [[PASSWORD]])
+    await uia.confirm_owner(operation)
     await devices.delete(requester.user_id, body.devices)
     return EMPTY
 

@@ -19,7 +19,6 @@ from homeserver.encryption.queries import KeyQueries
 from homeserver.encryption.signatures import KeySignatures, check_number
 from homeserver.encryption.uploads import KeyUploads
 from homeserver.sync.device_list_changes import DeviceListChanges
-from homeserver.users.stages import PASSWORD
 from homeserver.users.uia import InteractiveAuth, Operation
 from homeserver.web.endpoint import EMPTY, Auth, Empty, Request, Requester, endpoint
 
@@ -170,7 +169,7 @@ async def post_device_signing_upload(
     if not replaces and await cross_signing.store(user_id, keys, confirmed=False):
         return EMPTY
     operation = Operation(request, requester, body.auth, given)
-    await uia.confirm(operation, [[PASSWORD]])
+    await uia.confirm_owner(operation)
     await cross_signing.store(user_id, keys, confirmed=True)
     return EMPTY
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -12,12 +13,21 @@ from homeserver.core.ids import UserID
 from homeserver.core.types import JsonObject
 from homeserver.users.login import Login, LoginToken
 from homeserver.users.sessions import Grant, NewSession, Sessions
-from homeserver.users.stages import PASSWORD
+from homeserver.users.stages import PASSWORD, SSO
 from homeserver.users.uia import InteractiveAuth, Operation
 from homeserver.web.endpoint import EMPTY, Auth, Empty, Request, Requester, endpoint
 from storage.database import Database
 from storage.transaction import Transaction
 from storage.users import UserRow
+
+
+class IdentityProvider(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A single sign-on provider, as clients show it."""
+
+    id: str
+    name: str
+    icon: str | None = None
+    brand: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +36,13 @@ class LoginSettings:
 
     server_name: str
     passwords: bool = True
+    providers: Sequence[IdentityProvider] = ()
 
 
 class LoginFlow(msgspec.Struct, omit_defaults=True):
     type: str
     get_login_token: bool | None = None
+    identity_providers: list[IdentityProvider] | None = None
 
 
 class LoginFlows(msgspec.Struct):
@@ -92,8 +104,11 @@ def new_session(
 async def get_login_flows(settings: LoginSettings) -> LoginFlows:
     """The ways to log in."""
     flows = [LoginFlow(PASSWORD)] if settings.passwords else []
-    # Login tokens are asked for with the password: without passwords nobody can get one.
-    flows.append(LoginFlow("m.login.token", get_login_token=settings.passwords or None))
+    if settings.providers:
+        flows.append(LoginFlow(SSO, identity_providers=list(settings.providers)))
+    # Login tokens are asked for with a proof: without a way to give one nobody can get one.
+    can_prove = settings.passwords or bool(settings.providers)
+    flows.append(LoginFlow("m.login.token", get_login_token=can_prove or None))
     return LoginFlows(flows)
 
 
@@ -166,10 +181,10 @@ async def get_login_token(
     db: Database,
 ) -> LoginTokenAnswer:
     """A token with which a further client of the requester can log in once."""
-    if not settings.passwords:
+    if not settings.passwords and not settings.providers:
         raise forbidden("Login tokens need a password here, and passwords are switched off.")
     operation = Operation(request, requester, body.auth, {})
-    confirmed = await uia.confirm(operation, [[PASSWORD]])
+    confirmed = await uia.confirm_owner(operation)
 
     def create(txn: Transaction) -> LoginToken:
         uia.consume_in(txn, confirmed)
@@ -195,9 +210,12 @@ async def refresh(body: RefreshBody, sessions: Sessions) -> RefreshAnswer:
 @endpoint("POST", "/_matrix/client/v3/logout", auth=Auth.GUEST_OK, locked_ok=True)
 async def logout(requester: Requester, sessions: Sessions) -> Empty:
     """End the session; its device goes with it."""
-    if requester.device_id is None:
+    if requester.device_id is not None:
+        await sessions.end(requester.user_id, requester.device_id)
+    elif requester.puppeteer is not None and requester.token_hash is not None:
+        await sessions.end_token(requester.token_hash)
+    else:
         raise unknown("This access token belongs to no device.")
-    await sessions.end(requester.user_id, requester.device_id)
     return EMPTY
 
 

@@ -1,0 +1,96 @@
+"""The part of the composition root for people who sign on elsewhere."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+from config import Config
+from config.model import SsoProvider
+from homeserver.api.client.login import IdentityProvider, LoginSettings
+from homeserver.api.client.sso import CALLBACK, SsoPages
+from homeserver.core.errors import MatrixError
+from homeserver.core.types import JsonObject
+from homeserver.enrolling import policies
+from homeserver.outbound.http import OutgoingHttpClient
+from homeserver.parts import Parts
+from homeserver.users.accounts import Accounts
+from homeserver.users.hooks import UserHooks
+from homeserver.users.login import Login
+from homeserver.users.sso.flow import Known, SignOnRules, SingleSignOn
+from homeserver.users.sso.oidc import OidcProvider
+from homeserver.users.sso.people import Mapping
+from homeserver.users.sso.people_here import PeopleHere
+from homeserver.users.uia import InteractiveAuth
+from storage import external_ids
+
+
+def build_sign_on(parts: Parts, refuse_new: Callable[[], MatrixError] | None) -> None:
+    """Single sign-on, and what clients are told of logging in."""
+    config, services, reactor = parts.config, parts.services, parts.reactor
+    add = services.add
+    # Providers that the operator names may be on the operator's own network.
+    inside = OutgoingHttpClient(
+        reactor, dataclasses.replace(config.outgoing_http, denied_ip_ranges=())
+    )
+    parts.stops.append(inside.close)
+    providers = {
+        each.id: _known(parts, each, inside, services[OutgoingHttpClient])
+        for each in config.sso.providers
+    }
+    terms = policies(config)
+    versions = {name: policy["version"] for name, policy in terms.items()}
+    people = add(PeopleHere(parts.db, reactor, services[Accounts], versions, refuse_new))
+    uia = services[InteractiveAuth]
+    rules = SignOnRules(
+        _known_clients(config),
+        int(config.sso.session_lifetime),
+        int(config.sso.login_token_lifetime),
+        bool(terms),
+    )
+    sign_on = add(SingleSignOn(parts.db, reactor, rules, providers, people, services[Login], uia))
+    uia.proofs_of = sign_on.proofs_of
+    services[UserHooks].erase.append(external_ids.delete_of_user)
+    add(SsoPages((config.public_base_url or "https:").startswith("https:"), terms))
+    told = [
+        IdentityProvider(each.provider_id, each.name, each.icon, each.brand)
+        for each in providers.values()
+    ]
+    add(LoginSettings(config.server_name, providers=told))
+
+
+def _known_clients(config: Config) -> list[str]:
+    own = [f"{config.public_base_url}_matrix/static/client/login/"]
+    return [*config.sso.known_clients, *(own if config.public_base_url else ())]
+
+
+def _known(
+    parts: Parts, settings: SsoProvider, inside: OutgoingHttpClient, outside: OutgoingHttpClient
+) -> Known:
+    own = urlsplit(settings.issuer).netloc.lower()
+
+    def client_for(url: str) -> OutgoingHttpClient:
+        return inside if urlsplit(url).netloc.lower() == own else outside
+
+    def accept_email(claims: JsonObject) -> bool:
+        return settings.trust_email or claims.get("email_verified") is True
+
+    callback = f"{parts.config.public_base_url}{CALLBACK}"
+    return Known(
+        settings.id,
+        settings.name,
+        settings.icon,
+        settings.brand,
+        OidcProvider(settings, client_for, parts.reactor, callback),
+        Mapping(
+            settings.localpart,
+            settings.display_name,
+            settings.email,
+            accept_email,
+            settings.required_claims,
+        ),
+        registration=settings.registration,
+        existing_users=settings.existing_users,
+        choose_localpart=settings.choose_localpart,
+    )

@@ -1,0 +1,1 @@
+"""Single sign-on (Client-server API, "SSO client login/authentication")."""
