@@ -31,6 +31,7 @@ from homeserver.enrolling import (
     build_validation,
     registration_rules,
 )
+from homeserver.experimental import build_experimental
 from homeserver.federating import build_client, build_federation, start_federation
 from homeserver.parts import Parts, Services
 from homeserver.pushing import build_pushing
@@ -55,7 +56,6 @@ from homeserver.rooms.resets import ResetWatch
 from homeserver.rooms.restricted import RestrictedJoins
 from homeserver.rooms.send import Sending
 from homeserver.rooms.summary import RoomSummaries
-from homeserver.rooms.thread_subscriptions import ThreadSubscriptions
 from homeserver.rooms.timeline import Timeline
 from homeserver.rooms.timestamp import EventsByTime
 from homeserver.rooms.typing import Typing
@@ -101,7 +101,6 @@ from storage import (
     erasures,
     push_rules,
     sliding_positions,
-    thread_subscriptions,
 )
 from storage.bus import Bus, MemoryBus
 from storage.database import Database, DatabaseUnavailable, Timing, open_database
@@ -185,6 +184,7 @@ async def build(config: Config, reactor: Any, log: Any, *, serving: bool = True)
     _build_sync(parts)
     build_pushing(parts)
     federation_authenticator = build_federation(parts)
+    build_experimental(parts)
     router = Router(
         ENDPOINTS,
         parts.services.as_mapping(),
@@ -470,8 +470,6 @@ def _build_reading(parts: Parts) -> None:
     add(EventsByTime(db, states))
     add(RelatedEvents(db, states, reactor))
     add(MutualRooms(db, reactor))
-    add(ThreadSubscriptions(db, states))
-    parts.services[UserHooks].deactivated.append(thread_subscriptions.delete_all)
     build_searching(parts)
     parts.services[UserHooks].erase.append(erasures.record)
 

@@ -12,6 +12,8 @@ from storage.transaction import Transaction
 
 GLOBAL = ""
 """In place of a room ID."""
+DELETED = "{}"
+"""The text of an item that was deleted (MSC3391): clients are told of it as of a change."""
 
 
 class RoomItem(NamedTuple):
@@ -88,12 +90,17 @@ def count(txn: Transaction, user_id: str) -> int:
     return int(txn.value("SELECT COUNT(*) FROM account_data WHERE user_id = ?", (user_id,)))
 
 
-def delete(txn: Transaction, user_id: str, room_id: str, data_type: str) -> None:
-    """Remove one item."""
-    txn.execute(
-        "DELETE FROM account_data WHERE user_id = ? AND room_id = ? AND type = ?",
+def has(txn: Transaction, user_id: str, room_id: str, data_type: str) -> bool:
+    """Whether there is an item that was not deleted."""
+    return txn.value(
+        "SELECT content FROM account_data WHERE user_id = ? AND room_id = ? AND type = ?",
         (user_id, room_id, data_type),
-    )
+    ) not in (None, DELETED)
+
+
+def forget_deleted(txn: Transaction, user_id: str) -> None:
+    """Forget that items were deleted, for those who have no room for more."""
+    txn.execute("DELETE FROM account_data WHERE user_id = ? AND content = ?", (user_id, DELETED))
 
 
 def delete_all(txn: Transaction, user_id: str) -> None:
@@ -104,10 +111,11 @@ def delete_all(txn: Transaction, user_id: str) -> None:
 def global_items(
     txn: Transaction, user_id: str, after: int | None, upto: int
 ) -> list[tuple[str, JsonObject]]:
-    """Type and content of the global items changed in `after < pos <= upto`; None: all."""
+    """Type and content of the global items changed in `after < pos <= upto`, those that were
+    deleted with content `{}`; None: all that there are."""
     rows = txn.all(
         "SELECT type, content FROM account_data WHERE user_id = ? AND room_id = ''"
-        " AND pos > ? AND pos <= ? ORDER BY type",
+        f" AND pos > ? AND pos <= ?{_existing(after)} ORDER BY type",
         (user_id, -1 if after is None else after, upto),
     )
     return [(data_type, _object(text)) for data_type, text in rows]
@@ -120,11 +128,11 @@ def room_items(
     upto: int,
     room_nids: Collection[int] | None = None,
 ) -> list[RoomItem]:
-    """Items of rooms changed in `after < pos <= upto`; None: all. Of these rooms, or of all."""
+    """As `global_items`, of rooms: of these, or of all."""
     sql = (
         "SELECT r.room_nid, a.type, a.content FROM account_data a"
         " JOIN rooms r ON r.room_id = a.room_id"
-        " WHERE a.user_id = ? AND a.room_id <> '' AND a.pos > ? AND a.pos <= ?"
+        f" WHERE a.user_id = ? AND a.room_id <> '' AND a.pos > ? AND a.pos <= ?{_existing(after)}"
     )
     args: list[object] = [user_id, -1 if after is None else after, upto]
     if room_nids is not None:
@@ -133,6 +141,10 @@ def room_items(
         args += more
     rows = txn.all(sql + " ORDER BY a.type", args)
     return [RoomItem(nid, data_type, _object(text)) for nid, data_type, text in rows]
+
+
+def _existing(after: int | None) -> str:
+    return f" AND content <> '{DELETED}'" if after is None else ""
 
 
 def changed_rooms(txn: Transaction, user_id: str, after: int, upto: int) -> set[int]:
@@ -156,12 +168,6 @@ def ignored_by(user_id: str, content: JsonObject | None) -> frozenset[str]:
     if not isinstance(ignored, dict):
         return frozenset()
     return frozenset(ignored) - {user_id}
-
-
-def blocks_invites(txn: Transaction, user_id: str) -> bool:
-    """Whether the user wants no invites (`m.invite_permission_config`)."""
-    content = get(txn, user_id, GLOBAL, "m.invite_permission_config")
-    return content is not None and content.get("default_action") == "block"
 
 
 def _object(text: str) -> JsonObject:

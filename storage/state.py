@@ -93,10 +93,12 @@ class StateStore:
         """Store new nodes of a room's trees."""
         if not nodes:
             return
+        # Nodes that are there already are noted as new, too: see `storage.state_nodes`.
+        now = txn.value("SELECT pos FROM clock")
         txn.many(
-            "INSERT INTO state_nodes (room_nid, hash, body) VALUES (?, ?, ?)"
-            " ON CONFLICT DO NOTHING",
-            [(room_nid, node_hash, body) for node_hash, body in nodes.items()],
+            "INSERT INTO state_nodes (room_nid, hash, body, saved) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT (room_nid, hash) DO UPDATE SET saved = excluded.saved",
+            [(room_nid, node_hash, body, now) for node_hash, body in nodes.items()],
         )
 
         def keep() -> None:
@@ -272,6 +274,11 @@ def current_of_type(txn: Transaction, room_nid: int, event_type: str) -> dict[st
         (room_nid, event_type),
     )
     return {raw[0]: EventRow(*raw[1:]) for raw in rows}
+
+
+def count_current(txn: Transaction, room_nid: int) -> int:
+    """How many events the current state has."""
+    return int(txn.value("SELECT COUNT(*) FROM current_state WHERE room_nid = ?", (room_nid,)))
 
 
 def current_names(txn: Transaction, room_nid: int) -> bool:

@@ -36,7 +36,7 @@ async def post_user_keys_query(
     origin: ServerName, body: KeysQueryBody, queries: KeyQueries, reads: DeviceReads
 ) -> KeysQueryAnswer:
     """Keys of users and of their devices."""
-    _check_users(body.device_keys, reads.server_name)
+    check_users(body.device_keys, reads.server_name)
     found = await queries.local(body.device_keys)
     return KeysQueryAnswer(found.device_keys, found.master_keys, found.self_signing_keys)
 
@@ -56,8 +56,12 @@ async def post_user_keys_claim(
     origin: ServerName, body: KeysClaimBody, claims: KeyClaims, reads: DeviceReads
 ) -> KeysClaimAnswer:
     """Take one-time keys of devices."""
-    _check_users(body.one_time_keys, reads.server_name)
-    return KeysClaimAnswer(await claims.local(body.one_time_keys))
+    check_users(body.one_time_keys, reads.server_name)
+    wanted = {
+        user_id: {device_id: [algorithm] for device_id, algorithm in devices.items()}
+        for user_id, devices in body.one_time_keys.items()
+    }
+    return KeysClaimAnswer(await claims.local(wanted))
 
 
 @endpoint(
@@ -76,7 +80,8 @@ async def get_user_devices(origin: ServerName, user_id: UserID, reads: DeviceRea
     return found
 
 
-def _check_users(user_ids: Iterable[str], server_name: str) -> None:
+def check_users(user_ids: Iterable[str], server_name: str) -> None:
+    """Refuse too many users, and users of other servers, with 400 `M_INVALID_PARAM`."""
     names = list(user_ids)
     if len(names) > MAX_USERS:
         raise invalid_param(f"At most {MAX_USERS} users at once.")

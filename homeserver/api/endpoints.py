@@ -17,10 +17,12 @@ from federation.server import openid as federation_openid
 from federation.server import queries as federation_queries
 from federation.server import third_party as federation_third_party
 from federation.server import transactions as federation_transactions
+from federation.server import unstable as federation_unstable
 from homeserver.api.client import (
     account,
     account_data,
     account_moderation,
+    account_status,
     admin_register,
     aliases,
     auth_pages,
@@ -75,6 +77,7 @@ _MODULES = (
     account,
     account_data,
     account_moderation,
+    account_status,
     admin_register,
     aliases,
     auth_pages,
@@ -97,6 +100,7 @@ _MODULES = (
     federation_queries,
     federation_third_party,
     federation_transactions,
+    federation_unstable,
     filters,
     hierarchy,
     keys,

@@ -127,6 +127,8 @@ class RoomEventFilter(EventFilter):
     lazy_load_members: bool = False
     include_redundant_members: bool = False
     unread_thread_notifications: bool = False
+    old_thread_name: bool = False
+    """Whether these are asked for by the name that they had before version 1.4 (MSC3773)."""
     related_by_senders: frozenset[str] | None = None
     related_by_rel_types: frozenset[str] | None = None
     rel_types: frozenset[str] | None = None
@@ -220,6 +222,11 @@ class RoomFilter:
         """Whether to count unread notifications thread by thread."""
         return self.timeline.unread_thread_notifications
 
+    @property
+    def old_thread_name(self) -> bool:
+        """Whether the counts of threads are given under their old name as well."""
+        return self.timeline.old_thread_name
+
 
 @dataclass(frozen=True, slots=True)
 class Filter:
@@ -301,9 +308,10 @@ def _event_filter(kind: type[T], fields: _Fields, **more: Any) -> T:
 
 
 def _room_event_filter(fields: _Fields) -> RoomEventFilter:
+    old_threads = fields.flag("org.matrix.msc3773.unread_thread_notifications")
     threads = fields.flag("unread_thread_notifications")
     if threads is None:
-        threads = fields.flag("org.matrix.msc3773.unread_thread_notifications")
+        threads = old_threads
     return _event_filter(
         RoomEventFilter,
         fields,
@@ -313,6 +321,7 @@ def _room_event_filter(fields: _Fields) -> RoomEventFilter:
         lazy_load_members=bool(fields.flag("lazy_load_members")),
         include_redundant_members=bool(fields.flag("include_redundant_members")),
         unread_thread_notifications=bool(threads),
+        old_thread_name=bool(old_threads),
         related_by_senders=fields.ids("related_by_senders", "@", "io.element.relation_senders"),
         related_by_rel_types=fields.ids("related_by_rel_types", "", "io.element.relation_types"),
         rel_types=fields.ids("rel_types", "", "org.matrix.msc3874.rel_types"),

@@ -1,12 +1,18 @@
-"""One-time keys are given out (client-server API, `POST /keys/claim`): each of them once."""
+"""One-time keys are given out (client-server API, `POST /keys/claim`): each of them once.
+
+Of one device, keys of several algorithms or several of one can be wanted (MSC3983).
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 from twisted.internet.interfaces import IReactorTime
 
+from federation.client.errors import RemoteHttpError
+from federation.client.membership import is_unrecognized
 from federation.client.requests import FederationClient
 from homeserver.core import key_objects
 from homeserver.core.errors import invalid_param
@@ -14,12 +20,20 @@ from homeserver.core.types import JsonObject
 from homeserver.encryption import remote_answers, servers
 from storage import one_time_keys
 from storage.database import Database
+from storage.one_time_keys import ClaimedKey, Wanted
+from storage.transaction import Transaction
 
 MAX_CLAIMS = 20_000
 """Keys that are claimed in one request."""
 
-Claims = Mapping[str, Mapping[str, str]]
-"""User IDs to device IDs to algorithms."""
+MAX_EACH = 50
+"""Keys of one device and algorithm that are claimed in one request."""
+
+Claims = Mapping[str, Mapping[str, Sequence[str]]]
+"""User IDs to device IDs to algorithms, each as often as keys of it are wanted."""
+
+_V1 = "/_matrix/federation/v1/user/keys/claim"
+_UNSTABLE = "/_matrix/federation/unstable/user/keys/claim"
 
 
 class KeyClaims:
@@ -48,14 +62,7 @@ class KeyClaims:
             return found, {}
 
         async def ask(server_name: str, users: Claims, timeout_s: float) -> JsonObject:
-            answer = await self._client.post_json(
-                server_name,
-                "/_matrix/federation/v1/user/keys/claim",
-                {"one_time_keys": {user: dict(devices) for user, devices in users.items()}},
-                timeout_s=timeout_s,
-                max_bytes=servers.MAX_ANSWER_BYTES,
-            )
-            return remote_answers.parse_claim(answer, users)
+            return remote_answers.parse_claim(await self._ask(server_name, users, timeout_s), users)
 
         answers, failures = await servers.ask_all(
             servers.by_server(remote), ask, timeout_ms, self._clock
@@ -64,25 +71,64 @@ class KeyClaims:
             found |= answered
         return found, failures
 
+    async def _ask(self, server_name: str, users: Claims, timeout_s: float) -> JsonObject:
+        """The answer of another server. One that does not know MSC3983 gives one key of each
+        device, of the first algorithm."""
+
+        async def ask(path: str, wanted: JsonObject) -> JsonObject:
+            return await self._client.post_json(
+                server_name,
+                path,
+                {"one_time_keys": wanted},
+                timeout_s=timeout_s,
+                max_bytes=servers.MAX_ANSWER_BYTES,
+            )
+
+        if any(len(each) > 1 for devices in users.values() for each in devices.values()):
+            try:
+                wanted = {user: dict(devices) for user, devices in users.items()}
+                return await ask(_UNSTABLE, wanted)
+            except RemoteHttpError as error:
+                if not is_unrecognized(error):
+                    raise
+        first = {
+            user: {device_id: each[0] for device_id, each in devices.items() if each}
+            for user, devices in users.items()
+        }
+        return await ask(_V1, first)
+
     async def local(self, wanted: Claims) -> JsonObject:
         """Claim keys of this server's devices: users to devices to keys.
 
         Raises MatrixError 400 M_INVALID_PARAM.
         """
-        claims = [
+        claims = Counter(
             (user_id, device_id, algorithm)
             for user_id, devices in wanted.items()
-            for device_id, algorithm in devices.items()
-        ]
-        if len(claims) > MAX_CLAIMS:
+            for device_id, algorithms in devices.items()
+            for algorithm in algorithms
+        )
+        if claims.total() > MAX_CLAIMS:
             raise invalid_param(f"At most {MAX_CLAIMS} keys are claimed at once.")
+        if claims and max(claims.values()) > MAX_EACH:
+            raise invalid_param(f"At most {MAX_EACH} keys of a device are claimed at once.")
         if not all(key_objects.is_name(part) for claim in claims for part in claim):
             raise invalid_param("A device ID or algorithm is not valid.")
         found: JsonObject = {}
         if not claims:
             return found
-        claimed = await self._db.write(one_time_keys.claim, claims)
-        for (user_id, device_id, algorithm), key in claimed.items():
-            named = {f"{algorithm}:{key.key_id}": json.loads(key.key)}
-            found.setdefault(user_id, {})[device_id] = named
+        for claimed in await self._db.write(_claim, claims):
+            for (user_id, device_id, algorithm), key in claimed.items():
+                named = found.setdefault(user_id, {}).setdefault(device_id, {})
+                named[f"{algorithm}:{key.key_id}"] = json.loads(key.key)
         return found
+
+
+def _claim(txn: Transaction, claims: Mapping[Wanted, int]) -> list[dict[Wanted, ClaimedKey]]:
+    """Take keys in rounds: one for each claim, then one for each that wants another."""
+    rounds = []
+    left = dict(claims)
+    while left:
+        rounds.append(one_time_keys.claim(txn, left))
+        left = {each: more - 1 for each, more in left.items() if more > 1 and each in rounds[-1]}
+    return rounds

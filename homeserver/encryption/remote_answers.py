@@ -5,6 +5,7 @@ What does not have the right form, or speaks of users who were not asked for, is
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -87,21 +88,26 @@ def parse_device(each: JsonObject, user_id: str) -> RemoteDevice:
     )
 
 
-def parse_claim(answer: JsonObject, wanted: Mapping[str, Mapping[str, str]]) -> JsonObject:
-    """The usable part of the answer to `POST /user/keys/claim`: users to devices to keys."""
+def parse_claim(
+    answer: JsonObject, wanted: Mapping[str, Mapping[str, Sequence[str]]]
+) -> JsonObject:
+    """The usable part of the answer to `POST /user/keys/claim`: users to devices to keys, of each
+    algorithm at most as many as were asked for."""
     found: JsonObject = {}
     for user_id, devices in wanted.items():
         answered = _section(answer, "one_time_keys").get(user_id)
         if not isinstance(answered, dict):
             continue
-        for device_id, algorithm in devices.items():
+        for device_id, algorithms in devices.items():
             keys = answered.get(device_id)
             if not isinstance(keys, dict):
                 continue
+            left = Counter(algorithms)
             for name, key in keys.items():
-                if name.startswith(f"{algorithm}:") and _is_one_time_key(key):
-                    found.setdefault(user_id, {})[device_id] = {name: key}
-                    break
+                algorithm = name.partition(":")[0]
+                if left[algorithm] > 0 and _is_one_time_key(key):
+                    left[algorithm] -= 1
+                    found.setdefault(user_id, {}).setdefault(device_id, {})[name] = key
     return found
 
 

@@ -152,7 +152,7 @@ class RoomCreation:
         def also(txn: Transaction, room_nid: int, room_id: str) -> None:
             if not must_invite:
                 for user_id in invitees:
-                    invite_blocking.check(txn, user_id)
+                    invite_blocking.check(txn, user_id, requester.user_id)
             if alias is not None and not aliases.insert(txn, alias, room_nid, requester.user_id):
                 raise errors.room_in_use()
             if publish:

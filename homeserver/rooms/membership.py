@@ -123,7 +123,7 @@ class Membership:
 
         def within(txn: Transaction, room_nid: int, room_id: str) -> None:
             if not must_invite:
-                invite_blocking.check(txn, target)
+                invite_blocking.check(txn, target, requester.user_id)
 
         if target.domain == self._server_name:
             return await self._change(requester.user_id, room_id, target, decide, within)

@@ -44,6 +44,8 @@ class Wanted(NamedTuple):
     type: str
     event_id: EventID
     thread_id: str = UNTHREADED
+    allow_backward: bool = False
+    """Whether the marker may move to an earlier event (MSC4446)."""
 
 
 class RemoteReceipt(NamedTuple):
@@ -126,7 +128,7 @@ def _set(
     for item in wanted:
         event = _event(txn, room_nid, item.event_id)
         if item.type == FULLY_READ:
-            marker = _marker(txn, user_id, room_id, event)
+            marker = _marker(txn, user_id, room_id, event, item.allow_backward)
             continue
         _check_thread(txn, event, item.thread_id)
         pos = event.pos or 0
@@ -212,14 +214,17 @@ def _event(txn: Transaction, room_nid: int, event_id: str) -> EventRow:
 
 
 def _marker(
-    txn: Transaction, user_id: str, room_id: str, event: EventRow
+    txn: Transaction, user_id: str, room_id: str, event: EventRow, allow_backward: bool
 ) -> tuple[str, int | None] | None:
     """The marker's new content and the position of the old one; None if it stays."""
     old = account_data.get_versioned(txn, user_id, room_id, FULLY_READ)
     if old is not None:
         name = old[0].get("event_id")
+        if name == event.event_id:
+            return None
         before = events.get(txn, name) if isinstance(name, str) else None
-        if before is not None and (before.pos or 0) >= (event.pos or 0):
+        is_later = before is not None and (before.pos or 0) >= (event.pos or 0)
+        if is_later and not allow_backward:
             return None
     return json.dumps({"event_id": event.event_id}), None if old is None else old[1]
 

@@ -93,9 +93,7 @@ class ReceivedInvites:
         if version is None:
             raise resident.incompatible_version(version_id)
         user_id = self._check_invite(origin, invitation.event)
-        is_here = await self._db.read(
-            _check_invitee, origin, invitation.room_id, version_id, user_id
-        )
+        is_here = await self._db.read(_check_invitee, origin, invitation, version_id, user_id)
         pdu = {key: value for key, value in invitation.event.items() if key != "unsigned"}
         pdu = with_signature(pdu, version, self._signer)
         event = await checked(self._checker, pdu, version, invitation.room_id, invitation.event_id)
@@ -209,7 +207,7 @@ class ReceivedInvites:
 
 
 def _check_invitee(
-    txn: Transaction, origin: str, room_id: str, version_id: str, user_id: str
+    txn: Transaction, origin: str, invitation: Invitation, version_id: str, user_id: str
 ) -> bool:
     """Whether this server is in the room. Refuse an invite that the user must not get."""
     user = users.get_user(txn, user_id)
@@ -217,8 +215,8 @@ def _check_invitee(
         raise errors.not_found(f"{user_id} does not exist.")
     if user.deactivated:
         raise errors.forbidden(f"The account of {user_id} is closed.")
-    invite_blocking.check(txn, user_id)
-    room = rooms.get(txn, room_id)
+    invite_blocking.check(txn, user_id, str(invitation.event["sender"]))
+    room = rooms.get(txn, invitation.room_id)
     if room is None or room.state_root is None:
         return False
     if room.version != version_id:

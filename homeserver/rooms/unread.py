@@ -27,6 +27,7 @@ from homeserver.core.push_conditions import PushEvent
 from homeserver.core.push_rules import EventClass, Ruleset, class_of
 from homeserver.core.push_volume import CALL, Volume, heard, must_judge, volume
 from homeserver.rooms.draft import CREATE, RoomDraft
+from homeserver.rooms.invite_blocking import Invites
 from storage import memberships, unread
 from storage import push_rules as stored_rules
 from storage.events import EventRow
@@ -280,6 +281,8 @@ class _Room:
         if question.fields.get("type") != _MEMBER or not isinstance(user_id, str):
             return
         if not user_id.endswith(self._suffix) or self._changed.get(user_id) != "invite":
+            return
+        if Invites(self._txn, user_id).hides(str(question.fields.get("sender"))):
             return
         ruleset = self._invited.get(user_id, Ruleset(user_id))
         told = class_of(ruleset.evaluate(question))

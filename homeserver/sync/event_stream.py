@@ -22,6 +22,7 @@ from homeserver.core.types import JsonObject
 from homeserver.core.visibility import FOREVER, HistoryVisibility
 from homeserver.rooms import aggregations
 from homeserver.rooms.access import RoomAccess, Standing, current_visibility
+from homeserver.rooms.invite_blocking import Invites
 from homeserver.rooms.view import RoomView, Seen
 from homeserver.sync.long_poll import MAX_TIMEOUT
 from homeserver.sync.notifier import Notifier, Watch
@@ -266,7 +267,7 @@ class _Reading:
 
     def _own(self, row: RoomRow, member: MembershipRow) -> JsonObject | None:
         if member.membership == "invite" and (
-            member.sender in self._ignored or account_data.blocks_invites(self._txn, self._user_id)
+            member.sender in self._ignored or Invites(self._txn, self._user_id).hides(member.sender)
         ):
             return None
         return own_member_event(

@@ -130,7 +130,6 @@ class _Joined:
         return self._sections.setdefault(nid, nothing(self._request))
 
     def _add_counts(self, own: Collection[int]) -> None:
-        by_thread = self._request.filter.room.unread_thread_notifications
         for nid in own:
             self._section(nid)
         snapshot = self._snapshot
@@ -139,4 +138,4 @@ class _Joined:
             snapshot.txn, self._request.user_id, concerned, snapshot.newest, snapshot.ignored
         )
         for nid, section in self._sections.items():
-            room_section.unread(section, counts[nid], by_thread=by_thread)
+            room_section.unread(section, counts[nid], self._request.filter.room)

@@ -18,6 +18,7 @@ from homeserver.core.tokens import SyncToken
 from homeserver.core.types import JsonObject
 from homeserver.rooms import access, aggregations
 from homeserver.rooms.access import RoomAccess, Standing
+from homeserver.rooms.invite_blocking import Invites
 from homeserver.rooms.read import Reading
 from homeserver.rooms.timeline import MAX_LIMIT, place_token, read_page
 from homeserver.rooms.view import RoomView
@@ -171,13 +172,13 @@ def _initial(snapshot: _Snapshot, archived: bool) -> JsonObject:
     txn, user_id = snapshot.txn, snapshot.requester.user_id
     members = memberships.of_user(txn, user_id)
     rows = rooms.get_many(txn, [member.room_nid for member in members])
-    no_invites = account_data.blocks_invites(txn, user_id)
+    invites = Invites(txn, user_id)
     found: list[JsonObject] = []
     joined: list[RoomRow] = []
     for member in members:
         row = rows[member.room_nid]
         if member.membership == "invite":
-            if not no_invites and member.sender not in snapshot.ignored:
+            if member.sender not in snapshot.ignored and not invites.hides(member.sender):
                 found.append(_invite(snapshot, row, member))
             continue
         is_joined = member.membership == "join"

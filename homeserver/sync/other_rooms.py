@@ -7,10 +7,11 @@ from collections.abc import Collection, Mapping, Sequence
 
 from homeserver.core.client_format import strip_pdu
 from homeserver.core.types import JsonObject
+from homeserver.rooms.invite_blocking import Invites
 from homeserver.sync import room_section
 from homeserver.sync.request import Snapshot
 from homeserver.sync.streams import account_data as account_data_stream
-from storage import account_data, memberships, rooms
+from storage import memberships, rooms
 from storage.memberships import MembershipChange, MembershipRow
 from storage.rooms import RoomRow
 
@@ -31,12 +32,12 @@ def read_others(
     wanted = snapshot.request.filter.room
     found = rooms.get_many(snapshot.txn, members.keys())
     here = {nid: row for nid, row in found.items() if wanted.matches_room(row.room_id)}
-    is_blocking = account_data.blocks_invites(snapshot.txn, snapshot.request.user_id)
+    invites = Invites(snapshot.txn, snapshot.request.user_id)
     sections: dict[str, JsonObject] = {"leave": {}, "invite": {}, "knock": {}}
     for nid, room in here.items():
         member = members[nid]
         own = [change for change in changes if change.room_nid == nid]
-        is_hidden = is_blocking or member.sender in snapshot.ignored
+        is_hidden = member.sender in snapshot.ignored or invites.hides(member.sender)
         section = None
         if member.membership in GONE:
             section = _left(snapshot, room, member.pos, member.forgotten, own)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from homeserver.core.filters import RoomFilter
 from homeserver.core.types import JsonObject
 from homeserver.rooms import aggregations
 from homeserver.rooms.view import RoomView, Seen
@@ -19,6 +20,7 @@ from storage.unread import Counts
 from storage.user_news import RoomThen
 
 _REDACTION = "m.room.redaction"
+_OLD_THREADS = "org.matrix.msc3773.unread_thread_notifications"
 
 
 def view_of(snapshot: Snapshot, room: RoomRow, joined_at: int | None = None) -> RoomView:
@@ -166,8 +168,9 @@ def _section(
     }
 
 
-def unread(section: JsonObject, counts: Counts, *, by_thread: bool) -> None:
+def unread(section: JsonObject, counts: Counts, wanted: RoomFilter) -> None:
     """Put the unread counts into the section of a joined room."""
+    by_thread = wanted.unread_thread_notifications
     whole = counts.main if by_thread else counts.total
     section["unread_notifications"] = {
         "notification_count": whole.notify,
@@ -178,3 +181,5 @@ def unread(section: JsonObject, counts: Counts, *, by_thread: bool) -> None:
             root: {"notification_count": count.notify, "highlight_count": count.highlight}
             for root, count in counts.threads.items()
         }
+        if wanted.old_thread_name:
+            section[_OLD_THREADS] = section["unread_thread_notifications"]

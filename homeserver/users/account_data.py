@@ -2,6 +2,8 @@
 
 - Any JSON object of at most 512 KiB, under a type of at most 255 bytes.
 - `m.fully_read` and `m.push_rules` are the server's and are read only.
+- An item that is deleted, or set to `{}`, is not there any more (MSC3391). Clients that sync from
+  an earlier time get it with content `{}`.
 """
 
 from __future__ import annotations
@@ -56,13 +58,27 @@ class AccountData:
         Raises MatrixError: 403 M_FORBIDDEN for another user's, 405 M_BAD_JSON for what the
         server manages, 400 M_INVALID_PARAM, 413 M_TOO_LARGE.
         """
-        check_own(requester, user_id)
-        if data_type in SERVER_MANAGED:
-            raise MatrixError(405, "M_BAD_JSON", f"{data_type} cannot be set as account data.")
-        if len(data_type.encode()) > MAX_TYPE_BYTES:
-            raise invalid_param(f"A type has at most {MAX_TYPE_BYTES} bytes.")
+        _check_type(requester, user_id, data_type)
+        if not content:
+            await self._db.write(_delete, user_id, room_id or GLOBAL, data_type)
+            return
         text = encode(content)
         await self._db.write(_put, user_id, room_id or GLOBAL, data_type, text)
+
+    async def delete(
+        self, requester: Requester, user_id: UserID, data_type: str, room_id: RoomID | None = None
+    ) -> None:
+        """Delete one item, if it is there. Raises MatrixError as `put`."""
+        _check_type(requester, user_id, data_type)
+        await self._db.write(_delete, user_id, room_id or GLOBAL, data_type)
+
+
+def _check_type(requester: Requester, user_id: str, data_type: str) -> None:
+    check_own(requester, user_id)
+    if data_type in SERVER_MANAGED:
+        raise MatrixError(405, "M_BAD_JSON", f"{data_type} cannot be set as account data.")
+    if len(data_type.encode()) > MAX_TYPE_BYTES:
+        raise invalid_param(f"A type has at most {MAX_TYPE_BYTES} bytes.")
 
 
 def check_own(requester: Requester, user_id: str) -> None:
@@ -82,7 +98,7 @@ def encode(content: JsonObject) -> str:
 def _get(txn: Transaction, user_id: str, room_id: str, data_type: str) -> JsonObject | None:
     if data_type == PUSH_RULES and room_id == GLOBAL:
         return {"global": push_rules.get(txn, user_id).to_json()}
-    return account_data.get(txn, user_id, room_id, data_type)
+    return account_data.get(txn, user_id, room_id, data_type) or None
 
 
 def _put(txn: Transaction, user_id: str, room_id: str, data_type: str, text: str) -> None:
@@ -92,16 +108,26 @@ def _put(txn: Transaction, user_id: str, room_id: str, data_type: str, text: str
     txn.notify(f"user:{user_id}")
 
 
+def _delete(txn: Transaction, user_id: str, room_id: str, data_type: str) -> None:
+    if account_data.has(txn, user_id, room_id, data_type):
+        pos = txn.next_pos()
+        account_data.put(txn, user_id, room_id, data_type, account_data.DELETED, pos)
+        txn.notify(f"user:{user_id}")
+
+
 def check_count(txn: Transaction, user_id: str, old: Any) -> None:
     """Refuse a further item (`old` is None) of a user who has too many, with 413."""
-    if old is None and account_data.count(txn, user_id) >= MAX_ITEMS:
+    if old is not None or account_data.count(txn, user_id) < MAX_ITEMS:
+        return
+    account_data.forget_deleted(txn, user_id)
+    if account_data.count(txn, user_id) >= MAX_ITEMS:
         raise too_large("There are too many items of account data.")
 
 
 def device_deleted(txn: Transaction, user_id: str, device_id: str) -> None:
     """A hook of `UserHooks.device_deleted`: its notification settings go with it (MSC3890)."""
     for prefix in _OF_DEVICES:
-        account_data.delete(txn, user_id, GLOBAL, prefix + device_id)
+        _delete(txn, user_id, GLOBAL, prefix + device_id)
 
 
 _OF_DEVICES = (

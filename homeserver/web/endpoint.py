@@ -76,7 +76,7 @@ class EndpointDeclaration:
     optional_body: bool
     lenient_json: bool
     strict_json: bool
-    max_body: int | None
+    max_body: int | str | None
     stream_body: bool
     long_poll: bool
     locked_ok: bool
@@ -93,7 +93,8 @@ class EndpointDeclaration:
         """All templates it answers under, the declared one first.
 
         `/_matrix/client/v3` and `/_matrix/media/v3` answer under r0 too (clients from before
-        version 1.1 of the specification), media also under v1.
+        version 1.1 of the specification), media also under v1, the others under the still older
+        api/v1.
         """
         found: dict[str, None] = {}
         for path in (self.path, *self.also):
@@ -103,6 +104,7 @@ class EndpointDeclaration:
                     found[path.replace("/v3/", f"/{version}/", 1)] = None
             if path.startswith("/_matrix/client/v3/"):
                 found[path.replace("/v3/", "/r0/", 1)] = None
+                found[path.replace("/v3/", "/api/v1/", 1)] = None
         return tuple(found)
 
 
@@ -116,7 +118,7 @@ def endpoint(
     optional_body: bool = False,
     lenient_json: bool = False,
     strict_json: bool = False,
-    max_body: int | None = None,
+    max_body: int | str | None = None,
     stream_body: bool = False,
     long_poll: bool = False,
     locked_ok: bool = False,
@@ -131,7 +133,8 @@ def endpoint(
     `rate`: the class of rate limit. `optional_body`: an empty body is `{}`.
     `lenient_json`: a `JsonObject` body may hold floats and large integers; `strict_json`: a
     struct body may not, anywhere in it (room versions 6 and up, "Canonical JSON").
-    `max_body` in bytes, None for the server's default. `stream_body`: the function reads
+    `max_body` in bytes, or the name of a limit that the server sets; None for its default.
+    `stream_body`: the function reads
     `request.body_stream` itself. `long_poll`: may wait; cancelled when the client goes away.
     `locked_ok`: locked accounts may call it; `refuse_suspended`: suspended ones may not.
     `returns`: the type of the JSON answer where the annotation does not say it.

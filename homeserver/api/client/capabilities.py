@@ -48,6 +48,7 @@ async def get_capabilities(
         # Asked for with the password, so only where there are passwords.
         "m.get_login_token": {"enabled": settings.change_password},
         "m.forget_forced_upon_leave": {"enabled": False},
+        "org.matrix.msc3720.account_status": {"enabled": True},
         "org.matrix.msc4140.delayed_events": {
             "max_delay_ms": settings.longest_delay_ms,
             "max_scheduled": settings.delayed_events,

@@ -110,6 +110,31 @@ class ClaimAnswer(msgspec.Struct):
 async def post_keys_claim(requester: Requester, body: ClaimBody, claims: KeyClaims) -> ClaimAnswer:
     """Take one-time keys of devices."""
     _check_users(body.one_time_keys)
+    wanted = {
+        user_id: {device_id: [algorithm] for device_id, algorithm in devices.items()}
+        for user_id, devices in body.one_time_keys.items()
+    }
+    return ClaimAnswer(*await claims.claim(wanted, body.timeout))
+
+
+class ManyClaimBody(msgspec.Struct, frozen=True):
+    """As `ClaimBody`, each algorithm as often as keys of it are wanted (MSC3983)."""
+
+    one_time_keys: dict[str, dict[str, list[str]]]
+    timeout: Timeout | None = None
+
+
+@endpoint(
+    "POST",
+    "/_matrix/client/unstable/org.matrix.msc3983/keys/claim",
+    auth=Auth.GUEST_OK,
+    rate="write",
+)
+async def post_many_keys_claim(
+    requester: Requester, body: ManyClaimBody, claims: KeyClaims
+) -> ClaimAnswer:
+    """Take several one-time keys of devices (MSC3983)."""
+    _check_users(body.one_time_keys)
     return ClaimAnswer(*await claims.claim(body.one_time_keys, body.timeout))
 
 
@@ -217,6 +242,7 @@ ENDPOINTS = [
     post_keys_upload,
     post_keys_query,
     post_keys_claim,
+    post_many_keys_claim,
     get_keys_changes,
     post_device_signing_upload,
     post_signatures_upload,

@@ -6,10 +6,10 @@ from typing import Any
 
 import msgspec
 
-from homeserver.core.errors import invalid_param
+from homeserver.core.errors import bad_json, invalid_param
 from homeserver.core.ids import EventID, RoomID
 from homeserver.core.types import JsonObject
-from homeserver.rooms.receipts import Receipts, Wanted
+from homeserver.rooms.receipts import FULLY_READ, Receipts, Wanted
 from homeserver.users.presence import PresenceTracker
 from homeserver.web.endpoint import EMPTY, Auth, Empty, Requester, endpoint
 
@@ -20,6 +20,8 @@ class ReadMarkers(msgspec.Struct, frozen=True):
     fully_read: EventID | None = msgspec.field(name="m.fully_read", default=None)
     read: EventID | None = msgspec.field(name="m.read", default=None)
     private: EventID | None = msgspec.field(name="m.read.private", default=None)
+    allow_backward: bool = msgspec.field(name="com.beeper.allow_backward", default=False)
+    """Whether the fully read marker may move to an earlier event (MSC4446)."""
 
 
 @endpoint(
@@ -40,10 +42,20 @@ async def post_receipt(
     presence: PresenceTracker,
 ) -> Empty:
     """Set a receipt, or the fully read marker."""
-    wanted = Wanted(receipt_type, event_id, _thread(body))
+    wanted = Wanted(receipt_type, event_id, _thread(body), _allow_backward(body, receipt_type))
     await receipts.set(requester.user_id, room_id, wanted)
     presence.active(requester.user_id)
     return EMPTY
+
+
+def _allow_backward(body: JsonObject, receipt_type: str) -> bool:
+    """MSC4446."""
+    allowed = body.get("com.beeper.allow_backward", False)
+    if not isinstance(allowed, bool):
+        raise bad_json("com.beeper.allow_backward must be true or false.")
+    if allowed and receipt_type != FULLY_READ:
+        raise invalid_param("allow_backward is only allowed to be true for m.fully_read.")
+    return allowed
 
 
 def _thread(body: JsonObject) -> str:
@@ -75,7 +87,11 @@ async def post_read_markers(
         ("m.read", body.read),
         ("m.read.private", body.private),
     )
-    wanted = [Wanted(name, event_id) for name, event_id in named if event_id is not None]
+    wanted = [
+        Wanted(name, event_id, allow_backward=body.allow_backward and name == FULLY_READ)
+        for name, event_id in named
+        if event_id is not None
+    ]
     await receipts.set(requester.user_id, room_id, *wanted)
     presence.active(requester.user_id)
     return EMPTY

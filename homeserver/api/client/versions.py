@@ -15,11 +15,14 @@ UNSTABLE_FEATURES = {
     # Not in the specification.
     "org.matrix.simplified_msc3575": True,
     "org.matrix.msc3814": True,
+    "org.matrix.msc3391": True,
     "org.matrix.msc3912": True,
+    "com.beeper.msc4446": True,
     "org.matrix.msc4108": True,
     "io.element.msc4388": True,
     "org.matrix.msc4140": True,
     "org.matrix.msc4143": True,
+    "org.matrix.msc4155": True,
     "org.matrix.msc4306": True,
     "org.matrix.msc3881": True,
     # In the specification by now. Clients look for these where a server names no version that
@@ -30,6 +33,7 @@ UNSTABLE_FEATURES = {
     "org.matrix.msc3030": True,
     "org.matrix.msc3440.stable": True,
     "org.matrix.msc3771": True,
+    "org.matrix.msc3773": True,
     "org.matrix.msc3827.stable": True,
     "org.matrix.msc3856": True,
     "org.matrix.msc3856.stable": True,

@@ -18,6 +18,7 @@ from typing import Any
 from cachetools import LRUCache
 
 from homeserver.core.types import JsonObject
+from homeserver.rooms.invite_blocking import Invites
 from homeserver.sync.request import Snapshot
 from homeserver.sync.sliding.request import RoomConfig, RoomFilters, RoomList, SlidingRequest
 from storage import account_data, memberships, windows
@@ -130,11 +131,15 @@ def _visible(snapshot: Snapshot, known: Collection[int]) -> dict[int, ListedRoom
     found = windows.rooms_of(txn, user_id)
     found |= windows.rooms_among(txn, user_id, [nid for nid in known if nid not in found])
     has_invites = any(room.membership == "invite" for room in found.values())
-    is_blocking = has_invites and account_data.blocks_invites(txn, user_id)
+    invites = Invites(txn, user_id) if has_invites else None
+
+    def is_unwanted(inviter: str) -> bool:
+        return inviter in snapshot.ignored or (invites is not None and invites.hides(inviter))
+
     return {
         nid: room
         for nid, room in found.items()
-        if _is_shown(room, nid in known, is_blocking or room.sender in snapshot.ignored)
+        if _is_shown(room, nid in known, room.membership == "invite" and is_unwanted(room.sender))
     }
 
 

@@ -43,6 +43,7 @@ class PathTests(SynchronousTestCase):
             (
                 "/_matrix/client/v3/thing/{name}",
                 "/_matrix/client/r0/thing/{name}",
+                "/_matrix/client/api/v1/thing/{name}",
                 "/_matrix/client/unstable/thing/{name}",
             ),
         )

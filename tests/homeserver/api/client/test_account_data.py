@@ -47,8 +47,6 @@ class AccountDataTest(TestCase):
         self.assertEqual(await alice.ok("GET", path), {"order": 0.5, "big": 2**60})
         await alice.ok("PUT", path, {"nul": "\0", "": ["ä", None]})
         self.assertEqual(await alice.ok("GET", path), {"nul": "\0", "": ["ä", None]})
-        await alice.ok("PUT", path, {})
-        self.assertEqual(await alice.ok("GET", path), {})
 
     async def test_data_of_a_room_is_apart(self) -> None:
         """Shows MISC-6."""
