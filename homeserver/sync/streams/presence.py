@@ -29,31 +29,34 @@ async def changes(
     """
     if not presence.enabled:
         return []
-    # Few at a time: when everybody comes online at once, the sets of who changed are large.
-    await presence.few.acquire()
-    try:
-        return await _changes(presence, user_id, shared_users, since, new_users)
-    finally:
-        presence.few.release()
-
-
-async def _changes(
-    presence: PresenceTracker,
-    user_id: str,
-    shared_users: Collection[str] | None,
-    since: int | None,
-    new_users: Collection[str],
-) -> list[JsonObject]:
     changed = None if since is None else presence.changed_since(since)
     if shared_users is not None:
         wanted = set(shared_users) | {user_id}
         if changed is not None:
             wanted &= changed
-    elif changed is None:
-        wanted = await presence.sharing(user_id) | {user_id}
     else:
-        wanted = await presence.sharing(user_id, changed) | (changed & {user_id})
+        wanted = await _sharing(presence, user_id, changed)
     found = await presence.events(wanted, since)
     if new_users:
         found = await presence.events([u for u in new_users if u not in found]) | found
     return list(found.values())
+
+
+async def _sharing(
+    presence: PresenceTracker, user_id: str, changed: frozenset[str] | None
+) -> set[str]:
+    """Those who changed (None: all) and share a room with the user, who may be one of them."""
+    if changed is None:
+        own = {user_id}
+    else:
+        own = {user_id} & changed
+        if changed == own:
+            return own
+    # Few at a time: when everybody comes online at once, the sets of who changed are large. Held
+    # only while the database is asked: whoever gives it back within the call that got it resumes
+    # the next from there, and a long enough row of them exceeds what the interpreter can nest.
+    await presence.few.acquire()
+    try:
+        return await presence.sharing(user_id, changed) | own
+    finally:
+        presence.few.release()
