@@ -81,13 +81,22 @@ def remove(txn: Transaction, event_nid: int) -> None:
     txn.execute(f"DELETE FROM message_words WHERE {key} = ?", (event_nid,))
 
 
+def remove_many(txn: Transaction, event_nids: Collection[int]) -> None:
+    """Forget the texts of events."""
+    if event_nids:
+        key = "event_nid" if txn.dialect.name == "postgres" else "rowid"
+        where, args = txn.any_of(key, event_nids)
+        txn.execute(f"DELETE FROM message_words WHERE {where}", args)
+
+
 def lock_texts(txn: Transaction, event_nids: Collection[int]) -> set[int]:
-    """Those of the events that are not redacted; they cannot be until the transaction ends."""
+    """Those of the events that are in a timeline and not redacted; that stays so until the
+    transaction ends."""
     if not event_nids:
         return set()
     where, args = txn.any_of("event_nid", event_nids)
     rows = txn.all(
-        f"SELECT event_nid FROM events WHERE {where} AND redacted_by IS NULL"
+        f"SELECT event_nid FROM events WHERE {where} AND redacted_by IS NULL AND pos IS NOT NULL"
         f" ORDER BY event_nid{txn.dialect.for_update}",
         args,
     )

@@ -126,10 +126,17 @@ class _Start(NamedTuple):
     has_marks: bool
 
 
-def _total(column: str) -> str:
+def _total(column: str, least: int) -> str:
+    """A running count where the unread part begins; `least`, the class that it counts from.
+
+    Where the events up to there were purged, it is what the count was before the first that is
+    left.
+    """
     return (
-        f"(SELECT {column} FROM events WHERE room_nid = ? AND pos <= own.pos"
-        " ORDER BY pos DESC LIMIT 1)"
+        f"COALESCE((SELECT {column} FROM events WHERE room_nid = ? AND pos > 0"
+        " AND pos <= own.pos ORDER BY pos DESC LIMIT 1),"
+        f" (SELECT {column} - CASE WHEN thread_root IS NULL AND notify >= {least} THEN 1 ELSE 0 END"
+        " FROM events WHERE room_nid = ? AND pos > 0 ORDER BY pos LIMIT 1))"
     )
 
 
@@ -162,7 +169,7 @@ class _Counter:
             "WITH own (pos) AS MATERIALIZED (SELECT COALESCE((SELECT pos FROM events"
             " WHERE room_nid = ? AND sender = ? AND pos > ? AND notify > 0"
             " AND thread_root IS NULL ORDER BY pos DESC LIMIT 1), ?))"
-            f" SELECT own.pos, {_total('notify_total')}, {_total('highlight_total')},"
+            f" SELECT own.pos, {_total('notify_total', 1)}, {_total('highlight_total', 2)},"
             " EXISTS (SELECT 1 FROM events WHERE room_nid = ? AND pos > own.pos"
             " AND redacted_by IS NOT NULL),"
             " EXISTS (SELECT 1 FROM events WHERE room_nid = ? AND pos > ?"
@@ -171,7 +178,7 @@ class _Counter:
             " FROM own",
             (
                 *(room_nid, user_id, main, main),
-                *(room_nid, room_nid, room_nid),
+                *(room_nid,) * 5,
                 *(room_nid, everything),
                 *(user_id, room_nid, everything),
             ),
@@ -241,3 +248,30 @@ class _Counter:
             " ORDER BY m.pos DESC LIMIT ?",
             (self._user_id, self._room.room_nid, after, *self._ignored, MAX_LOOKED_AT),
         )
+
+
+def rooms_of(txn: Transaction, user_id: str) -> list[tuple[int, int, int, str]]:
+    """The rooms that a user is in: number, position of the newest event, position of the user's
+    newest receipt (0: none), ID."""
+    rows: list[tuple[int, int, int, str]] = txn.all(
+        "SELECT m.room_nid, r.last_pos, COALESCE((SELECT MAX(c.pos) FROM receipts c"
+        " WHERE c.room_nid = m.room_nid AND c.user_id = m.user_id), 0), r.room_id"
+        " FROM memberships m JOIN rooms r ON r.room_nid = m.room_nid"
+        " WHERE m.user_id = ? AND m.membership = 'join'",
+        (user_id,),
+    )
+    return rows
+
+
+def notifying_invites(txn: Transaction, user_id: str) -> int:
+    """How many invites of a user notified them, or came from servers that alone know the room."""
+    return int(
+        txn.value(
+            "SELECT COUNT(*) FROM memberships m LEFT JOIN rooms r ON r.room_nid = m.room_nid"
+            " WHERE m.user_id = ? AND m.membership = 'invite' AND m.is_local"
+            " AND (r.state_root IS NULL OR EXISTS (SELECT 1 FROM notify_marks k"
+            " WHERE k.user_id = m.user_id AND k.room_nid = m.room_nid AND k.pos = m.pos"
+            " AND k.notify > 0))",
+            (user_id,),
+        )
+    )

@@ -150,6 +150,20 @@ def items(root: bytes, load: Load) -> Iterator[tuple[int, int]]:
                 waiting.extend(_children(node).values())
 
 
+def below(hashes: Collection[bytes], load: Load) -> set[bytes]:
+    """Return the hashes of the nodes that nodes refer to directly.
+
+    Raises MissingNode, MalformedNode.
+    """
+    nodes = _load(hashes, load)
+    return {
+        child
+        for node_hash in hashes
+        if nodes[node_hash][0] == _BRANCH
+        for child in _children(nodes[node_hash]).values()
+    }
+
+
 def build(mapping: Mapping[int, int]) -> tuple[bytes, dict[bytes, bytes]]:
     """Return the root of the tree of `mapping`, and its nodes by hash.
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from homeserver.core import errors
+from homeserver.core import errors, state_tree
 from homeserver.core.event import Event
 from homeserver.core.room_versions import ROOM_VERSIONS
 from homeserver.core.visibility import FOREVER, HistoryVisibility, visibility_of
@@ -76,7 +76,8 @@ class RoomAccess:
         """The root of the state that the reader is shown if it is not the current state."""
         if self.until is None:
             return None
-        return state.root_at(self.view.txn, self.room.room_nid, self.until)
+        found = state.root_at(self.view.txn, self.room.room_nid, self.until)
+        return found if found is not None else state_tree.EMPTY
 
 
 def look(

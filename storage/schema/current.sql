@@ -108,7 +108,7 @@ CREATE TABLE delayed_events (
     finalised_ts BIGINT,
     event_id TEXT,
     error TEXT
-);
+, sticky_ms BIGINT);
 
 CREATE TABLE destination_events (
     server_name TEXT NOT NULL,
@@ -476,6 +476,13 @@ CREATE TABLE processes (
     last_seen_ts BIGINT NOT NULL
 );
 
+CREATE TABLE profile_changes (
+    user_id TEXT NOT NULL,
+    field TEXT NOT NULL,
+    pos BIGINT NOT NULL,
+    PRIMARY KEY (user_id, field)
+);
+
 CREATE TABLE profiles (
     user_id TEXT NOT NULL,
     field TEXT NOT NULL,
@@ -596,6 +603,13 @@ CREATE TABLE received_transactions (
     answer TEXT,
     received_ts BIGINT NOT NULL,
     PRIMARY KEY (origin, txn_id)
+);
+
+CREATE TABLE redacted_contents (
+    event_nid BIGINT NOT NULL PRIMARY KEY,
+    sender TEXT NOT NULL,
+    json TEXT NOT NULL,
+    redacted_ts BIGINT NOT NULL
 );
 
 CREATE TABLE refresh_tokens (
@@ -749,6 +763,14 @@ CREATE TABLE state_nodes (
     hash BLOB NOT NULL,
     body BLOB NOT NULL, saved BIGINT NOT NULL DEFAULT 0,
     PRIMARY KEY (room_nid, hash)
+);
+
+CREATE TABLE sticky_events (
+    event_nid BIGINT NOT NULL PRIMARY KEY,
+    room_nid BIGINT NOT NULL,
+    sender TEXT NOT NULL,
+    pos BIGINT,
+    expires_ts BIGINT NOT NULL
 );
 
 CREATE TABLE thread_subscriptions (
@@ -993,6 +1015,8 @@ CREATE INDEX outgoing_to_device_pos ON outgoing_to_device (pos);
 
 CREATE INDEX pending_redactions_by ON pending_redactions (redaction_id);
 
+CREATE INDEX profile_changes_pos ON profile_changes (pos);
+
 CREATE INDEX published_networks_room ON published_networks (room_nid);
 
 CREATE INDEX push_log_age ON push_log (last_ts);
@@ -1008,6 +1032,10 @@ CREATE INDEX receipts_pos ON receipts (room_nid, pos);
 CREATE INDEX receipts_user ON receipts (user_id, pos);
 
 CREATE INDEX received_transactions_age ON received_transactions (received_ts);
+
+CREATE INDEX redacted_contents_age ON redacted_contents (redacted_ts);
+
+CREATE INDEX redacted_contents_sender ON redacted_contents (sender);
 
 CREATE INDEX refresh_tokens_device ON refresh_tokens (user_id, device_id);
 
@@ -1036,6 +1064,12 @@ CREATE INDEX staged_pdus_due ON staged_pdus (next_try_ts, room_nid, origin);
 CREATE INDEX staged_pdus_origin ON staged_pdus (origin, size);
 
 CREATE INDEX staged_pdus_queue ON staged_pdus (room_nid, origin, attempts, size);
+
+CREATE INDEX sticky_events_expires ON sticky_events (expires_ts);
+
+CREATE INDEX sticky_events_pos ON sticky_events (pos);
+
+CREATE INDEX sticky_events_room ON sticky_events (room_nid, pos);
 
 CREATE INDEX thread_subscriptions_pos ON thread_subscriptions (user_id, pos);
 
