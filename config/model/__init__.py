@@ -17,6 +17,7 @@ from config.model.network import PRIVATE_RANGES, Federation, OutgoingHttp, UrlPr
 from config.model.push import Push, PushMail
 from config.model.rates import Rate, RateLimits, ReadOnly
 from config.model.rooms import DelayedEvents, Experimental, PublicRooms, RoomAliases, ServerNotices
+from config.model.sso import RequiredClaim, Sso, SsoProvider
 from config.model.storage import Database, Redis
 from config.model.users import (
     Cas,
@@ -25,7 +26,6 @@ from config.model.users import (
     Presence,
     Registration,
     Sessions,
-from config.model.sso import RequiredClaim, Sso, SsoProvider
     Terms,
     TermsText,
     Turn,
@@ -58,10 +58,13 @@ __all__ = [
     "Recaptcha",
     "Redis",
     "Registration",
+    "RequiredClaim",
     "RoomAliases",
     "ServerNotices",
     "Serves",
     "Sessions",
+    "Sso",
+    "SsoProvider",
     "Terms",
     "TermsText",
     "Tls",
@@ -71,13 +74,10 @@ __all__ = [
 
 
 def _check_server_name(name: str) -> str | None:
-    "RequiredClaim",
     try:
         ServerName.parse(name)
     except InvalidIdentifier as error:
         return f"is not a server name: {error.reason}"
-    "Sso",
-    "SsoProvider",
     return None
 
 
@@ -155,6 +155,7 @@ class Config:
         ("matrix.org", "vector.im"),
         "Identity servers at which people may have their addresses published and withdrawn.",
     )
+    sso: Sso = option(Sso, "Single sign-on: people log in with accounts that they have elsewhere.")
     cas: Cas | None = option(None, "Single sign-on with a CAS server.", not_yet=True)
     url_previews: UrlPreviews = option(UrlPreviews, "Previews of pages that people link to.")
     media: Media = option(Media, "Files that people send.")
@@ -169,4 +170,3 @@ class Config:
     experimental: Experimental = option(
         Experimental, "A switch for each proposal that is not yet in the specification."
     )
-    sso: Sso = option(Sso, "Single sign-on: people log in with accounts that they have elsewhere.")

@@ -22,7 +22,7 @@ _PROVIDERS_EXAMPLE = """\
   name: Example Ltd
   issuer: "https://accounts.example.org/realms/staff"
   client_id: hearth
-  client_secret_file: /etc/hearth/oidc-secret
+  client_secret: "the secret that was agreed on"
 """
 
 
