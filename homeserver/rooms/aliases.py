@@ -75,7 +75,11 @@ class Aliases:
         room_id = await self._db.write(_delete, alias, requester.user_id, requester.is_admin)
         try:
             await self._appender.append(
-                AppendRequest(room_id, lambda view: _without(view, alias, requester.user_id))
+                AppendRequest(
+                    room_id,
+                    lambda view: _without(view, alias, requester.user_id),
+                    pretend=requester.is_shadow_banned,
+                )
             )
         except errors.MatrixError:
             # Whoever may remove an alias may not always change the room's state.

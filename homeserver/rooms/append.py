@@ -52,6 +52,14 @@ MAX_CACHED_STATE = 2000
 """State events kept with one cached head."""
 
 
+class _Pretended(Exception):
+    """Ends a transaction of which nothing is kept."""
+
+    def __init__(self, proposal: Proposal) -> None:
+        super().__init__("nothing of this is kept")
+        self.proposal = proposal
+
+
 class Observer(Protocol):
     """Told of every commit: for metrics."""
 
@@ -116,6 +124,8 @@ class Appender:
             MatrixError: 403 `M_FORBIDDEN` when the rules of the room or membership forbid it;
                 what the request's own functions raise; 413 `M_TOO_LARGE`.
         """
+        if request.pretend:
+            return await self._pretend(request)
         job = self._job(request)
         waiter: Deferred[Appended] = Deferred()
         self._pending.append((job, waiter))
@@ -154,6 +164,19 @@ class Appender:
             for event in proposal.events
         ]
         return replace(proposal, events=tuple(signed))
+
+    async def _pretend(self, request: AppendRequest) -> Appended:
+        """The answer to a shadow-banned user: refusals are real, events are not."""
+        job = self._job(request)
+
+        def work(txn: Transaction) -> None:
+            raise _Pretended(propose(txn, self.context, job))
+
+        try:
+            await self._db.write(work)
+        except _Pretended as pretended:
+            return Appended(pretended.proposal.room_id, pretended.proposal.event_ids, 0)
+        raise AssertionError("nothing was proposed")
 
     async def _append_signed(self, request: AppendRequest) -> Appended:
         """Append to a room whose policy server has to be asked before."""

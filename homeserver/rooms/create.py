@@ -8,7 +8,7 @@ transaction with the alias and the directory entry: a room is made whole or not 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog
@@ -139,6 +139,9 @@ class RoomCreation:
                 `M_INVALID_ROOM_STATE`, `M_BAD_JSON`, `M_INVALID_PARAM`; 403 `M_FORBIDDEN`,
                 `M_INVITE_BLOCKED`.
         """
+        if requester.is_shadow_banned:
+            # A room of their own they may have; nobody is to come across it.
+            wanted = replace(wanted, invite=[], visibility="private", preset=self._preset(wanted))
         version = self.version(wanted.room_version)
         preset = self._preset(wanted)
         invitees = self._invitees(requester, wanted)

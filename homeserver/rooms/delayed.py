@@ -280,7 +280,12 @@ class DelayedEvents:
             raise user_suspended()
         # Without the device: the ID of the delayed event is the transaction, so that an event
         # which was sent by a process that died before it could note so is not sent again.
-        requester = Requester(UserID(row.user_id), is_guest=user.is_guest, is_admin=user.is_admin)
+        requester = Requester(
+            UserID(row.user_id),
+            is_guest=user.is_guest,
+            is_admin=user.is_admin,
+            is_shadow_banned=user.shadow_banned,
+        )
         room_id, content = RoomID(row.room_id), json.loads(row.content)
         if row.state_key is not None:
             return await self._sending.send_state(

@@ -20,7 +20,7 @@ from homeserver.rooms.remote_membership import RemoteMembership, Standing, stand
 from homeserver.rooms.requests import AppendRequest, StateView
 from homeserver.rooms.restricted import RestrictedJoins
 from homeserver.web.request import Requester
-from storage import memberships, notice_rooms, profiles, rooms
+from storage import memberships, notice_rooms, profiles, rooms, users
 from storage.database import Database
 from storage.transaction import Transaction
 
@@ -67,8 +67,11 @@ class Membership:
         """
         given = _own_keys(content or {})
         profile = await self._profile(requester.user_id)
-        joining = {**profile, **given, "membership": "join"}
         found = await self._standing(room_id, requester.user_id)
+        pretend = requester.is_shadow_banned and found.is_joined
+        if requester.is_shadow_banned and not pretend:
+            given = {}  # They come in, or they would know; but say nothing by it.
+        joining = {**profile, **given, "membership": "join"}
         if not found.is_ours:
             if requester.is_guest:
                 raise errors.guest_access_forbidden()
@@ -93,7 +96,9 @@ class Membership:
                 self._restricted.check(state)
             return wanted
 
-        return await self._change(requester.user_id, room_id, requester.user_id, decide)
+        return await self._change(
+            requester.user_id, room_id, requester.user_id, decide, pretend=pretend
+        )
 
     async def invite(
         self,
@@ -125,8 +130,11 @@ class Membership:
             if not must_invite:
                 invite_blocking.check(txn, target, requester.user_id)
 
-        if target.domain == self._server_name:
-            return await self._change(requester.user_id, room_id, target, decide, within)
+        pretend = requester.is_shadow_banned
+        if target.domain == self._server_name or pretend:
+            return await self._change(
+                requester.user_id, room_id, target, decide, within, pretend=pretend
+            )
         if self._remote is None:
             raise errors.forbidden("This server talks to no others.")
         templates = _member_template(requester.user_id, target, decide)
@@ -154,6 +162,8 @@ class Membership:
         if not found.is_ours:
             if found.own is not None and found.own.membership == "knock":
                 return ""
+            if requester.is_shadow_banned:
+                return ""
             knocking = {**profile, **given, "membership": "knock"}
             return await self._others.knock(requester.user_id, room_id, knocking, via)
 
@@ -162,7 +172,13 @@ class Membership:
                 return None
             return {**profile, **given, "membership": "knock"}
 
-        return await self._change(requester.user_id, room_id, requester.user_id, decide)
+        return await self._change(
+            requester.user_id,
+            room_id,
+            requester.user_id,
+            decide,
+            pretend=requester.is_shadow_banned,
+        )
 
     async def leave(
         self, requester: Requester, room_id: RoomID, reason: str | None, *, must_leave: bool = False
@@ -189,6 +205,8 @@ class Membership:
                 )
             return {**_reason(reason), "membership": "leave"}
 
+        if requester.is_shadow_banned:
+            reason = None  # They may go, but say nothing by it.
         notices = await self._db.read(notice_rooms.room_of, requester.user_id)
         is_notices = notices == room_id
 
@@ -216,7 +234,9 @@ class Membership:
                 raise errors.forbidden(f"{target} is not in the room.")
             return {**_reason(reason), "membership": "leave"}
 
-        return await self._change(requester.user_id, room_id, target, decide)
+        return await self._change(
+            requester.user_id, room_id, target, decide, pretend=requester.is_shadow_banned
+        )
 
     async def ban(
         self, requester: Requester, room_id: RoomID, target: UserID, reason: str | None
@@ -226,7 +246,9 @@ class Membership:
         def decide(state: StateView, membership: str | None) -> JsonObject | None:
             return {**_reason(reason), "membership": "ban"}
 
-        return await self._change(requester.user_id, room_id, target, decide)
+        return await self._change(
+            requester.user_id, room_id, target, decide, pretend=requester.is_shadow_banned
+        )
 
     async def unban(
         self, requester: Requester, room_id: RoomID, target: UserID, reason: str | None
@@ -242,7 +264,9 @@ class Membership:
                 raise errors.forbidden(f"{target} is not banned.")
             return {**_reason(reason), "membership": "leave"}
 
-        return await self._change(requester.user_id, room_id, target, decide)
+        return await self._change(
+            requester.user_id, room_id, target, decide, pretend=requester.is_shadow_banned
+        )
 
     async def set_member(
         self, requester: Requester, room_id: RoomID, target: UserID, content: JsonObject
@@ -266,6 +290,8 @@ class Membership:
             return await self.invite(requester, room_id, target, content)
         if membership == "knock":
             return await self.knock(requester, room_id, content)
+        if own and membership == "leave" and requester.is_shadow_banned:
+            return await self.leave(requester, room_id, None)
         if own and membership == "leave":
             found = await self._standing(room_id, target)
             invited = found.own is not None and found.own.membership == "invite"
@@ -282,7 +308,9 @@ class Membership:
                 raise errors.forbidden(f"{target} is not in the room.")
             return _own_keys(content)
 
-        return await self._change(requester.user_id, room_id, target, decide)
+        return await self._change(
+            requester.user_id, room_id, target, decide, pretend=requester.is_shadow_banned
+        )
 
     async def forget(self, user_id: UserID, room_id: RoomID) -> None:
         """Hide a left room and its history from the user.
@@ -313,6 +341,8 @@ class Membership:
         if field not in ("displayname", "avatar_url"):
             return
         profile = await self._profile(user_id)
+        if await self._db.read(users.is_shadow_banned, user_id):
+            return
         for room_id in await self._db.read(_rooms_with, user_id, ("join",)):
 
             def decide(state: StateView, membership: str | None) -> JsonObject | None:
@@ -338,9 +368,11 @@ class Membership:
         target: str,
         decide: Decide,
         within: Callable[[Transaction, int, str], None] | None = None,
+        *,
+        pretend: bool = False,
     ) -> str:
         templates = _member_template(sender, target, decide)
-        request = AppendRequest(room_id, templates, idempotent=True, within=within)
+        request = AppendRequest(room_id, templates, idempotent=True, within=within, pretend=pretend)
         done = await self._appender.append(request)
         return done.event_ids[0] if done.event_ids else ""
 

@@ -65,7 +65,11 @@ class RelatedRedactions:
         user = await self._db.read(users.get_user, told["user_id"])
         if user is None or user.deactivated or user.locked or user.suspended:
             return
-        requester = Requester(UserID(told["user_id"]), is_guest=user.is_guest)
+        requester = Requester(
+            UserID(told["user_id"]),
+            is_guest=user.is_guest,
+            is_shadow_banned=user.shadow_banned,
+        )
         content = {} if told["reason"] is None else {"reason": told["reason"]}
         after = ""
         for _ in range(MOST // AT_ONCE):

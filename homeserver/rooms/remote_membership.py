@@ -59,6 +59,11 @@ class Standing:
     own: MembershipRow | None
 
     @property
+    def is_joined(self) -> bool:
+        """Whether the user is in the room."""
+        return self.own is not None and self.own.membership == "join"
+
+    @property
     def is_ours(self) -> bool:
         """Whether this server may change the room by itself: it is in it, or nobody else is."""
         if self.is_resident:

@@ -62,6 +62,7 @@ class AppendRequest:
             may raise MatrixError to refuse everything.
         succession: for a new room that replaces another; its events then come from there, and
             `templates` is empty.
+        pretend: let everything be as if the events were added, but add none and write nothing.
     """
 
     room_id: str | None
@@ -72,6 +73,7 @@ class AppendRequest:
     guard: Callable[[StateView], None] | None = None
     within: Callable[[Transaction, int, str], None] | None = None
     succession: Succession | None = None
+    pretend: bool = False
 
 
 @dataclass(frozen=True, slots=True)

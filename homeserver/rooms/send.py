@@ -104,6 +104,7 @@ class Sending:
             transaction=_transaction(requester, f"send/{event_type}", txn_id),
             guard=rules.guard if rules.needed else None,
             within=rules.within if rules.needed else None,
+            pretend=requester.is_shadow_banned,
         )
         return (await self._appender.append(request)).event_ids[0]
 
@@ -145,7 +146,9 @@ class Sending:
                 _check_power_levels(state, content)
             return [template]
 
-        request = AppendRequest(room_id, decide, idempotent=True)
+        request = AppendRequest(
+            room_id, decide, idempotent=True, pretend=requester.is_shadow_banned
+        )
         return (await self._appender.append(request)).event_ids[0]
 
     async def redact(
@@ -186,6 +189,7 @@ class Sending:
             [template],
             transaction=transaction,
             guard=lambda state: _check_redaction(state, target, requester),
+            pretend=requester.is_shadow_banned,
         )
         return (await self._appender.append(request)).event_ids[0]
 

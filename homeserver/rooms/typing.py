@@ -83,6 +83,8 @@ class Typing:
         room_nid = await self._db.read(_joined, room_id, user_id)
         if room_nid is None:
             raise forbidden("You are not in this room.")
+        if requester.is_shadow_banned:
+            return
         self._nids[room_id] = room_nid
         timeout = DEFAULT_TIMEOUT if timeout_ms is None else min(timeout_ms, MAX_TIMEOUT)
         until = None

@@ -107,6 +107,7 @@ class RoomUpgrades:
             create=version,
             within=move,
             succession=Succession(room_id, plan.retire, plan.begin),
+            pretend=requester.is_shadow_banned,
         )
         return (await self._appender.append(request)).room_id
 

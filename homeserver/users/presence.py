@@ -169,6 +169,8 @@ class PresenceTracker:
         if status_msg is not None and len(status_msg) > MAX_STATUS:
             raise invalid_param(f"A status message has at most {MAX_STATUS} characters.")
         if self.enabled:
+            if requester.is_shadow_banned:
+                status_msg = None  # which others could read
             now = self._now()
             local = self._touch(user_id)
             local.noted = 0

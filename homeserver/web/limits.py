@@ -94,7 +94,8 @@ class MemoryRateLimiter:
     def take(self, rate_class: str, key: str, cost: float = 1.0, rate: Rate | None = None) -> None:
         """Take `cost` tokens from the bucket of `key`, e.g. a user that somebody logs in as.
 
-        `rate`: in place of that of the class. Raises MatrixError (429 M_LIMIT_EXCEEDED), KeyError for an unknown class.
+        `rate`: in place of that of the class. Raises MatrixError (429 M_LIMIT_EXCEEDED),
+        KeyError for an unknown class.
         """
         rate = rate or self._rates[rate_class]
         if not self._enabled:

@@ -25,7 +25,11 @@ async def send_to_device(
     requester: Requester, event_type: str, txn_id: str, body: ToDeviceBody, to_device: ToDevice
 ) -> Empty:
     """Send messages to devices."""
-    await to_device.send(requester.user_id, requester.device_id, event_type, txn_id, body.messages)
+    messages = body.messages
+    if requester.is_shadow_banned:
+        own = requester.user_id
+        messages = {user_id: told for user_id, told in messages.items() if user_id == own}
+    await to_device.send(requester.user_id, requester.device_id, event_type, txn_id, messages)
     return EMPTY
 
 
