@@ -350,6 +350,9 @@ def _build_users(parts: Parts) -> None:
     build_sign_on(parts, _refusal(config))
     transports = add(RtcTransports(config.matrix_rtc.livekit_service_urls))
     add(WellKnown(config.public_base_url, rtc_foci=transports.listed()))
+    foci, policy = transports.listed(), config.policy_server
+    key = None if policy is None else policy.ed25519
+    add(WellKnown(config.public_base_url, rtc_foci=foci, policy_key=key))
     base_url = (config.public_base_url or f"https://{config.server_name}").rstrip("/") + "/"
     add(RendezvousSettings(base_url, reactor))
     boxes = parts.services.add_as(RendezvousStore, _rendezvous(config, reactor))

@@ -16,7 +16,14 @@ from config.model.media import Media
 from config.model.network import PRIVATE_RANGES, Federation, OutgoingHttp, UrlPreviews
 from config.model.push import Push, PushMail
 from config.model.rates import Rate, RateLimits, ReadOnly
-from config.model.rooms import DelayedEvents, Experimental, PublicRooms, RoomAliases, ServerNotices
+from config.model.rooms import (
+    DelayedEvents,
+    Experimental,
+    PolicyServer,
+    PublicRooms,
+    RoomAliases,
+    ServerNotices,
+)
 from config.model.sso import RequiredClaim, Sso, SsoProvider
 from config.model.storage import Database, Redis
 from config.model.users import (
@@ -48,6 +55,7 @@ __all__ = [
     "Media",
     "OutgoingHttp",
     "Passwords",
+    "PolicyServer",
     "Presence",
     "PublicRooms",
     "Push",
@@ -161,6 +169,11 @@ class Config:
     media: Media = option(Media, "Files that people send.")
     public_rooms: PublicRooms = option(PublicRooms, "The list of public rooms.")
     room_aliases: RoomAliases = option(RoomAliases, "Room aliases.")
+    policy_server: PolicyServer | None = option(
+        None,
+        "A policy server that runs under this server's name.",
+        example="{ed25519: 6yhHGKhCiXTSEN2ksjV7kX_N6rBQZ3Xb-M7LlC6NS-s}",
+    )
     server_notices: ServerNotices = option(
         ServerNotices, "What the server itself tells its users, see `hearth notice`."
     )

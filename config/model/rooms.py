@@ -7,6 +7,7 @@ from typing import Literal
 
 from config.types import Duration, option
 from homeserver.core.ids import valid_new_localpart
+from homeserver.core.signing import parse_verify_key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +26,25 @@ class RoomAliases:
 
     require_membership: bool = option(
         True, "Whether one must be joined to a room to make an alias for it."
+    )
+
+
+def _check_policy_key(key: str) -> str | None:
+    try:
+        parse_verify_key(key)
+    except ValueError:
+        return "is no Ed25519 public key in unpadded Base64"
+    return None if "=" not in key else "must have no = at its end"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyServer:
+    """A policy server that runs under this server's name, for rooms that want its judgement."""
+
+    ed25519: str = option(
+        doc="Its public key, which is told at /.well-known/matrix/policy_server.",
+        check=_check_policy_key,
+        example="6yhHGKhCiXTSEN2ksjV7kX_N6rBQZ3Xb-M7LlC6NS-s",
     )
 
 

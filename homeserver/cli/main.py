@@ -9,6 +9,7 @@ import click
 
 import homeserver
 from homeserver.cli.config import config_group
+from homeserver.cli.identities import identities
 from homeserver.cli.notice import notice_group
 from homeserver.cli.registration_token import registration_token_group
 from homeserver.cli.reports import reports_group
@@ -37,6 +38,7 @@ def version() -> None:
 hearth.add_command(run)
 hearth.add_command(config_group)
 hearth.add_command(user_group)
+user_group.add_command(identities)
 hearth.add_command(room_group)
 hearth.add_command(reports_group)
 hearth.add_command(notice_group)

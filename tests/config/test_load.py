@@ -208,6 +208,28 @@ class TogetherTests(TestCase):
         ):
             self.assertIn(told, self.problems(registration={"terms": wrong}))
 
+    def test_sso(self) -> None:
+        good = {"id": "work", "name": "W", "issuer": "https://a.example/b", "client_id": "h"}
+        base = "https://hearth.test/"
+        for wrong, told in (
+            ([good, good], "work is there twice"),
+            ([{**good, "scopes": ["profile"]}], "must hold openid"),
+            ([{**good, "id": "a/b"}], "A-Z a-z"),
+            ([{**good, "icon": "https://example.org/icon.png"}], "mxc://"),
+            ([{**good, "brand": "Big Brand"}], "a-z 0-9"),
+            ([{**good, "issuer": "http://a.example"}], "https://"),
+            ([{**good, "issuer": "https://a.example/?x"}], "https://"),
+            ([{**good, "issuer": "https://"}], "https://"),
+            ([{**good, "localpart": "{{ user."}], "is not a template"),
+            ([{**good, "client_auth": "jwt"}], "basic"),
+            ([{"id": "work"}], "issuer: is missing"),
+        ):
+            found = self.problems(public_base_url=base, sso={"providers": wrong})
+            self.assertIn(told, found)
+        self.assertIn("public_base_url", self.problems(sso={"providers": [good]}))
+        wrong_clients = {"known_clients": ["app.example.org"]}
+        self.assertIn("no address", self.problems(sso=wrong_clients))
+
 
 class NotYetUsedTests(TestCase):
     def test_names_keys_that_nothing_reads(self) -> None:

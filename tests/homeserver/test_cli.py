@@ -266,6 +266,29 @@ class UserTests(CommandCase):
         self.assertIn("closed for good", self.fails("user", "passwd", "alice", "--password", "x"))
 
 
+    def test_identities(self) -> None:
+        self.write(
+            public_base_url="http://localhost/",
+            sso={
+                "providers": [
+                    {"id": "work", "name": "W", "issuer": "https://a.example", "client_id": "h"}
+                ]
+            },
+        )
+        for name in ("alice", "bob"):
+            self.hearth("user", "add", name, "--password", "pw")
+        self.assertEqual(self.hearth("user", "identities", "alice").stdout, "")
+        said = self.hearth("user", "identities", "alice", "--link", "work", "4711").stdout
+        self.assertRegex(said, r"^work\t4711\t\d{4}-\d\d-\d\d\n$")
+        said = self.fails("user", "identities", "bob", "--link", "work", "4711")
+        self.assertIn("another account", said)
+        said = self.fails("user", "identities", "bob", "--link", "home", "1")
+        self.assertIn("home is no provider", said)
+        said = self.hearth("user", "identities", "alice", "--unlink", "work", "4711").stdout
+        self.assertEqual(said, "")
+        self.assertIn("not connected", self.fails("user", "identities", "bob", "--unlink", "x", "1"))
+
+
 class ModerationTests(CommandCase):
     def test_notices_and_reports(self) -> None:
         """Shows MISC-9, MISC-10."""

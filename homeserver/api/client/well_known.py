@@ -28,6 +28,8 @@ class WellKnown:
     contacts: Sequence[Contact] = ()
     support_page: str | None = None
     rtc_foci: Sequence[JsonObject] = ()
+    policy_key: str | None = None
+    """The Ed25519 key of the policy server of this name, unpadded Base64."""
 
     @property
     def client(self) -> JsonObject | None:
@@ -55,6 +57,18 @@ async def get_client(well_known: WellKnown) -> JsonObject:
     return found
 
 
+class PolicyServerAnswer(msgspec.Struct):
+    public_keys: dict[str, str]
+
+
+@endpoint("GET", "/.well-known/matrix/policy_server", auth=Auth.NONE)
+async def get_policy_server(well_known: WellKnown) -> PolicyServerAnswer:
+    """The keys of the policy server of this name, to be put into rooms that appoint it."""
+    if well_known.policy_key is None:
+        raise not_found("There is no policy server here.")
+    return PolicyServerAnswer({"ed25519": well_known.policy_key})
+
+
 @endpoint("GET", "/.well-known/matrix/support", auth=Auth.NONE)
 async def get_support(well_known: WellKnown) -> SupportAnswer:
     """Whom to ask for help."""
@@ -63,4 +77,4 @@ async def get_support(well_known: WellKnown) -> SupportAnswer:
     return SupportAnswer(list(well_known.contacts), well_known.support_page)
 
 
-ENDPOINTS = [get_client, get_support]
+ENDPOINTS = [get_client, get_policy_server, get_support]

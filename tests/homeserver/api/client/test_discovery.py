@@ -9,9 +9,11 @@ import hmac
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
+import config
 from homeserver.api.client.well_known import Contact, WellKnown
 from homeserver.core.room_versions import ROOM_VERSIONS
 from homeserver.users.turn import Turn
+from tests.support.server import make_server
 from tests.support.users import make_user_server
 
 V3 = "/_matrix/client/v3"
@@ -128,6 +130,23 @@ class TurnTest(TestCase):
         server = await make_user_server(self)
         alice = await server.add_user()
         self.assertEqual(await alice.client.get(f"{V3}/voip/turnServer"), (200, {}))
+
+
+class PolicyServerTest(TestCase):
+    async def test_key(self) -> None:
+        """The key of a policy server under this name is told, if there is one."""
+        path = "/.well-known/matrix/policy_server"
+        key = "6yhHGKhCiXTSEN2ksjV7kX_N6rBQZ3Xb-M7LlC6NS-s"
+        server = await make_server(self, policy_server={"ed25519": key})
+        answer = await server.client.full("GET", path)
+        self.assertEqual((answer.status, answer.body), (200, {"public_keys": {"ed25519": key}}))
+        self.assertEqual(answer.headers["access-control-allow-origin"], "*")
+        server = await make_server(self)
+        status, body = await server.client.get(path)
+        self.assertEqual((status, body["errcode"]), (404, "M_NOT_FOUND"))
+        for wrong in ("", "x", key + "=", key[:-4], "ä" * 43):
+            with self.assertRaises(config.ConfigError):
+                config.from_dict({"server_name": "a", "policy_server": {"ed25519": wrong}})
 
 
 class OpenIdTest(TestCase):
