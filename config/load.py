@@ -126,6 +126,9 @@ def _check_whole(config: Config) -> list[tuple[KeyPath, str]]:
         problems.append((("email",), "needs public_base_url, where links in messages lead"))
     if registration.require_email and config.email is None:
         problems.append((("registration", "require_email"), "needs the email section"))
+    scan = config.media.scan
+    if scan is not None and bool(scan.command) == bool(scan.url):
+        problems.append((("media", "scan"), "needs one of command and url"))
     problems.extend(_check_sso(config))
     for index, terms in enumerate(registration.terms):
         path: KeyPath = ("registration", "terms", index)

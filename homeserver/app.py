@@ -33,6 +33,7 @@ from homeserver.enrolling import (
 )
 from homeserver.experimental import build_experimental
 from homeserver.federating import build_client, build_federation, start_federation
+from homeserver.filing import body_limits, build_media, start_media
 from homeserver.parts import Parts, Services
 from homeserver.pushing import build_pushing
 from homeserver.rooms.aliases import Aliases
@@ -185,6 +186,7 @@ async def build(config: Config, reactor: Any, log: Any, *, serving: bool = True)
     build_pushing(parts)
     federation_authenticator = build_federation(parts)
     build_experimental(parts)
+    build_media(parts)
     router = Router(
         ENDPOINTS,
         parts.services.as_mapping(),
@@ -197,6 +199,7 @@ async def build(config: Config, reactor: Any, log: Any, *, serving: bool = True)
         turns={"federation_heavy": Turns(each=4, total=16, waiting=50)},
         observer=metrics,
         refuse_writing=_refusal(config),
+        body_limits=body_limits(config),
         unavailable=(DatabaseUnavailable,),
     )
     homeserver = Homeserver(
@@ -222,6 +225,7 @@ async def _begin(parts: Parts, homeserver: Homeserver) -> None:
     homeserver.on_stop(heartbeat.stop)
     parts.services[UserHousekeeping].start()
     start_searching(parts)
+    start_media(parts)
     await start_federation(parts)
     parts.services[DelayedEvents].start()
     runner = JobRunner(db, feed, reactor, db.process_token, parts.jobs)

@@ -12,7 +12,15 @@ from typing import Literal
 from config.model.listeners import DEFAULT_LISTENERS, LISTENERS_EXAMPLE, Listener, Serves, Tls
 from config.model.log import Log
 from config.model.mail import Email, Recaptcha
-from config.model.media import Media
+from config.model.media import (
+    S3,
+    Media,
+    MediaRetention,
+    MediaScan,
+    MediaSpace,
+    MediaStore,
+    Thumbnails,
+)
 from config.model.network import PRIVATE_RANGES, Federation, OutgoingHttp, UrlPreviews
 from config.model.push import Push, PushMail
 from config.model.rates import Rate, RateLimits, ReadOnly
@@ -42,6 +50,7 @@ from homeserver.core.ids import InvalidIdentifier, ServerName
 
 __all__ = [
     "PRIVATE_RANGES",
+    "S3",
     "Cas",
     "Config",
     "Database",
@@ -53,6 +62,10 @@ __all__ = [
     "Log",
     "MatrixRtc",
     "Media",
+    "MediaRetention",
+    "MediaScan",
+    "MediaSpace",
+    "MediaStore",
     "OutgoingHttp",
     "Passwords",
     "PolicyServer",
@@ -75,6 +88,7 @@ __all__ = [
     "SsoProvider",
     "Terms",
     "TermsText",
+    "Thumbnails",
     "Tls",
     "Turn",
     "UrlPreviews",

@@ -38,6 +38,8 @@ class RateLimits:
         Rate(per_second=0.01, burst=5), "Having an e-mail sent, for each address it goes to, too."
     )
     registration: Rate = option(Rate(per_second=0.1, burst=5), "Registering accounts.")
+    upload: Rate = option(Rate(per_second=2, burst=50), "Sending files.")
+    download: Rate = option(Rate(per_second=50, burst=500), "Getting files and thumbnails.")
     federation: Rate = option(
         Rate(per_second=100, burst=1000), "Requests of another server, for each server."
     )

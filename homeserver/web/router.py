@@ -55,7 +55,7 @@ DEFAULT_MAX_BODY = 4 * 1024 * 1024
 _CLOSED_REQUEST = 499
 _SERVERS_ONLY = ("/_matrix/federation/", "/_matrix/key/")
 
-WRITING = frozenset({"message", "join", "invite", "create_room", "registration"})
+WRITING = frozenset({"message", "join", "invite", "create_room", "registration", "upload"})
 """Classes of requests that put something new into rooms or onto the server."""
 
 
@@ -85,6 +85,7 @@ class Router:
     parameters. `observer` is told of each answer (`homeserver.telemetry.metrics.Metrics` is
     one). `turns`: for classes of rate limits of which few are answered at a time.
     `unavailable` are errors that mean that something the server needs is away (503).
+    `body_limits` are the sizes in bytes that endpoints name as their `max_body`.
     `allow_query_token` accepts `?access_token=` as specification versions before 1.19 did.
     Raises TypeError, LookupError or ValueError for endpoints that do not fit.
     """
@@ -104,6 +105,7 @@ class Router:
         refuse_writing: Callable[[], MatrixError] | None = None,
         unavailable: tuple[type[Exception], ...] = (),
         allow_query_token: bool = False,
+        body_limits: Mapping[str, int] | None = None,
         max_body: int = DEFAULT_MAX_BODY,
     ) -> None:
         self._authenticator = authenticator
@@ -117,6 +119,7 @@ class Router:
         self._unavailable = unavailable
         self._allow_query_token = allow_query_token
         self._max_body = max_body
+        self._body_limits = body_limits or {}
         self._ids = count(1)
         self._id_prefix = secrets.token_hex(3)
         self._table: RouteTable[_Endpoint] = RouteTable()
@@ -132,6 +135,8 @@ class Router:
             raise LookupError(f"{declaration.name}: no rate limit is named {declaration.rate!r}")
         if declaration.auth is Auth.FEDERATION and self._federation_authenticator is None:
             raise LookupError(f"{declaration.name}: nothing here authenticates other servers")
+        if isinstance(declaration.max_body, str) and declaration.max_body not in self._body_limits:
+            raise LookupError(f"{declaration.name}: no size is named {declaration.max_body!r}")
         endpoint = _Endpoint(declaration, services)
         for template in declaration.paths:
             self._table.add(declaration.method, template, endpoint)
@@ -148,7 +153,9 @@ class Router:
             declaration = self._route(request).target.declaration
         except MatrixError:
             return BodyPlan(self._max_body, stream=False)
-        return BodyPlan(declaration.max_body or self._max_body, declaration.stream_body)
+        limit = declaration.max_body
+        max_bytes = self._body_limits[limit] if isinstance(limit, str) else limit
+        return BodyPlan(max_bytes or self._max_body, declaration.stream_body)
 
     async def handle(self, request: Request) -> Response:
         """The response to a request, with all headers but those of the transport.

@@ -48,7 +48,7 @@ class SampleTests(TestCase):
                 if key:
                     self.assertIn(key, data[section])
         default = config.from_dict({"server_name": "example.org"})
-        for section in ("log", "rate_limits", "federation", "listeners", "stop_timeout", "media"):
+        for section in ("log", "rate_limits", "federation", "listeners", "stop_timeout", "presence"):
             self.assertEqual(getattr(loaded, section), getattr(default, section))
 
 

@@ -1,0 +1,68 @@
+"""Composition of what keeps, gives and fetches the files that people send."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from config import Config
+from homeserver.api.client.media import UPLOAD_BODY
+from homeserver.media.downloads import Downloads
+from homeserver.media.files import MediaFiles
+from homeserver.media.local_store import LocalStore
+from homeserver.media.spool import Spool
+from homeserver.media.store import Store
+from homeserver.media.threads import FileThreads
+from homeserver.media.uploads import UploadRules, Uploads
+from homeserver.media.usage import Usage
+from homeserver.parts import Parts
+from homeserver.startup import CannotStart
+
+SPOOL = "incoming"
+"""The directory for what is on the way, in that of the store or of the data."""
+
+
+def body_limits(config: Config) -> dict[str, int]:
+    """For the router: how much endpoints take that name a limit."""
+    return {UPLOAD_BODY: int(config.media.max_upload_size)}
+
+
+def build_media(parts: Parts) -> None:
+    """Everything about files. Raises CannotStart."""
+    config, db, reactor, add = parts.config, parts.db, parts.reactor, parts.services.add
+    threads = FileThreads(reactor)
+    parts.stops.append(threads.stop)
+    store, directory = _store(config, threads)
+    spool = Spool(directory, db.process_token, threads)
+    try:
+        spool.prepare()
+    except OSError as error:
+        raise CannotStart(f"Cannot use the directory {directory}: {error.strerror}.") from None
+    files = add(MediaFiles(db, store, spool, threads))
+    usage = add(Usage(db, reactor))
+    parts.stops.append(usage.stop)
+    add(Uploads(db, files, reactor, _upload_rules(config)))
+    add(Downloads(db, parts.feed, reactor, usage, config.server_name))
+
+
+def start_media(parts: Parts) -> None:
+    """Begin what is done without being asked."""
+    parts.services[Usage].start()
+
+
+def _store(config: Config, threads: FileThreads) -> tuple[Store, Path]:
+    """The store, and the directory for what is on the way into it."""
+    directory = config.media.store.directory or config.data_directory / "media"
+    return LocalStore(directory, threads), directory / SPOOL
+
+
+def _upload_rules(config: Config) -> UploadRules:
+    media, space = config.media, config.media.space
+    return UploadRules(
+        server_name=config.server_name,
+        max_bytes=int(media.max_upload_size),
+        within_ms=int(media.upload_within),
+        reserved_per_user=media.reserved_per_user,
+        authenticated=not media.unauthenticated,
+        per_user_bytes=None if space.per_user is None else int(space.per_user),
+        total_bytes=None if space.local is None else int(space.local),
+    )

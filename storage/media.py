@@ -1,0 +1,326 @@
+"""Files by the names that they go by: table `media`, one row for each mxc URI.
+
+Times are milliseconds, sizes bytes. A row without hash is reserved: its file is to come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import NamedTuple
+
+from storage import media_contents
+from storage.transaction import Transaction
+
+LOCAL = "local"
+REMOTE = "remote"
+PREVIEW = "preview"
+"""Kinds: what users here sent; copies of other servers' files; pictures of previewed pages."""
+
+CACHE = "media"
+"""Invalidated, by `cache_key`, whenever what is known of a file changes."""
+
+
+class MediaRow(NamedTuple):
+    """A row. `authenticated`: only with an access token. `protected`: from quarantine by user or
+    room. `expires_ts` is the end of a reservation."""
+
+    server_name: str
+    media_id: str
+    kind: str
+    sha256: str | None
+    size: int
+    content_type: str
+    filename: str | None
+    uploader: str | None
+    created_ts: int
+    last_access_ts: int
+    expires_ts: int | None
+    authenticated: bool
+    quarantined_by: str | None
+    protected: bool
+
+    @property
+    def uri(self) -> str:
+        return f"mxc://{self.server_name}/{self.media_id}"
+
+
+_COLUMNS = ", ".join(MediaRow._fields)
+_M_COLUMNS = ", ".join(f"m.{field}" for field in MediaRow._fields)
+
+
+class Found(NamedTuple):
+    """A file with what the store and the scanner know of it. `store_name` is None for a file that
+    is to come; `blocked`: its content is given to nobody."""
+
+    row: MediaRow
+    store_name: str | None
+    is_clean: bool
+    blocked: bool
+
+
+def cache_key(server_name: str, media_id: str) -> str:
+    """The key of a file in caches."""
+    return f"{server_name}/{media_id}"
+
+
+def add(txn: Transaction, row: MediaRow) -> bool:
+    """Add a row; False if the name is taken. Its content is counted by the caller."""
+    marks = ", ".join("?" * len(row))
+    return (
+        txn.execute(
+            f"INSERT INTO media ({_COLUMNS}) VALUES ({marks})"
+            " ON CONFLICT (server_name, media_id) DO NOTHING",
+            row,
+        )
+        > 0
+    )
+
+
+def find(txn: Transaction, server_name: str, media_id: str) -> Found | None:
+    """A file by its name."""
+    row = txn.one(
+        f"SELECT {_M_COLUMNS}, c.name, c.is_clean, b.sha256 FROM media m"
+        " LEFT JOIN media_contents c ON c.sha256 = m.sha256"
+        " LEFT JOIN media_blocked b ON b.sha256 = m.sha256"
+        " WHERE m.server_name = ? AND m.media_id = ?",
+        (server_name, media_id),
+    )
+    if row is None:
+        return None
+    name, is_clean, blocked = row[-3:]
+    return Found(MediaRow(*row[:-3]), name, bool(is_clean), blocked is not None)
+
+
+def get(txn: Transaction, server_name: str, media_id: str) -> MediaRow | None:
+    """A row by its name."""
+    sql = f"SELECT {_COLUMNS} FROM media WHERE server_name = ? AND media_id = ?"
+    row = txn.one(sql, (server_name, media_id))
+    return None if row is None else MediaRow(*row)
+
+
+def fill(txn: Transaction, row: MediaRow) -> bool:
+    """Give a reserved name its file; False if it has one, or the reservation is gone."""
+    filled = txn.execute(
+        "UPDATE media SET sha256 = ?, size = ?, content_type = ?, filename = ?,"
+        " last_access_ts = ?, expires_ts = NULL, authenticated = ?"
+        " WHERE server_name = ? AND media_id = ? AND sha256 IS NULL",
+        (
+            row.sha256,
+            row.size,
+            row.content_type,
+            row.filename,
+            row.last_access_ts,
+            row.authenticated,
+            row.server_name,
+            row.media_id,
+        ),
+    )
+    txn.invalidate(CACHE, cache_key(row.server_name, row.media_id))
+    return filled > 0
+
+
+def count_reserved(txn: Transaction, uploader: str, now: int) -> tuple[int, int]:
+    """How many names a user has reserved and not used, and when the first of them expires."""
+    row = txn.one(
+        "SELECT count(*), min(expires_ts) FROM media WHERE uploader = ? AND sha256 IS NULL"
+        " AND expires_ts > ?",
+        (uploader, now),
+    )
+    return (0, 0) if row is None else (int(row[0]), int(row[1] or 0))
+
+
+def delete_expired(txn: Transaction, now: int, limit: int) -> int:
+    """Forget names that were reserved and not used in time; how many."""
+    return txn.execute(
+        "DELETE FROM media WHERE sha256 IS NULL AND (server_name, media_id) IN (SELECT server_name,"
+        " media_id FROM media WHERE sha256 IS NULL AND expires_ts <= ? LIMIT ?)",
+        (now, limit),
+    )
+
+
+def used_by(txn: Transaction, uploader: str) -> tuple[int, int]:
+    """Number and size of the files that a user has."""
+    row = txn.one(
+        "SELECT count(*), COALESCE(sum(size), 0) FROM media WHERE uploader = ?"
+        " AND sha256 IS NOT NULL",
+        (uploader,),
+    )
+    return (0, 0) if row is None else (int(row[0]), int(row[1]))
+
+
+def total(txn: Transaction, kind: str) -> int:
+    """The size of all files of a kind."""
+    return int(txn.value("SELECT COALESCE(sum(size), 0) FROM media WHERE kind = ?", (kind,)))
+
+
+def touch(txn: Transaction, seen: Iterable[tuple[str, str, int]]) -> None:
+    """Note when files (server, ID, time) were last asked for."""
+    for server_name, media_id, ts in seen:
+        txn.execute(
+            "UPDATE media SET last_access_ts = ? WHERE server_name = ? AND media_id = ?"
+            " AND last_access_ts < ?",
+            (ts, server_name, media_id, ts),
+        )
+
+
+def delete(txn: Transaction, row: MediaRow) -> list[str]:
+    """Forget a file; what the store is to remove.
+
+    Thumbnails go with the last row of their picture.
+    """
+    deleted = txn.execute(
+        "DELETE FROM media WHERE server_name = ? AND media_id = ?", (row.server_name, row.media_id)
+    )
+    txn.invalidate(CACHE, cache_key(row.server_name, row.media_id))
+    gone = delete_thumbnails(txn, cache_key(row.server_name, row.media_id))
+    if not deleted or row.sha256 is None:
+        return gone
+    if txn.one("SELECT 1 FROM media WHERE sha256 = ? LIMIT 1", (row.sha256,)) is None:
+        gone += delete_thumbnails(txn, row.sha256)
+    name = media_contents.release(txn, row.sha256)
+    return gone if name is None else [*gone, name]
+
+
+def delete_thumbnails(txn: Transaction, source: str) -> list[str]:
+    """Forget the thumbnails of a picture; what the store is to remove."""
+    hashes = txn.all("DELETE FROM media_thumbnails WHERE source = ? RETURNING sha256", (source,))
+    names = [media_contents.release(txn, sha256) for (sha256,) in hashes]
+    return [name for name in names if name is not None]
+
+
+def least_used(txn: Transaction, kind: str, before: int, limit: int) -> list[MediaRow]:
+    """Files of a kind that were not asked for since `before`, the longest unused first."""
+    rows = txn.all(
+        f"SELECT {_COLUMNS} FROM media WHERE kind = ? AND last_access_ts < ?"
+        " AND sha256 IS NOT NULL ORDER BY last_access_ts LIMIT ?",
+        (kind, before, limit),
+    )
+    return [MediaRow(*row) for row in rows]
+
+
+def old(
+    txn: Transaction, kind: str, before: int, *, larger: int, keep_profiles: bool, limit: int
+) -> list[MediaRow]:
+    """Files of a kind not asked for since `before` and larger than so many bytes.
+
+    `keep_profiles`: not the pictures of users and rooms.
+    """
+    kept = (
+        " AND NOT EXISTS (SELECT 1 FROM profiles p WHERE p.field = 'avatar_url'"
+        " AND p.value = '\"mxc://' || server_name || '/' || media_id || '\"')"
+        " AND NOT EXISTS (SELECT 1 FROM media_references r JOIN events e"
+        " ON e.event_nid = r.event_nid WHERE r.server_name = media.server_name"
+        " AND r.media_id = media.media_id AND r.redacted_ts IS NULL"
+        " AND e.type = 'm.room.avatar')"
+        if keep_profiles
+        else ""
+    )
+    rows = txn.all(
+        f"SELECT {_COLUMNS} FROM media WHERE kind = ? AND last_access_ts < ? AND size > ?"
+        f" AND sha256 IS NOT NULL AND protected = ?{kept} ORDER BY last_access_ts LIMIT ?",
+        (kind, before, larger, False, limit),
+    )
+    return [MediaRow(*row) for row in rows]
+
+
+def created_before(txn: Transaction, kind: str, before: int, limit: int) -> list[MediaRow]:
+    """Files of a kind that came before this time, whenever they were asked for."""
+    rows = txn.all(
+        f"SELECT {_COLUMNS} FROM media WHERE kind = ? AND created_ts < ?"
+        " AND sha256 IS NOT NULL AND protected = ? ORDER BY created_ts LIMIT ?",
+        (kind, before, False, limit),
+    )
+    return [MediaRow(*row) for row in rows]
+
+
+def of_hash(txn: Transaction, sha256: str) -> list[MediaRow]:
+    """All names of a content."""
+    return [
+        MediaRow(*row)
+        for row in txn.all(f"SELECT {_COLUMNS} FROM media WHERE sha256 = ?", (sha256,))
+    ]
+
+
+_ORDERS = {
+    "media_id": "media_id",
+    "created_ts": "created_ts",
+    "last_access_ts": "last_access_ts",
+    "media_length": "size",
+    "media_type": "content_type",
+    "upload_name": "filename",
+    "quarantined_by": "quarantined_by",
+    "safe_from_quarantine": "protected",
+}
+"""What a list of files may be sorted by."""
+
+
+def of_user(
+    txn: Transaction, uploader: str, order: str, *, backwards: bool, start: int, limit: int
+) -> tuple[list[MediaRow], int]:
+    """Some of the files of a user, and how many there are. `order` is a key of `_ORDERS`."""
+    where = "uploader = ? AND sha256 IS NOT NULL"
+    way = "DESC" if backwards else "ASC"
+    rows = txn.all(
+        f"SELECT {_COLUMNS} FROM media WHERE {where}"
+        f" ORDER BY {_ORDERS[order]} {way}, media_id {way} LIMIT ? OFFSET ?",
+        (uploader, limit, start),
+    )
+    total = txn.value(f"SELECT count(*) FROM media WHERE {where}", (uploader,))
+    return [MediaRow(*row) for row in rows], int(total)
+
+
+def after(
+    txn: Transaction, server_name: str, media_id: str, limit: int, uploader: str | None = None
+) -> list[MediaRow]:
+    """Files in the order of their names, behind this one; all, or those of one user."""
+    only, args = ("", []) if uploader is None else (" AND uploader = ?", [uploader])
+    rows = txn.all(
+        f"SELECT {_COLUMNS} FROM media WHERE (server_name, media_id) > (?, ?)"
+        f" AND sha256 IS NOT NULL{only} ORDER BY server_name, media_id LIMIT ?",
+        [server_name, media_id, *args, limit],
+    )
+    return [MediaRow(*row) for row in rows]
+
+
+def quarantine(
+    txn: Transaction, names: Collection[tuple[str, str]], by: str | None, *, even_protected: bool
+) -> int:
+    """Give these files to nobody, or to everybody again if `by` is None; how many changed."""
+    changed = 0
+    spared = "" if even_protected else " AND protected = FALSE"
+    for server_name, media_id in names:
+        state = "quarantined_by IS NULL" if by is not None else "quarantined_by IS NOT NULL"
+        n = txn.execute(
+            f"UPDATE media SET quarantined_by = ? WHERE server_name = ? AND media_id = ?"
+            f" AND {state}{spared}",
+            (by, server_name, media_id),
+        )
+        if n:
+            txn.invalidate(CACHE, cache_key(server_name, media_id))
+            changed += n
+    return changed
+
+
+def protect(txn: Transaction, server_name: str, media_id: str, protected: bool) -> bool:
+    """Shield a file from quarantine by user or room, or no more; False if there is none."""
+    return (
+        txn.execute(
+            "UPDATE media SET protected = ? WHERE server_name = ? AND media_id = ?",
+            (protected, server_name, media_id),
+        )
+        > 0
+    )
+
+
+def forget_content(txn: Transaction, sha256: str) -> list[MediaRow]:
+    """The file of a content is lost: forget all that names it; the rows that did."""
+    rows = of_hash(txn, sha256)
+    for row in rows:
+        txn.execute(
+            "DELETE FROM media WHERE server_name = ? AND media_id = ?",
+            (row.server_name, row.media_id),
+        )
+        txn.invalidate(CACHE, cache_key(row.server_name, row.media_id))
+    txn.execute("DELETE FROM media_thumbnails WHERE sha256 = ?", (sha256,))
+    media_contents.remove(txn, sha256)
+    return rows
