@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from config import Config
 from homeserver.core.ids import UserID
+from homeserver.overseeing import build_room_administration
 from homeserver.parts import Parts
 from homeserver.rooms.append import Appender
 from homeserver.rooms.create import RoomCreation
@@ -37,6 +38,7 @@ def build_searching(parts: Parts) -> None:
     add(Reports(db, states, reactor, server_name))
     add(Threads(db, states, reactor))
     add(ThirdPartyNetworks())
+    build_room_administration(parts)
 
 
 def start_searching(parts: Parts) -> None:

@@ -20,6 +20,7 @@ class GoneRoom(NamedTuple):
 
     room_id: str
     pos: int
+    event_id: str | None
     event: str | None
     version: str
 
@@ -32,14 +33,15 @@ def note(txn: Transaction, room_nid: int, pos: int) -> list[str]:
     Returns the users of this server who still are joined.
     """
     txn.execute(
-        "INSERT INTO gone_rooms (user_id, room_id, pos, event, version)"
+        "INSERT INTO gone_rooms (user_id, room_id, pos, event_id, event, version)"
         " SELECT m.user_id, r.room_id, CASE WHEN m.membership IN ('leave', 'ban') THEN m.pos"
-        " ELSE ? END, CASE WHEN m.membership IN ('leave', 'ban') THEN e.json END, r.version"
+        " ELSE ? END, CASE WHEN m.membership IN ('leave', 'ban') THEN e.event_id END,"
+        " CASE WHEN m.membership IN ('leave', 'ban') THEN e.json END, r.version"
         " FROM memberships m JOIN rooms r ON r.room_nid = m.room_nid"
         " LEFT JOIN events e ON e.event_nid = m.event_nid"
         " WHERE m.room_nid = ? AND m.is_local"
         " ON CONFLICT (user_id, room_id) DO UPDATE SET pos = excluded.pos,"
-        " event = excluded.event, version = excluded.version",
+        " event_id = excluded.event_id, event = excluded.event, version = excluded.version",
         (pos, room_nid),
     )
     rows = txn.all(
@@ -53,7 +55,7 @@ def note(txn: Transaction, room_nid: int, pos: int) -> list[str]:
 def of_user(txn: Transaction, user_id: str, after: int, upto: int) -> list[GoneRoom]:
     """Rooms that are gone for the user since a position, the first left first."""
     rows = txn.all(
-        "SELECT room_id, pos, event, version FROM gone_rooms"
+        "SELECT room_id, pos, event_id, event, version FROM gone_rooms"
         " WHERE user_id = ? AND pos > ? AND pos <= ? ORDER BY pos, room_id",
         (user_id, after, upto),
     )

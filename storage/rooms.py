@@ -27,6 +27,9 @@ class RoomRow(NamedTuple):
     remote_servers: int
 
 
+NUMBERS = "room_numbers"
+"""The cache of rooms' numbers by their IDs: a room that was removed and comes back has another."""
+
 COLUMNS = ", ".join(RoomRow._fields)
 """All columns, in the order of `RoomRow`."""
 

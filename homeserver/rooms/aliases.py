@@ -11,6 +11,7 @@ from homeserver.core.ids import RoomAlias, RoomID
 from homeserver.core.power_levels import PowerLevels
 from homeserver.core.room_versions import ROOM_VERSIONS
 from homeserver.core.types import JsonObject
+from homeserver.rooms import blocking
 from homeserver.rooms.append import Appender
 from homeserver.rooms.build import EventTemplate
 from homeserver.rooms.requests import AppendRequest, StateView
@@ -111,6 +112,7 @@ def _create(
     room_nid = rooms.nid(txn, room_id)
     if room_nid is None:
         raise errors.not_found("This room is not known here.")
+    blocking.check(txn, room_id)
     if needs_membership and not _is_joined(txn, room_nid, user_id):
         raise errors.forbidden("You are not in this room.")
     if not aliases.insert(txn, alias, room_nid, user_id):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from homeserver.core import errors
 from homeserver.core.ids import RoomID, UserID
 from homeserver.core.types import JsonObject
-from homeserver.rooms import invite_blocking
+from homeserver.rooms import blocking, invite_blocking
 from homeserver.rooms.append import Appender
 from homeserver.rooms.build import EventTemplate
 from homeserver.rooms.remote_invite import RemoteInvites
@@ -65,6 +65,7 @@ class Membership:
             MatrixError: 403 `M_FORBIDDEN`; 404 `M_NOT_FOUND` for an unknown room; see also
                 `RemoteJoins.join`.
         """
+        await self._db.read(blocking.check, room_id)
         given = _own_keys(content or {})
         profile = await self._profile(requester.user_id)
         found = await self._standing(room_id, requester.user_id)
@@ -97,7 +98,12 @@ class Membership:
             return wanted
 
         return await self._change(
-            requester.user_id, room_id, requester.user_id, decide, pretend=pretend
+            requester.user_id,
+            room_id,
+            requester.user_id,
+            decide,
+            blocking.check_within,
+            pretend=pretend,
         )
 
     async def invite(
@@ -117,6 +123,7 @@ class Membership:
             MatrixError: 403 `M_FORBIDDEN` without the right, or if the target is banned or joined;
                 403 `M_INVITE_BLOCKED`.
         """
+        await self._db.read(blocking.check, room_id)
         profile = await self._profile(target)
 
         def decide(state: StateView, membership: str | None) -> JsonObject | None:
@@ -156,6 +163,7 @@ class Membership:
             MatrixError: 403 `M_FORBIDDEN` where the room takes no knocks; 404 `M_NOT_FOUND`; see
                 also `RemoteJoins.join`.
         """
+        await self._db.read(blocking.check, room_id)
         given = _own_keys(content or {})
         profile = await self._profile(requester.user_id)
         found = await self._standing(room_id, requester.user_id)

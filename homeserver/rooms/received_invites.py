@@ -23,7 +23,7 @@ from homeserver.core.event import Event
 from homeserver.core.ids import RoomID, domain_of
 from homeserver.core.room_versions import ROOM_VERSIONS, RoomVersion
 from homeserver.core.types import JsonObject
-from homeserver.rooms import invite_blocking, resident
+from homeserver.rooms import blocking, invite_blocking, resident
 from homeserver.rooms.build import LocalSigner
 from homeserver.rooms.handshake import MEMBER, checked, parse_user, with_signature
 from homeserver.rooms.receive import Receiver
@@ -215,6 +215,7 @@ def _check_invitee(
         raise errors.not_found(f"{user_id} does not exist.")
     if user.deactivated:
         raise errors.forbidden(f"The account of {user_id} is closed.")
+    blocking.check(txn, invitation.room_id)
     invite_blocking.check(txn, user_id, str(invitation.event["sender"]))
     room = rooms.get(txn, invitation.room_id)
     if room is None or room.state_root is None:

@@ -54,8 +54,12 @@ class Typing:
         self.on_changed: list[Callable[[str, int], object]] = []
         """Called with ID and number of a room when this process changed who types there."""
         self._nids: LRUCache[str, int] = LRUCache(10_000)
+        feed.on_invalidate(rooms.NUMBERS, self._forget, self._nids.clear)
         self._loop = LoopingCall(self._expire)
         self._loop.clock = clock
+
+    def _forget(self, room_id: str) -> None:
+        self._nids.pop(room_id, None)
 
     def start(self) -> None:
         """Begin to look for those who stopped without saying so."""

@@ -146,6 +146,8 @@ class Requester:
     """Requests a second and at once, where an administrator set a limit for this user."""
     puppeteer: UserID | None = None
     """The administrator who acts as this user."""
+    sees_everything: bool = False
+    """An administrator who looks into rooms through the endpoints for administrators."""
 
 
 class Authenticator(Protocol):

@@ -33,7 +33,8 @@ CREATE TABLE gone_rooms (
     user_id TEXT NOT NULL,
     room_id TEXT NOT NULL,
     pos BIGINT NOT NULL,
-    -- JSON of the event by which the user left, in its federation form
+    -- the event by which the user left: its ID, and its JSON in the federation form
+    event_id TEXT,
     event TEXT,
     version TEXT NOT NULL,
     PRIMARY KEY (user_id, room_id)

@@ -230,6 +230,7 @@ CREATE TABLE gone_rooms (
     user_id TEXT NOT NULL,
     room_id TEXT NOT NULL,
     pos BIGINT NOT NULL,
+    event_id TEXT,
     event TEXT,
     version TEXT NOT NULL,
     PRIMARY KEY (user_id, room_id)

@@ -1,0 +1,27 @@
+"""Composition of what administrators do to rooms."""
+
+from __future__ import annotations
+
+from homeserver.parts import Parts
+from homeserver.rooms.blocking import RoomBlocks
+from homeserver.rooms.create import RoomCreation
+from homeserver.rooms.deletion import RoomDeletion
+from homeserver.rooms.membership import Membership
+from homeserver.rooms.purge import HistoryPurge
+from homeserver.rooms.room_tasks import RoomTasks
+from homeserver.rooms.send import Sending
+from homeserver.rooms.shutdown import RoomShutdown
+from homeserver.rooms.state_collection import StateCollection
+
+
+def build_room_administration(parts: Parts) -> None:
+    """Purges and deletions of rooms, and looking into them."""
+    services, db, reactor = parts.services, parts.db, parts.reactor
+    server_name = parts.config.server_name
+    tasks = services.add(RoomTasks(db, parts.feed, reactor))
+    parts.jobs[RoomTasks.KIND] = tasks.run
+    collection = services.add(StateCollection(db))
+    services.add(HistoryPurge(db, tasks, collection, reactor, server_name))
+    shutdown = RoomShutdown(db, services[RoomCreation], services[Membership], services[Sending])
+    services.add(RoomDeletion(db, tasks, shutdown, reactor, server_name))
+    services.add(RoomBlocks(db, reactor))
