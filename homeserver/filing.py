@@ -5,15 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from config import Config
+from federation.client.tls import BadCaFile
 from homeserver.api.client.media import UPLOAD_BODY
 from homeserver.media.downloads import Downloads
 from homeserver.media.files import MediaFiles
 from homeserver.media.local_store import LocalStore
+from homeserver.media.previews import PreviewRules, Previews
 from homeserver.media.spool import Spool
 from homeserver.media.store import Store
 from homeserver.media.threads import FileThreads
 from homeserver.media.uploads import UploadRules, Uploads
 from homeserver.media.usage import Usage
+from homeserver.outbound.pages import WebPages
 from homeserver.parts import Parts
 from homeserver.startup import CannotStart
 
@@ -41,12 +44,30 @@ def build_media(parts: Parts) -> None:
     usage = add(Usage(db, reactor))
     parts.stops.append(usage.stop)
     add(Uploads(db, files, reactor, _upload_rules(config)))
+    _build_previews(parts, files)
     add(Downloads(db, parts.feed, reactor, usage, config.server_name))
 
 
 def start_media(parts: Parts) -> None:
     """Begin what is done without being asked."""
     parts.services[Usage].start()
+    parts.services[Previews].start()
+
+
+def _build_previews(parts: Parts, files: MediaFiles) -> None:
+    config = parts.config
+    try:
+        pages = WebPages(parts.reactor, config.url_previews, config.outgoing_http)
+    except BadCaFile as error:
+        raise CannotStart(f"outgoing_http.ca_files: {error}.") from None
+    rules = PreviewRules(
+        server_name=config.server_name,
+        enabled=config.url_previews.enabled,
+        keep_ms=int(config.url_previews.keep),
+        authenticated=not config.media.unauthenticated,
+    )
+    previews = parts.services.add(Previews(parts.db, pages, files, parts.reactor, rules))
+    parts.stops.append(previews.stop)
 
 
 def _store(config: Config, threads: FileThreads) -> tuple[Store, Path]:

@@ -18,6 +18,10 @@ from federation.server import queries as federation_queries
 from federation.server import third_party as federation_third_party
 from federation.server import transactions as federation_transactions
 from federation.server import unstable as federation_unstable
+from homeserver.api.admin import room_deletion as admin_room_deletion
+from homeserver.api.admin import room_history as admin_room_history
+from homeserver.api.admin import room_reading as admin_room_reading
+from homeserver.api.admin import rooms as admin_rooms
 from homeserver.api.client import (
     account,
     account_data,
@@ -36,12 +40,13 @@ from homeserver.api.client import (
     hierarchy,
     keys,
     login,
-    membership,
     media,
     media_downloads,
+    membership,
     old_sync,
     openid,
     presence,
+    previews,
     profiles,
     published_rooms,
     push_rules,
@@ -81,6 +86,10 @@ _MODULES = (
     account_moderation,
     account_status,
     admin_register,
+    admin_room_history,
+    admin_rooms,
+    admin_room_reading,
+    admin_room_deletion,
     aliases,
     auth_pages,
     capabilities,
@@ -107,12 +116,13 @@ _MODULES = (
     hierarchy,
     keys,
     login,
-    membership,
-    old_sync,
     media,
     media_downloads,
+    membership,
+    old_sync,
     openid,
     presence,
+    previews,
     profiles,
     published_rooms,
     push_rules,

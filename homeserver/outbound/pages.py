@@ -25,6 +25,7 @@ from federation.client.guard import AddressGuard
 from federation.client.https import HttpAnswer, Https
 from federation.client.route import Endpoint, Route
 from federation.client.tls import TlsTrust
+from homeserver.core.globs import compile_glob
 from homeserver.core.ids import InvalidIdentifier, ServerName
 
 MAX_URL = 2048
@@ -37,6 +38,10 @@ _CONTROLS = re.compile(r"[\x00-\x20\x7f\\]")
 
 class BadUrl(Exception):
     """This is no address of a page; the message says why, for people."""
+
+
+class DeniedHost(BadUrl):
+    """Pages of this host are not fetched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +81,7 @@ class WebPages:
         """Raises `BadCaFile`. `dns` answers instead of the machine's name servers."""
         self._reactor = reactor
         self._config = config
+        self._denied = [compile_glob(pattern) for pattern in config.denied_hosts]
         self._dns = Dns(reactor, dns)
         connector = Connector(
             reactor,
@@ -86,8 +92,16 @@ class WebPages:
         )
         self._https = Https(reactor, connector, keep_alive=False)
 
+    def normal(self, url: str) -> str:
+        """A URL as it is asked for: see `normal_url`. Raises `BadUrl` and `DeniedHost`."""
+        address = normal_url(url)
+        host = urlsplit(address).hostname or ""
+        if any(pattern.matches(host) for pattern in self._denied):
+            raise DeniedHost("Pages of this host are not previewed.")
+        return address
+
     async def fetch(self, url: str, accept: str) -> Page:
-        """The page at a URL that `normal_url` made; `accept` are the media types wanted.
+        """The page at a URL that `normal` made; `accept` are the media types wanted.
 
         Raises `BadUrl`, also for where a redirect leads, and `RemoteError`: there is no page.
         """
@@ -104,7 +118,7 @@ class WebPages:
         for _ in range(MAX_REDIRECTS + 1):
             answer = await self._get(url, headers, limit)
             if answer.status in _REDIRECTS and answer.headers.get("location"):
-                url = normal_url(urljoin(url, _text(answer.headers["location"])))
+                url = self.normal(_joined(url, _text(answer.headers["location"])))
                 continue
             if answer.status != 200:
                 raise BadAnswer(urlsplit(url).netloc, f"answered {answer.status}")
@@ -178,6 +192,13 @@ def _route(parts: SplitResult) -> Route:
     port = parts.port or _PORTS[parts.scheme]
     tls_name = host if parts.scheme == "https" else None
     return Route("web", parts.netloc, tls_name, (Endpoint(host, port),))
+
+
+def _joined(url: str, location: str) -> str:
+    try:
+        return urljoin(url, location)
+    except ValueError:
+        raise BadUrl("This is no URL.") from None
 
 
 def _text(header: str) -> str:
