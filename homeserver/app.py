@@ -35,7 +35,7 @@ from homeserver.experimental import build_experimental
 from homeserver.federating import build_client, build_federation, start_federation
 from homeserver.filing import body_limits, build_media, start_media
 from homeserver.parts import Parts, Services
-from homeserver.pushing import build_pushing
+from homeserver.pushing import build_pushing, start_pushing
 from homeserver.rooms.aliases import Aliases
 from homeserver.rooms.append import Appender
 from homeserver.rooms.build import LocalSigner
@@ -227,6 +227,7 @@ async def _begin(parts: Parts, homeserver: Homeserver) -> None:
     start_searching(parts)
     start_media(parts)
     await start_federation(parts)
+    await start_pushing(parts)
     parts.services[DelayedEvents].start()
     runner = JobRunner(db, feed, reactor, db.process_token, parts.jobs)
     runner.start()

@@ -2,18 +2,59 @@
 
 from __future__ import annotations
 
+from homeserver.core import pushers as kinds
+from homeserver.outbound.http import OutgoingHttpClient
 from homeserver.parts import Parts
+from homeserver.push.delivery import DeliverySettings, PushDelivery
+from homeserver.push.gateways import Gateways
+from homeserver.push.reader import PushReader
+from homeserver.rooms.badges import Badges
 from homeserver.users.hooks import UserHooks
 from homeserver.users.pushers import PusherRules, Pushers
 from storage import push_log, pushers
+from storage.state import StateStore
 
 
 def build_pushing(parts: Parts) -> None:
     """Pushers, and what serves them."""
     config, services, hooks = parts.config, parts.services, parts.services[UserHooks]
-    settings = config.push
-    allowed = PusherRules(settings.allow_http)
-    services.add(Pushers(parts.db, parts.reactor, allowed))
+    settings, reactor = config.push, parts.reactor
+    services.add(Pushers(parts.db, reactor, PusherRules(settings.allow_http)))
     hooks.device_deleted.append(pushers.delete_of_device)
     hooks.deactivated.append(pushers.delete_all)
     hooks.erase.append(push_log.delete_all)
+    badges = services.add(Badges(by_room=settings.badge == "rooms"))
+    http = OutgoingHttpClient(
+        reactor, config.outgoing_http, keep_alive=True, allow_http=settings.allow_http
+    )
+    parts.stops.append(http.close)
+    gateways = Gateways(http, settings.timeout / 1000)
+    delivery = services.add(
+        PushDelivery(
+            parts.db,
+            parts.feed,
+            reactor,
+            services[StateStore],
+            badges,
+            {kinds.HTTP: gateways},
+            {},
+            DeliverySettings(
+                settings.at_once,
+                settings.at_once_per_gateway,
+                int(settings.give_up_after),
+                int(settings.keep_log),
+                settings.include_content,
+            ),
+            parts.metrics.pushed,
+        )
+    )
+    parts.stops.append(delivery.stop)
+    reader = services.add(PushReader(parts.db, reactor, int(settings.mail.delay)))
+    parts.stops.append(reader.stop)
+
+
+async def start_pushing(parts: Parts) -> None:
+    """Go on telling what was written while no process ran."""
+    if parts.config.push.enabled:
+        await parts.services[PushReader].start()
+        parts.services[PushDelivery].start()

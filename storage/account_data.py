@@ -173,3 +173,17 @@ def ignored_by(user_id: str, content: JsonObject | None) -> frozenset[str]:
 def _object(text: str) -> JsonObject:
     content: JsonObject = json.loads(text)
     return content
+
+
+def ignored_by_users(txn: Transaction, user_ids: Collection[str]) -> dict[str, frozenset[str]]:
+    """`ignored_users` of several; those who ignore nobody are left out."""
+    if not user_ids:
+        return {}
+    where, args = txn.any_of("user_id", user_ids)
+    rows = txn.all(
+        "SELECT user_id, content FROM account_data"
+        f" WHERE {where} AND room_id = '' AND type = 'm.ignored_user_list'",
+        args,
+    )
+    found = {user_id: ignored_by(user_id, _object(text)) for user_id, text in rows}
+    return {user_id: ignored for user_id, ignored in found.items() if ignored}

@@ -16,6 +16,8 @@ from storage.transaction import Transaction
 
 CHANNEL = "pushes"
 CLAIM_MS = 90_000
+ALL = 2**62
+"""Behind every position."""
 MAX_WAITING = 500
 """Events that wait for one pusher whose gateway does not answer; of more, the newest."""
 
@@ -123,6 +125,14 @@ def claim(
     return sorted(found)
 
 
+def next_due(txn: Transaction, now: int) -> int | None:
+    """When a pusher is due that nobody has; None: none waits."""
+    found: int | None = txn.value(
+        "SELECT due_ts FROM push_work WHERE claimed_until <= ? ORDER BY due_ts LIMIT 1", (now,)
+    )
+    return found
+
+
 def renew(txn: Transaction, pusher_nids: Collection[int], owner: str, now: int) -> None:
     """Keep claimed pushers from being claimed by others."""
     where, args = txn.any_of("pusher_nid", pusher_nids)
@@ -171,6 +181,18 @@ def shorten(txn: Transaction, pusher_nid: int) -> list[Waiting]:
     rows = txn.all(
         f"DELETE FROM push_queue WHERE pusher_nid = ? AND pos <= ? RETURNING {_WAITING}",
         (pusher_nid, oldest),
+    )
+    return [Waiting(*raw) for raw in rows]
+
+
+def take_old(txn: Transaction, before: int, limit: int) -> list[Waiting]:
+    """Take out what has waited since before a time, but for e-mail, which waits long."""
+    rows = txn.all(
+        "DELETE FROM push_queue WHERE (pusher_nid, pos) IN (SELECT q.pusher_nid, q.pos"
+        " FROM push_queue q JOIN push_work w ON w.pusher_nid = q.pusher_nid"
+        " WHERE q.queued_ts < ? AND w.gateway <> 'mail' LIMIT ?)"
+        f" RETURNING {_WAITING}",
+        (before, limit),
     )
     return [Waiting(*raw) for raw in rows]
 
@@ -237,7 +259,16 @@ def gateway_failed(txn: Transaction, gateway: str, now: int, first: int, longest
     if retry_ts <= now:
         retry_ts = now + min(longest, first * 2 ** min(attempts - 1, 40))
         txn.execute("UPDATE push_gateways SET retry_ts = ? WHERE gateway = ?", (retry_ts, gateway))
+    _wait(txn, gateway, retry_ts)
     return retry_ts
+
+
+def _wait(txn: Transaction, gateway: str, until: int) -> None:
+    """What goes to a gateway is not even looked at for some time."""
+    txn.execute(
+        "UPDATE push_work SET due_ts = ? WHERE gateway = ? AND owner IS NULL AND due_ts < ?",
+        (until, gateway, until),
+    )
 
 
 def gateway_paused(txn: Transaction, gateway: str, now: int, until: int) -> None:
@@ -247,6 +278,7 @@ def gateway_paused(txn: Transaction, gateway: str, now: int, until: int) -> None
         " VALUES (?, 0, ?, ?) ON CONFLICT (gateway) DO UPDATE SET retry_ts = excluded.retry_ts",
         (gateway, now, until),
     )
+    _wait(txn, gateway, until)
 
 
 def gateway_works(txn: Transaction, gateway: str) -> None:

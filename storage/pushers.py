@@ -86,6 +86,12 @@ def by_number(txn: Transaction, pusher_nid: int) -> PusherRow | None:
     return _row(raw) if raw else None
 
 
+def by_numbers(txn: Transaction, pusher_nids: Collection[int]) -> list[PusherRow]:
+    """Pushers by their numbers."""
+    where, args = txn.any_of("pusher_nid", pusher_nids)
+    return [_row(raw) for raw in txn.all(f"SELECT {_COLUMNS} FROM pushers WHERE {where}", args)]
+
+
 def by_secret(txn: Transaction, pusher_nid: int, secret: str) -> PusherRow | None:
     """The pusher that a link in a message names."""
     row = by_number(txn, pusher_nid)

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from homeserver.core.push_volume import Volume, heard
+from storage.events import EventRow
 from storage.rooms import RoomRow
 from storage.transaction import Transaction
 
@@ -275,3 +276,19 @@ def notifying_invites(txn: Transaction, user_id: str) -> int:
             (user_id,),
         )
     )
+
+
+def is_read(txn: Transaction, event: EventRow, user_id: str) -> bool:
+    """Whether a user has read an event: by a receipt, or by sending something after it."""
+    thread = event.thread_root
+    row = txn.one(
+        "SELECT (SELECT MAX(event_pos) FROM receipts WHERE room_nid = ? AND user_id = ?"
+        " AND thread_id IN ('', ?)), EXISTS (SELECT 1 FROM events WHERE room_nid = ?"
+        " AND sender = ? AND pos > ? AND notify > 0 AND COALESCE(thread_root, '') = ?)",
+        (
+            *(event.room_nid, user_id, thread or "main"),
+            *(event.room_nid, user_id, event.pos, thread or ""),
+        ),
+    )
+    assert row is not None, "a SELECT without FROM has one row"
+    return (row[0] or 0) >= (event.pos or 0) or bool(row[1])

@@ -1,4 +1,4 @@
-"""Requests to web servers that the operator or a user named, by HTTPS only.
+"""Requests to web servers that the operator or a user named, as a rule by HTTPS only.
 
 The addresses connected to are judged (`outgoing_http` of the configuration), answers are bounded
 in size and time, redirects are answers like others and are not followed.
@@ -37,10 +37,18 @@ class OutgoingHttpClient:
     """Asks web servers. All methods raise `RemoteError` where there is no usable answer."""
 
     def __init__(
-        self, reactor: Any, config: OutgoingHttp, *, dns: DnsQueries | None = None
+        self,
+        reactor: Any,
+        config: OutgoingHttp,
+        *,
+        dns: DnsQueries | None = None,
+        keep_alive: bool = False,
+        allow_http: bool = False,
     ) -> None:
-        """Raises `BadCaFile`. `dns` answers instead of the machine's name servers."""
+        """Raises `BadCaFile`. `dns` answers instead of the machine's name servers; with
+        `keep_alive` connections serve several requests; `allow_http`: by http:// too."""
         self._reactor = reactor
+        self._allow_http = allow_http
         self._dns = Dns(reactor, dns)
         connector = Connector(
             reactor,
@@ -49,7 +57,7 @@ class OutgoingHttpClient:
             TlsTrust(verify=config.verify_tls, ca_files=config.ca_files),
             SystemRandom(),
         )
-        self._https = Https(reactor, connector, keep_alive=False)
+        self._https = Https(reactor, connector, keep_alive=keep_alive)
 
     async def request(
         self,
@@ -62,7 +70,7 @@ class OutgoingHttpClient:
         timeout_s: float = TIMEOUT_S,
     ) -> HttpAnswer:
         """Send a request and read its answer, whatever its status."""
-        route, uri = web_route(url)
+        route, uri = web_route(url, allow_http=self._allow_http)
         asking = Deferred.fromCoroutine(
             self._https.exchange(
                 route.host_header,
@@ -93,11 +101,18 @@ class OutgoingHttpClient:
         return found
 
     async def post_json(
-        self, url: str, content: JsonObject, headers: Mapping[str, str] | None = None
+        self,
+        url: str,
+        content: JsonObject,
+        headers: Mapping[str, str] | None = None,
+        *,
+        max_bytes: int = MAX_BYTES,
+        timeout_s: float = TIMEOUT_S,
     ) -> HttpAnswer:
         """Send JSON; the answer, whatever its status."""
         sent = {**_JSON, "Content-Type": "application/json", **(headers or {})}
-        return await self.request("POST", url, sent, json.dumps(content).encode())
+        body = json.dumps(content).encode()
+        return await self.request("POST", url, sent, body, max_bytes=max_bytes, timeout_s=timeout_s)
 
     async def close(self) -> None:
         """Let go of what is kept. Requests under way are their callers' to cancel."""
@@ -114,7 +129,7 @@ def json_object(answer: HttpAnswer) -> JsonObject | None:
     return found if isinstance(found, dict) else None
 
 
-def web_route(url: str) -> tuple[Route, str]:
+def web_route(url: str, *, allow_http: bool = False) -> tuple[Route, str]:
     """Where a web server is found, and path and query; raises `Unreachable` for a bad URL."""
     try:
         parts = urlsplit(url)
@@ -122,12 +137,13 @@ def web_route(url: str) -> tuple[Route, str]:
     except (ValueError, InvalidIdentifier):
         raise Unreachable("?", "this is no URL of a web server") from None
     usable = url.isascii() and url.isprintable() and " " not in url
-    if parts.scheme != "https" or not usable:
+    is_plain = allow_http and parts.scheme == "http"
+    if not usable or (parts.scheme != "https" and not is_plain):
         raise Unreachable(str(name), "only HTTPS is spoken")
     host = name.host.strip("[]")
     path = parts.path or "/"
-    port = 443 if name.port is None else name.port
-    route = Route("web", str(name), host, (Endpoint(host, port),))
+    port = name.port or (80 if is_plain else 443)
+    route = Route("web", str(name), None if is_plain else host, (Endpoint(host, port),))
     return route, f"{path}?{parts.query}" if parts.query else path
 
 

@@ -101,6 +101,13 @@ class Metrics:
             ["verdict"],
             registry=self.registry,
         )
+        self.pushes = Counter(
+            "hearth_pushes_total",
+            "Attempts to tell people of events, by kind of pusher and outcome: delivered, failed, "
+            "busy (the gateway wants a pause), refused, rejected (the pusher is gone).",
+            ["kind", "outcome"],
+            registry=self.registry,
+        )
         self.loop_lag = Histogram(
             "hearth_loop_lag_seconds",
             "How much later than asked the event loop ran a timer.",
@@ -134,6 +141,10 @@ class Metrics:
         """Count a request to another server for events; `kind` is a name of ours."""
         outcome = "answered" if went_well else "failed"
         self.federation_fetches.labels(kind, outcome).inc()
+
+    def pushed(self, kind: str, outcome: str) -> None:
+        """Count an attempt to tell somebody something; both are names of ours."""
+        self.pushes.labels(kind, outcome).inc()
 
     def transaction(self, name: str, kind: str, seconds: float) -> None:
         """Count a database transaction; `kind` is read or write. Safe in any thread."""

@@ -35,9 +35,10 @@ class Asked:
 
 class WebServer:
     """Listens on localhost until the test ends. `answers` are given in turn, the last for ever:
-    status and JSON, or bytes; None is no answer at all."""
+    status and JSON, or bytes, and maybe headers; None is no answer at all; of a function, what it
+    returns for the request."""
 
-    def __init__(self, test: TestCase, *answers: tuple[int, Any] | None) -> None:
+    def __init__(self, test: TestCase, *answers: Any) -> None:
         self.asked: list[Asked] = []
         self.answers = list(answers) or [(200, {})]
         resource: Any = _Everything(self)
@@ -84,9 +85,13 @@ class _Everything(Resource):
         server = self._server
         server.asked.append(asked)
         answer = server.answers.pop(0) if len(server.answers) > 1 else server.answers[0]
+        if callable(answer):
+            answer = answer(asked)
         if answer is None:
             return NOT_DONE_YET
-        status, body = answer
+        status, body, *headers = answer
+        for name, value in headers[0].items() if headers else ():
+            request.setHeader(name.encode(), value.encode())
         request.setResponseCode(status)
         if isinstance(body, bytes):
             return body

@@ -1,0 +1,1 @@
+"""What tells people who are not looking: a reader of the log, and what delivers its findings."""
