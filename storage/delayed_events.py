@@ -31,6 +31,7 @@ class DelayedRow(NamedTuple):
     finalised_ts: int | None = None
     event_id: str | None = None
     error: str | None = None
+    sticky_ms: int | None = None
 
 
 _COLUMNS = ", ".join(DelayedRow._fields)

@@ -54,6 +54,8 @@ class Others(NamedTuple):
     receipts: bool
     device_updates: bool
     to_device: bool
+    entered: bool
+    """Somebody entered a room while there are sticky events."""
 
 
 _EVENT = ", ".join(f"e.{name}" for name in OutgoingEvent._fields)
@@ -78,10 +80,12 @@ def others(txn: Transaction, after: int, upto: int) -> Others:
     row = txn.one(
         "SELECT EXISTS (SELECT 1 FROM receipts WHERE pos > ? AND pos <= ?),"
         " EXISTS (SELECT 1 FROM device_updates WHERE pos > ? AND pos <= ?),"
-        " EXISTS (SELECT 1 FROM outgoing_to_device WHERE pos > ? AND pos <= ?)",
-        [after, upto] * 3,
+        " EXISTS (SELECT 1 FROM outgoing_to_device WHERE pos > ? AND pos <= ?),"
+        " EXISTS (SELECT 1 FROM sticky_events) AND EXISTS (SELECT 1 FROM membership_log"
+        " WHERE pos > ? AND pos <= ? AND membership = 'join' AND previous <> 'join')",
+        [after, upto] * 4,
     )
-    return Others(*map(bool, row or (True, True, True)))
+    return Others(*map(bool, row or (True, True, True, True)))
 
 
 def events_at(txn: Transaction, positions: Collection[int]) -> list[OutgoingEvent]:
@@ -91,6 +95,38 @@ def events_at(txn: Transaction, positions: Collection[int]) -> list[OutgoingEven
     where, args = txn.any_of("e.pos", positions)
     rows = txn.all(f"SELECT {_EVENT} FROM events e WHERE {where} ORDER BY e.pos", args)
     return [OutgoingEvent(*row) for row in rows]
+
+
+def sticky(
+    txn: Transaction, own_suffix: str, room_nids: Collection[int], upto: int
+) -> list[OutgoingEvent]:
+    """Sticky events of users whose IDs end with `own_suffix` in these rooms, up to a position."""
+    if not room_nids:
+        return []
+    where, args = txn.any_of("s.room_nid", room_nids)
+    rows = txn.all(
+        f"SELECT {_EVENT} FROM sticky_events s JOIN events e ON e.event_nid = s.event_nid"
+        f" WHERE {where} AND s.pos <= ? ORDER BY s.pos",
+        [*args, upto],
+    )
+    return [event for row in rows if (event := OutgoingEvent(*row)).sender.endswith(own_suffix)]
+
+
+def sticky_rooms(txn: Transaction, after: int, upto: int) -> set[int]:
+    """Rooms with sticky events that somebody entered in `after < pos <= upto`."""
+    rows = txn.all(
+        "SELECT DISTINCT l.room_nid FROM membership_log l WHERE l.pos > ? AND l.pos <= ?"
+        " AND l.membership = 'join' AND l.previous <> 'join' AND EXISTS"
+        " (SELECT 1 FROM sticky_events s WHERE s.room_nid = l.room_nid AND s.pos IS NOT NULL)",
+        (after, upto),
+    )
+    return {row[0] for row in rows}
+
+
+def rooms_of(txn: Transaction, server: str) -> set[int]:
+    """The rooms that a server is in."""
+    rows = txn.all("SELECT room_nid FROM room_servers WHERE server_name = ?", (server,))
+    return {row[0] for row in rows}
 
 
 def backlog(txn: Transaction, server: str, after: int, upto: int, limit: int) -> int:

@@ -20,6 +20,8 @@ class Newest(NamedTuple):
     """The clock."""
     membership: int | None
     """Of the user's changes of membership."""
+    gone: int | None
+    """Of the rooms that were removed after the user had left them."""
     anybodys_membership: int | None
     """Of all users' changes of membership, in any room."""
     account_data: int | None
@@ -34,6 +36,10 @@ class Newest(NamedTuple):
     """No position: how many one-time keys the device has, JSON by algorithm."""
     unused_fallback: str | None
     """No position: JSON list of the algorithms of fallback keys that were not given out."""
+    sticky: int | None
+    """Of sticky events, in any room."""
+    profiles: int | None
+    """Of changes of local users' profiles."""
 
 
 def _last(rows: str) -> str:
@@ -50,6 +56,7 @@ def newest(txn: Transaction, user_id: str, device_id: str) -> Newest:
     raw = txn.one(
         "SELECT pos,"
         f" {_last('membership_log WHERE user_id = ?')},"
+        f" {_last('gone_rooms WHERE user_id = ?')},"
         f" {_last('membership_log')},"
         f" {_last('account_data WHERE user_id = ?')},"
         " (SELECT pos FROM push_rules WHERE user_id = ?),"
@@ -59,9 +66,11 @@ def newest(txn: Transaction, user_id: str, device_id: str) -> Newest:
         " ORDER BY pos LIMIT 1),"
         " (SELECT content FROM account_data WHERE user_id = ? AND room_id = ''"
         " AND type = 'm.ignored_user_list'),"
-        f" {_key_counts('counts')}, {_key_counts('unused_fallback')}"
+        f" {_key_counts('counts')}, {_key_counts('unused_fallback')},"
+        # Without the condition, PostgreSQL has what is NULL first.
+        f" {_last('sticky_events WHERE pos IS NOT NULL')}, {_last('profile_changes')}"
         " FROM clock",
-        (user_id,) * 5 + (device_id, user_id) + (user_id, device_id) * 2,
+        (user_id,) * 6 + (device_id, user_id) + (user_id, device_id) * 2,
     )
     assert raw is not None, "the clock is one row"
     return Newest(*raw)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from federation.sender import edus
 from federation.sender.audience import NOBODY, audiences
 from federation.sender.edus import PlacedEdu
+from homeserver.core.ids import domain_of
 from storage import (
     cross_signing,
     destinations,
@@ -23,6 +24,8 @@ from storage.transaction import Transaction
 
 PAGE = 500
 """Events, and receipts, of one reading."""
+MAX_STICKY = 400
+"""Sticky events of a room for a server that enters it: fewer than its queue holds."""
 
 
 class Reading(NamedTuple):
@@ -84,6 +87,8 @@ class NewsReader:
         joined = outgoing.servers(txn, rooms)
         dispatches = self._pdus(txn, found, joined, after)
         dispatches += self._edus(txn, placed, joined, server)
+        if others.entered:
+            dispatches += self._sticky(txn, after, upto)
         if server is not None:
             dispatches = [each for each in dispatches if server in each.servers]
         dispatches.sort(key=lambda each: each.pos)
@@ -93,12 +98,15 @@ class NewsReader:
         return News(upto, dispatches, waiting)
 
     def newest(self, txn: Transaction, reading: Reading) -> tuple[list[int], list[Dispatch]]:
-        """For a server that was away for long: the positions of the newest event in each room,
-        the newest first, and what it has to know of devices."""
+        """For a server that was away for long: the positions of the newest event in each room
+        and of those that are sticky, the newest first, and what it has to know of devices."""
         after, upto, server = reading
         assert server is not None
         positions = set(outgoing.newest(txn, server, after, upto))
         positions.update(destinations.events_for(txn, server, after, upto))
+        rooms = outgoing.rooms_of(txn, server)
+        stuck = outgoing.sticky(txn, self._suffix, rooms, upto)
+        positions.update(event.pos for event in stuck if event.pos > after)
         placed = self._device_edus(txn, reading)
         found = self._edus(txn, placed, {}, server)
         return sorted(positions, reverse=True), [each for each in found if server in each.servers]
@@ -119,6 +127,26 @@ class NewsReader:
             for event, each in zip(found, who, strict=True)
             if each.servers
         ]
+
+    def _sticky(self, txn: Transaction, after: int, upto: int) -> list[Dispatch]:
+        """What is sticky in a room, for servers that enter it (MSC4354): in the place of the
+        first of their users' joins."""
+        rooms = outgoing.sticky_rooms(txn, after, upto)
+        joined = outgoing.servers(txn, rooms)
+        moves = [move for move in outgoing.moves(txn, rooms, after) if move.room_nid in rooms]
+        found = []
+        for room_nid, counts in joined.items():
+            here = [move for move in moves if move.room_nid == room_nid]
+            for name, count in counts.items():
+                own = [move for move in here if domain_of(move.user_id) == name]
+                before = count - sum(1 if move.entered else -1 for move in own)
+                first = min((move.pos for move in own if move.entered), default=upto + 1)
+                if before > 0 or first > upto:
+                    continue
+                for event in outgoing.sticky(txn, self._suffix, [room_nid], first)[-MAX_STICKY:]:
+                    body, to = event.json.encode(), frozenset((name,))
+                    found.append(Dispatch(first, False, body, to, NOBODY))
+        return found
 
     def _edus(
         self,

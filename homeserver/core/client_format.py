@@ -5,6 +5,7 @@ Rules (Client-Server API, "Room event format" and the definition of `ClientEvent
 - `unsigned` is put together here from what this server knows; what a remote server wrote there
   never reaches a client;
 - `redacts` of a redaction is shown at top level and in `content`, whatever the room version;
+- how long a sticky event is sticky is shown (MSC4354);
 - the create event of a version 12 room shows the room ID that its federation form leaves out.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from homeserver.core import sticky
 from homeserver.core.event import Event
 from homeserver.core.types import JsonObject
 
@@ -54,6 +56,8 @@ def to_client(
         client["state_key"] = state_key
     if room_id:
         client["room_id"] = event.room_id
+    if sticky.KEY in pdu:
+        client[sticky.KEY] = pdu[sticky.KEY]
     redacts = event.redacts
     if redacts is not None:
         client["redacts"] = redacts
@@ -62,6 +66,9 @@ def to_client(
     unsigned: dict[str, Any] = {}
     if now_ms is not None:
         unsigned["age"] = now_ms - event.origin_server_ts
+        left = sticky.left_of(pdu, now_ms) if sticky.KEY in pdu else None
+        if left is not None:
+            unsigned[sticky.TTL_KEY] = left
     if membership is not None:
         unsigned["membership"] = membership
     if transaction_id is not None:

@@ -2,7 +2,8 @@
 
 `s<durable>_<ephemeral>` is a place between two responses of `/sync`: the position in the log of
 durable facts, and in the counter of typing and presence. A third number, smaller than the first,
-says up to where messages to the device were given out, when more were waiting.
+says up to where messages to the device were given out, when more were waiting; one after a `-`,
+the same of sticky events.
 `p<connection>_<durable>_<ephemeral>` is one of sliding sync: the first number says what the
 connection was sent.
 `t<depth>-<position>` is a place in the history of one room, for `/messages` and its like, which
@@ -15,12 +16,12 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
-from homeserver.core.errors import invalid_param
+from homeserver.core.errors import MatrixError, invalid_param
 
 MAX_POSITION = 2**63 - 1
 
 _NUMBER = "(0|[1-9][0-9]{0,18})"
-_SYNC = re.compile(rf"s{_NUMBER}_{_NUMBER}(?:_{_NUMBER})?")
+_SYNC = re.compile(rf"s{_NUMBER}_{_NUMBER}(?:_{_NUMBER})?(?:-{_NUMBER})?")
 _SLIDING = re.compile(rf"p{_NUMBER}_{_NUMBER}_{_NUMBER}")
 _PAGINATION = re.compile(r"t(0|[1-9][0-9]{0,18})-(0|-?[1-9][0-9]{0,18})")
 
@@ -32,24 +33,35 @@ class SyncToken(NamedTuple):
     ephemeral: int
     behind: int | None = None
     """Position up to which messages to the device were given out, if that is before `durable`."""
+    sticky_behind: int | None = None
+    """Position up to which sticky events were given out, if that is before `durable`."""
 
     @property
     def to_device(self) -> int:
         """Position up to which messages to the device were given out."""
         return self.durable if self.behind is None else self.behind
 
+    @property
+    def sticky(self) -> int:
+        """Position up to which sticky events were given out."""
+        return self.durable if self.sticky_behind is None else self.sticky_behind
+
     def __str__(self) -> str:
         text = f"s{self.durable}_{self.ephemeral}"
-        return text if self.behind is None else f"{text}_{self.behind}"
+        text = text if self.behind is None else f"{text}_{self.behind}"
+        return text if self.sticky_behind is None else f"{text}-{self.sticky_behind}"
 
     @classmethod
     def parse(cls, text: Any) -> SyncToken:
         """Raises MatrixError 400 M_INVALID_PARAM for anything but a sync token."""
         found = _SYNC.fullmatch(text) if isinstance(text, str) else None
-        behind = _bounded(found[3]) if found is not None and found[3] is not None else None
-        if found is None or (behind is not None and behind >= _bounded(found[1])):
-            raise invalid_param("This is not a token of /sync.")
-        return cls(_bounded(found[1]), _bounded(found[2]), behind)
+        if found is None:
+            raise _no_sync_token()
+        durable = _bounded(found[1])
+        behind, sticky = (None if each is None else _bounded(each) for each in found.group(3, 4))
+        if any(each is not None and each >= durable for each in (behind, sticky)):
+            raise _no_sync_token()
+        return cls(durable, _bounded(found[2]), behind, sticky)
 
 
 class PaginationToken(NamedTuple):
@@ -101,6 +113,10 @@ def parse_room_token(text: Any) -> PaginationToken | SyncToken:
     if isinstance(text, str) and text.startswith("s"):
         return SyncToken.parse(text)
     return PaginationToken.parse(text)
+
+
+def _no_sync_token() -> MatrixError:
+    return invalid_param("This is not a token of /sync.")
 
 
 def _bounded(digits: str) -> int:

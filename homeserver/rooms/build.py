@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from homeserver.core import errors, event_format, signing
+from homeserver.core import errors, event_format, signing, sticky
 from homeserver.core.event import Event
 from homeserver.core.room_versions import RoomVersion
 from homeserver.core.types import JsonObject
@@ -28,6 +28,8 @@ class EventTemplate:
     """Event ID, for `m.room.redaction`; put where the room version wants it."""
     origin_server_ts: int | None = None
     """Milliseconds; None: now."""
+    sticky_ms: int | None = None
+    """For how many milliseconds it is sticky (MSC4354)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,8 @@ def unsigned_pdu(template: EventTemplate, place: Place, now_ms: int) -> JsonObje
         pdu["state_key"] = template.state_key
     if place.event_id is not None:
         pdu["event_id"] = place.event_id
+    if template.sticky_ms is not None:
+        pdu[sticky.KEY] = {"duration_ms": template.sticky_ms}
     if template.redacts is not None:
         if version.redacts_in_content:
             pdu["content"] = {**content, "redacts": template.redacts}

@@ -21,6 +21,7 @@ from homeserver.core.policy import POLICY, PolicyServer, needs_signature, policy
 from homeserver.core.room_versions import ROOM_VERSIONS, RoomVersion
 from homeserver.core.signing import encode_base64, reference_hash
 from homeserver.core.types import JsonObject, StateKey
+from homeserver.rooms import sticky
 from homeserver.rooms.build import EventTemplate, LocalSigner
 from homeserver.rooms.draft import Fetch, Mark, RoomDraft
 from homeserver.rooms.requests import Appended, AppendRequest, Succession
@@ -101,6 +102,7 @@ def commit_group(txn: Transaction, context: AppendContext, jobs: Sequence[Job]) 
             outcomes.append(refusal)
     drafts = [draft for draft in group.drafts.values() if draft.added]
     written = write_drafts(txn, context.states, context.event_numbers, context.crowds, drafts)
+    sticky.keep(txn, written, max(job.now_ms for job in jobs))
     positions = {entry.event.event_id: entry.pos for room in written for entry in room.entries}
     return GroupResult(
         [_outcome(outcome, positions) for outcome in outcomes],

@@ -96,10 +96,11 @@ class DelayedEvents:
         *,
         state_key: str | None = None,
         txn_id: str = "",
+        sticky_ms: int | None = None,
     ) -> str:
         """Have an event sent after a delay; the ID by which it is restarted, sent or cancelled.
 
-        The same `txn_id` of a device schedules once. Raises MatrixError: 400 M_UNKNOWN with
+        `sticky_ms`: for how many milliseconds it is sticky then (MSC4354). The same `txn_id` of a device schedules once. Raises MatrixError: 400 M_UNKNOWN with
         M_MAX_DELAY_EXCEEDED, 429 M_LIMIT_EXCEEDED if too many wait, 403 M_FORBIDDEN if the
         server sends none, 400 and 413 for what can be no event.
         """
@@ -132,6 +133,7 @@ class DelayedEvents:
             _encode(content),
             delay_ms,
             self._now(),
+            sticky_ms=sticky_ms,
         )
         return await self._db.write(self._schedule, row)
 
@@ -289,10 +291,20 @@ class DelayedEvents:
         room_id, content = RoomID(row.room_id), json.loads(row.content)
         if row.state_key is not None:
             return await self._sending.send_state(
-                requester, room_id, row.event_type, row.state_key, content
+                requester,
+                room_id,
+                row.event_type,
+                row.state_key,
+                content,
+                sticky_ms=row.sticky_ms,
             )
         return await self._sending.send_event(
-            requester, room_id, row.event_type, content, row.delay_id
+            requester,
+            room_id,
+            row.event_type,
+            content,
+            row.delay_id,
+            sticky_ms=row.sticky_ms,
         )
 
     def _now(self) -> int:

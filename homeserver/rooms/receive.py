@@ -14,7 +14,7 @@ from homeserver.core import errors
 from homeserver.core.event import Event
 from homeserver.core.policy import POLICY, PolicyServer
 from homeserver.core.room_versions import RoomVersion
-from homeserver.rooms import redact, searchable, unread
+from homeserver.rooms import blocking, redact, searchable, sticky, unread
 from homeserver.rooms.adopt import BadState, Entry, adopt, open_room
 from homeserver.rooms.append import Appender
 from homeserver.rooms.commit import Proposal, open_draft, policy_in_force
@@ -282,6 +282,7 @@ class Receiver:
         _note_gaps(txn, receiving)
         judged = unread.judge(txn, context.crowds, [draft]) if draft.added else {}
         written = insert(txn, context.states, judged, [(draft, receiving.rooted)])
+        sticky.keep_received(txn, receiving, written, receiving.now_ms)
         behind = {gap.successor for gap in receiving.new_gaps}
         if behind:
             entries = [entry for room in written for entry in room.entries]

@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from homeserver.core import canonical, state_tree
+from homeserver.core import canonical, state_tree, sticky
 from homeserver.core.event import Event
 from homeserver.core.ids import EventID, InvalidIdentifier
 from homeserver.core.power_levels import PowerLevels, can_redact
@@ -17,7 +17,7 @@ from homeserver.core.redaction import redact
 from homeserver.core.room_versions import RoomVersion
 from homeserver.core.texts import TYPES
 from homeserver.core.types import StateKey
-from storage import events, memberships, message_words
+from storage import events, memberships, message_words, sticky_events
 from storage.events import EventRow
 from storage.state import StateStore
 from storage.transaction import Transaction
@@ -69,6 +69,8 @@ def _apply(
     encode = canonical.encode if version.strict_canonical_json else canonical.encode_lenient
     pruned = encode(redact(event.pdu, version)).decode()
     events.set_redacted(txn, target.event_nid, redaction.event_id, pruned)
+    if sticky.KEY in event.pdu:
+        sticky_events.remove(txn, target.event_nid)
     if event.type in TYPES:
         message_words.remove(txn, target.event_nid)
     if event.type == "m.room.member":

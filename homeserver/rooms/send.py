@@ -73,10 +73,12 @@ class Sending:
         txn_id: str,
         *,
         ts: int | None = None,
+        sticky_ms: int | None = None,
     ) -> str:
         """Send a message event; its event ID.
 
-        Parameters: `ts` in milliseconds is heeded for application services alone.
+        Parameters: `ts` in milliseconds is heeded for application services alone; `sticky_ms`,
+        for how many milliseconds it is sticky (MSC4354).
 
         Raises:
             MatrixError: 403 `M_FORBIDDEN`; 400 `M_INVALID_PARAM`, `M_DUPLICATE_ANNOTATION`,
@@ -95,7 +97,11 @@ class Sending:
                 ts=ts,
             )
         template = EventTemplate(
-            event_type, requester.user_id, content, origin_server_ts=_allowed_ts(requester, ts)
+            event_type,
+            requester.user_id,
+            content,
+            origin_server_ts=_allowed_ts(requester, ts),
+            sticky_ms=sticky_ms,
         )
         rules = RelationRules(requester.user_id, content)
         request = AppendRequest(
@@ -117,8 +123,10 @@ class Sending:
         content: JsonObject,
         *,
         ts: int | None = None,
+        sticky_ms: int | None = None,
     ) -> str:
         """Send a state event; its event ID, or that of the current one if that says the same.
+        A sticky one is always sent.
 
         Raises:
             MatrixError: 403 `M_FORBIDDEN`; 400 `M_BAD_JSON`, `M_INVALID_PARAM`, `M_BAD_ALIAS`.
@@ -139,6 +147,7 @@ class Sending:
             content,
             state_key,
             origin_server_ts=_allowed_ts(requester, ts),
+            sticky_ms=sticky_ms,
         )
 
         def decide(state: StateView) -> list[EventTemplate]:
@@ -147,7 +156,7 @@ class Sending:
             return [template]
 
         request = AppendRequest(
-            room_id, decide, idempotent=True, pretend=requester.is_shadow_banned
+            room_id, decide, idempotent=sticky_ms is None, pretend=requester.is_shadow_banned
         )
         return (await self._appender.append(request)).event_ids[0]
 

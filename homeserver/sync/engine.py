@@ -20,6 +20,7 @@ from homeserver.sync.other_rooms import read_others
 from homeserver.sync.request import Snapshot, SyncRequest
 from homeserver.sync.streams import account_data as account_data_stream
 from homeserver.sync.streams import device_lists as device_lists_stream
+from homeserver.sync.streams import sticky as sticky_stream
 from homeserver.sync.streams import to_device as to_device_stream
 from storage import account_data, memberships, user_news
 from storage.memberships import MembershipChange
@@ -47,6 +48,8 @@ class Durable:
     is_empty: bool
     to_device_reached: int | None
     """More messages to the device wait than the answer has: this is the position of its last."""
+    sticky_reached: int | None
+    """The same of sticky events."""
     has_acknowledged: bool
     """The token says that messages arrived: `acknowledge` deletes them."""
 
@@ -70,7 +73,7 @@ class SyncEngine:
         is_ahead = request.since is not None and request.since > now
         if is_ahead:
             # The token is from before a backup was restored: the client goes on with the present.
-            request = replace(request, since=now, to_device_since=now)
+            request = replace(request, since=now, to_device_since=now, sticky_since=now)
         user_id, device_id, since = request.user_id, request.device_id, request.since
         lazy = request.filter.room.lazy_load_members
         snapshot = Snapshot(
@@ -112,8 +115,9 @@ def _read(snapshot: Snapshot, all_rooms: bool) -> Durable:
         for change in changes
         if change.room_nid in here and change.membership == "join" != change.previous
     }
+    stuck = sticky_stream.find(snapshot, here, newly)
     sections = {
-        "join": read_joined(snapshot, here, newly),
+        "join": read_joined(snapshot, here, newly, stuck.rooms),
         **read_others(snapshot, joined, changes),
     }
     rooms = {name: section for name, section in sections.items() if section}
@@ -138,6 +142,7 @@ def _read(snapshot: Snapshot, all_rooms: bool) -> Durable:
         new_people=_people(snapshot, newly),
         is_empty=is_empty,
         to_device_reached=reached,
+        sticky_reached=stuck.reached,
         has_acknowledged=has_acknowledged,
     )
 
@@ -148,6 +153,8 @@ def _joined(snapshot: Snapshot, all_rooms: bool) -> dict[int, JoinedRoom]:
     since = None if all_rooms or request.full_state else request.since
     # Rooms that were joined or left, and rooms of which account data changed, may have no event.
     if is_after(newest.membership, since) or is_after(newest.account_data, since):
+        since = None
+    if sticky_stream.is_behind(request):
         since = None
     if since is not None and since >= newest.now:
         return {}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
+from homeserver.core import sticky
 from homeserver.core.types import JsonObject
 from homeserver.sync import room_section
 from homeserver.sync.request import Snapshot, nothing
@@ -11,20 +12,25 @@ from homeserver.sync.streams import account_data as account_data_stream
 from homeserver.sync.streams import receipts as receipts_stream
 from homeserver.sync.streams import unread as unread_stream
 from storage import receipts, user_news
+from storage.events import EventRow
 from storage.user_news import JoinedRoom, RoomThen, is_after
 
 _RECEIPT = "m.receipt"
 
 
 def read_joined(
-    snapshot: Snapshot, here: Mapping[int, JoinedRoom], newly: Collection[int]
+    snapshot: Snapshot,
+    here: Mapping[int, JoinedRoom],
+    newly: Collection[int],
+    stuck: Mapping[int, Sequence[EventRow]],
 ) -> JsonObject:
     """The sections of the rooms that have news, by room ID.
 
     Parameters: `here`, the rooms that the user is in, at least those with news; `newly`, those of
-    them that the user was not in all the time since the token.
+    them that the user was not in all the time since the token; `stuck`, sticky events that are
+    new to the client.
     """
-    return _Joined(snapshot, here, newly).read()
+    return _Joined(snapshot, here, newly, stuck).read()
 
 
 class _Joined:
@@ -35,11 +41,13 @@ class _Joined:
         snapshot: Snapshot,
         here: Mapping[int, JoinedRoom],
         newly: Collection[int],
+        stuck: Mapping[int, Sequence[EventRow]],
     ) -> None:
         self._snapshot = snapshot
         self._request = snapshot.request
         self._here = here
         self._newly = newly
+        self._stuck = stuck
         self._sections: dict[int, JsonObject] = {}
         self._rooms: dict[int, RoomThen] = {}
         # Of everything in these rooms the client knows nothing yet.
@@ -54,7 +62,7 @@ class _Joined:
         self._rooms = user_news.rooms_since(
             self._snapshot.txn,
             request.user_id,
-            busy | ephemeral.keys() | data.keys() | own,
+            busy | ephemeral.keys() | data.keys() | own | self._stuck.keys(),
             request.since,
         )
         for nid in busy:
@@ -63,6 +71,7 @@ class _Joined:
             if section is not None:
                 self._sections[nid] = section
         self._add(ephemeral, data)
+        self._add_sticky()
         self._add_counts(own)
         return {self._here[nid].room_id: section for nid, section in self._sections.items()}
 
@@ -125,6 +134,16 @@ class _Joined:
         for nid, events in data.items():
             if wanted.account_data.matches_room(self._here[nid].room_id):
                 self._section(nid)["account_data"] = {"events": events}
+
+    def _add_sticky(self) -> None:
+        """Sticky events that are not in the timeline (MSC4354)."""
+        for nid, rows in self._stuck.items():
+            shown = self._sections.get(nid, {}).get("timeline", {}).get("events", [])
+            there = {event.get("event_id") for event in shown}
+            left = [row for row in rows if row.event_id not in there]
+            if left:
+                events = room_section.sticky_events(self._snapshot, self._rooms[nid], left)
+                self._section(nid)[sticky.KEY] = {"events": events}
 
     def _section(self, nid: int) -> JsonObject:
         return self._sections.setdefault(nid, nothing(self._request))

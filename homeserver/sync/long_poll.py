@@ -119,7 +119,7 @@ class Sync:
         if durable.has_acknowledged:
             await self._db.write(acknowledge, request)
         durable.answer["next_batch"] = str(
-            SyncToken(durable.now, ephemeral, durable.to_device_reached)
+            SyncToken(durable.now, ephemeral, durable.to_device_reached, durable.sticky_reached)
         )
         return durable.answer, durable.is_empty and not typed and not present
 

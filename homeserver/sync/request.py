@@ -23,6 +23,8 @@ class SyncRequest:
     to_device_since: int | None
     """Position up to which the device got its messages."""
     filter: Filter
+    sticky_since: int | None = None
+    """Position up to which the client got sticky events; None: as `since`."""
     full_state: bool = False
     use_state_after: bool = False
 

@@ -168,6 +168,14 @@ def _section(
     }
 
 
+def sticky_events(snapshot: Snapshot, then: RoomThen, rows: Sequence[EventRow]) -> list[JsonObject]:
+    """Sticky events in client form: whoever is in the room may see them, whatever the history
+    visibility (MSC4354)."""
+    view = view_of(snapshot, then.row, then.joined_at)
+    seen = [Seen(row, view.event(row), None) for row in rows]
+    return view.render(seen, snapshot.now_ms, room_id=False)
+
+
 def unread(section: JsonObject, counts: Counts, wanted: RoomFilter) -> None:
     """Put the unread counts into the section of a joined room."""
     by_thread = wanted.unread_thread_notifications

@@ -9,6 +9,7 @@ import msgspec
 
 from homeserver.core.errors import invalid_param
 from homeserver.core.ids import RoomID
+from homeserver.core.sticky import MAX_MS
 from homeserver.core.types import JsonObject
 from homeserver.rooms.delayed import DelayedEvents
 from homeserver.web.endpoint import EMPTY, Auth, Empty, Requester, endpoint
@@ -19,6 +20,7 @@ _PATH = f"{_UNSTABLE}/delayed_events"
 
 Delay = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
 """Milliseconds."""
+StickyDuration = Annotated[int, msgspec.Meta(ge=0, le=MAX_MS)]
 
 
 class DelayedEvent(msgspec.Struct, omit_defaults=True):
@@ -56,6 +58,9 @@ class ScheduleBody(msgspec.Struct, frozen=True):
     delay: Delay
     content: JsonObject
     state_key: str | None = None
+    sticky_duration_ms: StickyDuration | None = msgspec.field(
+        default=None, name="org.matrix.msc4354.sticky_duration_ms"
+    )
 
 
 def _shown(row: DelayedRow) -> DelayedEvent:
@@ -149,6 +154,7 @@ async def put_delayed_event(
         body.delay,
         state_key=body.state_key,
         txn_id=txn_id,
+        sticky_ms=body.sticky_duration_ms,
     )
     return DelayIdAnswer(delay_id)
 

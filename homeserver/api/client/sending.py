@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-from homeserver.api.client.delayed_events import Delay, DelayIdAnswer
+from homeserver.api.client.delayed_events import Delay, DelayIdAnswer, StickyDuration
 from homeserver.core.errors import invalid_param, user_suspended
 from homeserver.core.ids import EventID, RoomID
 from homeserver.core.types import JsonObject
@@ -24,11 +24,14 @@ class SentEvent(msgspec.Struct, frozen=True):
 
 class SendQuery(msgspec.Struct, frozen=True):
     """`ts`: time of the event in milliseconds, heeded for application services. With `delay`
-    (milliseconds, MSC4140) it is sent later.
+    (milliseconds, MSC4140) it is sent later. `sticky_ms`: how long it is sticky (MSC4354).
     """
 
     ts: Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)] | None = None
     delay: Delay | None = msgspec.field(default=None, name="org.matrix.msc4140.delay")
+    sticky_ms: StickyDuration | None = msgspec.field(
+        default=None, name="org.matrix.msc4354.sticky_duration_ms"
+    )
 
 
 @endpoint(
@@ -53,9 +56,19 @@ async def send_event(
         raise user_suspended()
     if query.delay is not None:
         return DelayIdAnswer(
-            await delayed.schedule(requester, room_id, event_type, body, query.delay, txn_id=txn_id)
+            await delayed.schedule(
+                requester,
+                room_id,
+                event_type,
+                body,
+                query.delay,
+                txn_id=txn_id,
+                sticky_ms=query.sticky_ms,
+            )
         )
-    event_id = await sending.send_event(requester, room_id, event_type, body, txn_id, ts=query.ts)
+    event_id = await sending.send_event(
+        requester, room_id, event_type, body, txn_id, ts=query.ts, sticky_ms=query.sticky_ms
+    )
     return SentEvent(event_id)
 
 
@@ -85,11 +98,23 @@ async def send_state(
     if query.delay is not None:
         return DelayIdAnswer(
             await delayed.schedule(
-                requester, room_id, event_type, body, query.delay, state_key=state_key
+                requester,
+                room_id,
+                event_type,
+                body,
+                query.delay,
+                state_key=state_key,
+                sticky_ms=query.sticky_ms,
             )
         )
     event_id = await sending.send_state(
-        requester, room_id, event_type, state_key, body, ts=query.ts
+        requester,
+        room_id,
+        event_type,
+        state_key,
+        body,
+        ts=query.ts,
+        sticky_ms=query.sticky_ms,
     )
     return SentEvent(event_id)
 

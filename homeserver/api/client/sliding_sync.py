@@ -16,7 +16,7 @@ from homeserver.core.errors import MatrixError, invalid_param, unknown_pos
 from homeserver.core.tokens import MAX_POSITION, SlidingToken
 from homeserver.core.types import JsonObject
 from homeserver.sync.long_poll import Wish
-from homeserver.sync.sliding.extensions import THREADS
+from homeserver.sync.sliding.extensions import STICKY, THREADS
 from homeserver.sync.sliding.long_poll import SlidingSync
 from homeserver.sync.sliding.request import (
     Extensions,
@@ -25,6 +25,7 @@ from homeserver.sync.sliding.request import (
     RoomFilters,
     RoomList,
     SlidingRequest,
+    StickyExtension,
     ToDeviceExtension,
 )
 from homeserver.sync.sliding.required_state import RequiredState
@@ -45,6 +46,7 @@ MAX_NAME = 255
 """Characters of a connection's or a list's name, and of what a filter looks for."""
 DEFAULT_MESSAGES, MAX_MESSAGES = 100, 500
 DEFAULT_THREADS, MAX_THREADS = 100, 500
+DEFAULT_STICKY, MAX_STICKY = 100, 500
 
 _EVERYTHING = "*"
 Count = Annotated[int, msgspec.Meta(ge=0)]
@@ -87,6 +89,11 @@ class ThreadsBody(EnabledBody, frozen=True):
     limit: Annotated[int, msgspec.Meta(ge=1)] | None = None
 
 
+class StickyBody(EnabledBody, frozen=True):
+    since: str | None = None
+    limit: Annotated[int, msgspec.Meta(ge=1)] | None = None
+
+
 class RoomsBody(EnabledBody, frozen=True):
     lists: list[str] | None = None
     rooms: list[str] | None = None
@@ -99,6 +106,7 @@ class ExtensionsBody(msgspec.Struct, frozen=True):
     receipts: RoomsBody | None = None
     typing: RoomsBody | None = None
     thread_subscriptions: ThreadsBody | None = msgspec.field(default=None, name=THREADS)
+    sticky_events: StickyBody | None = msgspec.field(default=None, name=STICKY)
 
 
 class SlidingBody(msgspec.Struct, frozen=True):
@@ -236,7 +244,7 @@ def _extensions(wanted: ExtensionsBody) -> Extensions:
         limit = wanted.to_device.limit or DEFAULT_MESSAGES
         since = wanted.to_device.since
         to_device = ToDeviceExtension(
-            _to_device_since(since) if since else None, min(limit, MAX_MESSAGES)
+            _own_since("to_device", since) if since else None, min(limit, MAX_MESSAGES)
         )
     return Extensions(
         to_device=to_device,
@@ -245,6 +253,7 @@ def _extensions(wanted: ExtensionsBody) -> Extensions:
         receipts=_rooms(wanted.receipts),
         typing=_rooms(wanted.typing),
         thread_subscriptions=_threads(wanted.thread_subscriptions),
+        sticky=_sticky(wanted.sticky_events),
     )
 
 
@@ -254,10 +263,18 @@ def _threads(wanted: ThreadsBody | None) -> int | None:
     return min(wanted.limit or DEFAULT_THREADS, MAX_THREADS)
 
 
-def _to_device_since(text: str) -> int:
+def _sticky(wanted: StickyBody | None) -> StickyExtension | None:
+    if wanted is None or not wanted.enabled:
+        return None
+    since = _own_since("sticky_events", wanted.since) if wanted.since else None
+    return StickyExtension(since, min(wanted.limit or DEFAULT_STICKY, MAX_STICKY))
+
+
+def _own_since(name: str, text: str) -> int:
+    """The position of an extension that has its own."""
     if text.isascii() and text.isdigit() and len(text) <= 19 and int(text) <= MAX_POSITION:
         return int(text)
-    raise invalid_param("`since` of `to_device` is none of this server.")
+    raise invalid_param(f"`since` of `{name}` is none of this server.")
 
 
 def _rooms(wanted: RoomsBody | None) -> RoomExtension | None:

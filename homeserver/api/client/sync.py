@@ -45,6 +45,7 @@ async def get_sync(
         ephemeral_since=token.ephemeral if token else None,
         to_device_since=token.to_device if token else None,
         filter=parsed,
+        sticky_since=token.sticky if token else None,
         full_state=query.full_state,
         use_state_after=query.use_state_after or query.unstable_use_state_after,
     )

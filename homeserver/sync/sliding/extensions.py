@@ -1,5 +1,6 @@
 """What sliding sync sends besides rooms: MSC3885 (to-device), MSC3884 (e2ee), MSC3959 (account
-data), MSC3960 (receipts), MSC3961 (typing), MSC4308 (threads that the user follows).
+data), MSC3960 (receipts), MSC3961 (typing), MSC4308 (threads that the user follows), MSC4480
+(sticky events).
 
 Of rooms that are new to the client, or whose extension it asks for the first time, everything is
 sent; of others, what is new.
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 
 from homeserver.core.types import JsonObject
 from homeserver.rooms.thread_subscriptions import as_answer
+from homeserver.sync import room_section
 from homeserver.sync.request import Snapshot
 from homeserver.sync.sliding.connection import Sent
 from homeserver.sync.sliding.joined import Section
@@ -20,18 +22,21 @@ from homeserver.sync.sliding.request import (
     Extensions,
     RoomExtension,
     SlidingRequest,
+    StickyExtension,
     ToDeviceExtension,
 )
 from homeserver.sync.sliding.room_list import Chosen
 from homeserver.sync.streams import account_data as account_data_stream
 from homeserver.sync.streams import device_lists as device_lists_stream
 from homeserver.sync.streams import receipts as receipts_stream
+from homeserver.sync.streams import sticky as sticky_stream
 from homeserver.sync.streams import to_device as to_device_stream
-from storage import receipts, thread_subscriptions, windows
+from storage import memberships, receipts, thread_subscriptions, user_news, windows
 from storage.receipts import Receipt
 from storage.user_news import is_after
 
 THREADS = "io.element.msc4308.thread_subscriptions"
+STICKY = "org.matrix.msc4354.sticky_events"
 BITS = {"account_data": 1, "receipts": 2, "typing": 4}
 """Of `SentRoom.extensions`."""
 
@@ -91,6 +96,8 @@ def read(
     if wanted.thread_subscriptions is not None:
         is_known = THREADS in sent.extensions
         _thread_subscriptions(snapshot, wanted.thread_subscriptions, is_known, found)
+    if wanted.sticky is not None:
+        _sticky(snapshot, wanted.sticky, chosen, sections, found)
     if wanted.typing is not None:
         rooms = _Rooms("typing", wanted.typing, snapshot, sent, chosen, sections)
         behind = rooms.fresh | rooms.behind.keys()
@@ -216,6 +223,41 @@ def _thread_subscriptions(snapshot: Snapshot, limit: int, is_known: bool, found:
         answer["prev_batch"] = f"t{changes[limit].pos}"
     found.answer[THREADS] = answer
     found.is_empty = False
+
+
+def _sticky(
+    snapshot: Snapshot,
+    wanted: StickyExtension,
+    chosen: Chosen,
+    sections: Mapping[int, Section],
+    found: More,
+) -> None:
+    """Sticky events of the rooms that are in lists, in a window or not; `next_batch` only if
+    there are any."""
+    since = None if wanted.since is None else min(wanted.since, snapshot.now)
+    newest = snapshot.newest
+    if newest.sticky is None or not (
+        is_after(newest.sticky, since) or is_after(newest.membership, since)
+    ):
+        return
+    user_id, newly = snapshot.request.user_id, set()
+    if since is not None and is_after(newest.membership, since):
+        changes = memberships.changes_of_user(snapshot.txn, user_id, since, snapshot.now)
+        newly = {each.room_nid for each in changes if each.membership == "join" != each.previous}
+    here = {nid for nid in chosen.matched if chosen.rooms[nid].membership == "join"}
+    stuck = sticky_stream.read(snapshot, since, here, newly & here, wanted.limit)
+    rooms: JsonObject = {}
+    then = user_news.rooms_since(snapshot.txn, user_id, stuck.rooms.keys(), since)
+    for nid, rows in stuck.rooms.items():
+        shown = sections[nid].event_ids if nid in sections else ()
+        left = [row for row in rows if row.event_id not in shown]
+        if left:
+            events = room_section.sticky_events(snapshot, then[nid], left)
+            rooms[chosen.rooms[nid].room_id] = {"events": events}
+    if rooms or stuck.reached is not None:
+        upto = stuck.reached if stuck.reached is not None else snapshot.now
+        found.answer[STICKY] = {"next_batch": str(upto), "rooms": rooms}
+        found.is_empty = False
 
 
 def _receipts(

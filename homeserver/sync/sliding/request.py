@@ -67,6 +67,14 @@ class ToDeviceExtension:
 
 
 @dataclass(frozen=True, slots=True)
+class StickyExtension:
+    """Sticky events: those after a position of their own, None for the first."""
+
+    since: int | None
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
 class Extensions:
     """What to send besides rooms; None: it is not wanted."""
 
@@ -77,6 +85,7 @@ class Extensions:
     typing: RoomExtension | None = None
     thread_subscriptions: int | None = None
     """At most so many changes."""
+    sticky: StickyExtension | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,9 @@ class Chosen:
     subscribed: Collection[int]
     direct: Collection[str]
     """IDs of rooms that are direct chats."""
+    matched: Collection[int] = ()
+    """Rooms in lists, whether in a window or not, and those subscribed to; only for extensions
+    that ask for them."""
 
 
 class RoomTypes:
@@ -96,10 +99,13 @@ def choose(
     lists: dict[int, list[str]] = {}
     counts: dict[str, int] = {}
     filtered: dict[RoomFilters, list[ListedRoom]] = {}
+    matched: set[int] = set()
     for name, wanted in request.lists.items():
         found = filtered.get(wanted.filters)
         if found is None:
             found = filtered[wanted.filters] = facts.filtered(order, wanted.filters)
+            if request.extensions.sticky is not None:
+                matched.update(room.room_nid for room in found)
         counts[name] = len(found)
         for nid in _window(found, wanted):
             lists.setdefault(nid, []).append(name)
@@ -112,7 +118,7 @@ def choose(
             if config is not None:
                 subscribed.add(nid)
                 configs[nid] = configs[nid] | config if nid in configs else config
-    return Chosen(rooms, configs, counts, lists, subscribed, facts.direct)
+    return Chosen(rooms, configs, counts, lists, subscribed, facts.direct, matched | subscribed)
 
 
 def _window(found: list[ListedRoom], wanted: RoomList) -> dict[int, None]:

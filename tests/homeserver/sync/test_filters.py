@@ -120,8 +120,8 @@ class TimelineFilterTest(SyncTestCase):
         """Shows FIL-1."""
         room_id = await self.shared_room()
         me = self.bob.user_id
-        await self.bob.ok("PUT", f"/user/{me}/account_data/org.a", {})
-        await self.bob.ok("PUT", f"/user/{me}/rooms/{room_id}/account_data/org.b", {})
+        await self.bob.ok("PUT", f"/user/{me}/account_data/org.a", {"a": 1})
+        await self.bob.ok("PUT", f"/user/{me}/rooms/{room_id}/account_data/org.b", {"b": 1})
         wanted = json.dumps(
             {
                 "account_data": {"types": ["org.a"]},
