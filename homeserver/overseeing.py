@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from homeserver.parts import Parts
+from homeserver.rooms.administration import RoomAdministration
+from homeserver.rooms.aliases import Aliases
+from homeserver.rooms.append import Appender
 from homeserver.rooms.blocking import RoomBlocks
 from homeserver.rooms.create import RoomCreation
 from homeserver.rooms.deletion import RoomDeletion
 from homeserver.rooms.membership import Membership
 from homeserver.rooms.purge import HistoryPurge
+from homeserver.rooms.room_list import RoomList
 from homeserver.rooms.room_tasks import RoomTasks
 from homeserver.rooms.send import Sending
 from homeserver.rooms.shutdown import RoomShutdown
@@ -25,3 +29,14 @@ def build_room_administration(parts: Parts) -> None:
     shutdown = RoomShutdown(db, services[RoomCreation], services[Membership], services[Sending])
     services.add(RoomDeletion(db, tasks, shutdown, reactor, server_name))
     services.add(RoomBlocks(db, reactor))
+    services.add(RoomList(db))
+    services.add(
+        RoomAdministration(
+            db,
+            services[Appender],
+            services[Membership],
+            services[Sending],
+            services[Aliases],
+            server_name,
+        )
+    )

@@ -92,8 +92,11 @@ class SpaceHierarchy:
         limit: int | None = None,
         max_depth: int | None = None,
         token: str | None = None,
+        everything_here: bool = False,
     ) -> HierarchyPage:
         """Rooms of a space that the reader may know of, the space first.
+
+        Parameters: `everything_here`, instead, all rooms that this server knows, and no others.
 
         Raises:
             MatrixError: 400 `M_INVALID_PARAM` for a bad token, or one for other parameters; 403
@@ -103,6 +106,7 @@ class SpaceHierarchy:
         skip = _parse(token, depth, suggested_only) if token is not None else 0
         size = MAX_PAGE if limit is None else min(limit, MAX_PAGE)
         walk = _Walk(self._db, self._remote, self._clock, reader_id, suggested_only, depth)
+        walk.everything_here = everything_here
         legacy = room_id.legacy_domain
         found = await walk.rooms(room_id, [legacy] if legacy is not None else [], skip + size + 1)
         if not found:
@@ -151,6 +155,7 @@ class _Walk:
         self._suggested_only = suggested_only
         self._max_depth = max_depth
         self._inaccessible: set[str] = set()
+        self.everything_here = False
 
     async def rooms(self, room_id: str, via: Sequence[str], count: int) -> list[SpaceRoom]:
         """The first rooms of the tree; none if the reader may not know of its root."""
@@ -183,7 +188,9 @@ class _Walk:
     async def _look(self, step: _Step) -> tuple[SpaceRoom | None, dict[str, RoomDescription]]:
         """A room if the reader may know of it, and what it tells of others."""
         local, is_open = await self._db.read(self._local, step.room_id)
-        if local is not None and local.is_fresh:
+        if self.everything_here or (local is not None and local.is_fresh):
+            if local is None:
+                return None, {}
             return (SpaceRoom(local.room, local.children_state) if is_open else None), {}
         remote = await self._ask(step)
         if remote is None:
@@ -208,7 +215,9 @@ class _Walk:
 
     def _local(self, txn: Transaction, room_id: str) -> tuple[LocalSpace | None, bool]:
         found = local_space(txn, room_id, suggested_only=self._suggested_only)
-        return found, found is not None and _knows_of(txn, found.room, self._reader_id)
+        if found is None or self.everything_here:
+            return found, found is not None
+        return found, _knows_of(txn, found.room, self._reader_id)
 
 
 def _knows_of(txn: Transaction, room: RoomDescription, reader_id: str) -> bool:

@@ -1,0 +1,1 @@
+"""Endpoints for administrators of the server, as Synapse has them."""
