@@ -10,10 +10,13 @@ from homeserver.api.client.media import UPLOAD_BODY
 from homeserver.media.downloads import Downloads
 from homeserver.media.files import MediaFiles
 from homeserver.media.local_store import LocalStore
+from homeserver.media.picture_workers import PictureWorkers
+from homeserver.media.pictures import Pictures
 from homeserver.media.previews import PreviewRules, Previews
 from homeserver.media.spool import Spool
 from homeserver.media.store import Store
 from homeserver.media.threads import FileThreads
+from homeserver.media.thumbnails import PictureLimits, Thumbnails
 from homeserver.media.uploads import UploadRules, Uploads
 from homeserver.media.usage import Usage
 from homeserver.outbound.pages import WebPages
@@ -45,7 +48,13 @@ def build_media(parts: Parts) -> None:
     parts.stops.append(usage.stop)
     add(Uploads(db, files, reactor, _upload_rules(config)))
     _build_previews(parts, files)
-    add(Downloads(db, parts.feed, reactor, usage, config.server_name))
+    downloads = add(Downloads(db, parts.feed, reactor, usage, config.server_name))
+    thumbnails = config.media.thumbnails
+    workers = PictureWorkers(reactor, thumbnails.workers, thumbnails.timeout.seconds)
+    parts.stops.append(workers.stop)
+    limits = PictureLimits(thumbnails.max_pixels, thumbnails.max_frames)
+    made = add(Thumbnails(db, files, workers, usage, reactor, limits))
+    add(Pictures(downloads, made))
 
 
 def start_media(parts: Parts) -> None:

@@ -65,6 +65,16 @@ class Spool:
             raise
         return incoming
 
+    async def adopt(self, path: Path) -> Incoming:
+        """A finished file that some program wrote at a `new_path`. Raises OSError."""
+        incoming = Incoming(path, 0, self._threads)
+        await self._threads.run(incoming.measure)
+        return incoming
+
+    def remove(self, path: Path) -> None:
+        """Remove a file that some program may have written."""
+        Incoming(path, 0, self._threads).discard()
+
     def leftovers(self) -> list[Leftover]:
         """All files in the directory, in whatever state. To be called in a thread."""
         found = []
@@ -114,6 +124,14 @@ class Incoming:
     async def finish(self) -> None:
         """Write what is left, and have the file survive a crash of the machine."""
         await self._flush(last=True)
+
+    def measure(self) -> None:
+        """Take size and hash from the file, and sync it. To be called in a thread."""
+        with open(self.path, "rb") as file:
+            while data := file.read(GATHER):
+                self._hash.update(data)
+                self.size += len(data)
+            os.fsync(file.fileno())
 
     def discard(self) -> None:
         """Remove the file if it is still there, once no thread writes to it."""
