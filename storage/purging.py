@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from storage import events, message_words
 from storage.events import ACCEPTED
+from storage.room_removal import BY_EVENT
 from storage.timeline import Place
 from storage.transaction import Transaction
 
@@ -93,7 +94,11 @@ def erase(
 
 
 def _forget_what_hangs_on(txn: Transaction, room_nid: int, gone: Sequence[Victim]) -> None:
-    message_words.remove_many(txn, [each.event_nid for each in gone])
+    numbers = [each.event_nid for each in gone]
+    message_words.remove_many(txn, numbers)
+    where, args = txn.any_of("event_nid", numbers)
+    for table in BY_EVENT:
+        txn.execute(f"DELETE FROM {table} WHERE {where}", args)
     where, args = txn.any_of("successor", [each.event_id for each in gone])
     txn.execute(f"DELETE FROM event_gaps WHERE room_nid = ? AND {where}", [room_nid, *args])
     positions = [each.pos for each in gone if each.pos is not None]
@@ -211,6 +216,20 @@ def delete_subscriptions(txn: Transaction, room_id: str) -> int:
     return txn.execute(
         f"DELETE FROM thread_subscriptions WHERE room_id = ? AND NOT EXISTS {placed_root}",
         (room_id,),
+    )
+
+
+def delete_pushes(txn: Transaction, room_nid: int) -> None:
+    """Forget what was or is to be pushed of events that are gone."""
+    txn.execute(
+        "DELETE FROM push_queue WHERE room_nid = ? AND NOT EXISTS"
+        " (SELECT 1 FROM events e WHERE e.event_nid = push_queue.event_nid)",
+        (room_nid,),
+    )
+    txn.execute(
+        "DELETE FROM push_log WHERE room_nid = ? AND event_id IS NOT NULL AND NOT EXISTS"
+        " (SELECT 1 FROM events e WHERE e.event_id = push_log.event_id)",
+        (room_nid,),
     )
 
 

@@ -31,6 +31,10 @@ BY_NUMBER = (
     Table("staged_pdus", ("event_id",)),
     Table("event_gaps", ("event_id", "successor")),
     Table("timeline_breaks", ("pos",)),
+    Table("media_references", ("server_name", "media_id", "event_nid")),
+    Table("push_queue", ("pusher_nid", "pos")),
+    Table("push_log", ("user_id", "pusher_nid", "pos")),
+    Table("sticky_events", ("event_nid",)),
     Table("aliases", ("alias",)),
     Table("published_rooms", ("room_nid",)),
     Table("published_networks", ("instance_id",)),
@@ -47,6 +51,9 @@ BY_ID = (
     Table("reports", ("report_id",)),
 )
 """Tables with a column `room_id`."""
+
+BY_EVENT = ("sticky_events", "redacted_contents", "media_references")
+"""Tables with a column `event_nid` that say more of events."""
 
 KEPT = ("blocked_rooms", "room_tasks", "gone_rooms", "backed_up_keys")
 """Tables that keep their rows: what the administrator said of the room, and what users have in
@@ -78,6 +85,8 @@ def delete_events(txn: Transaction, room_nid: int, limit: int) -> int:
     where, args = txn.any_of("pos", [row[2] for row in rows if row[2] is not None])
     txn.execute(f"DELETE FROM destination_events WHERE {where}", args)
     where, args = txn.any_of("event_nid", [row[0] for row in rows])
+    for name in BY_EVENT:
+        txn.execute(f"DELETE FROM {name} WHERE {where}", args)
     return txn.execute(f"DELETE FROM events WHERE {where}", args)
 
 

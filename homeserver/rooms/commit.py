@@ -37,6 +37,8 @@ from storage.transaction import Transaction
 class CachedHead:
     """Current state events of a room, valid while the room's `head_version` is this."""
 
+    room_nid: int
+    """A room that was removed and is joined again has another number."""
     head_version: int
     known: dict[StateKey, Event | None]
 
@@ -107,7 +109,9 @@ def commit_group(txn: Transaction, context: AppendContext, jobs: Sequence[Job]) 
     return GroupResult(
         [_outcome(outcome, positions) for outcome in outcomes],
         {
-            draft.row.room_id: CachedHead(draft.row.head_version, draft.known)
+            draft.row.room_id: CachedHead(
+                draft.row.room_nid, draft.row.head_version, draft.known
+            )
             for draft in group.drafts.values()
         },
         written,
@@ -187,7 +191,10 @@ def _open(
             # A room that only was joined or invited to elsewhere has no head to build on.
             continue
         cached = context.heads.get(room_id)
-        fresh = cached is not None and cached.head_version == row.head_version
+        fresh = cached is not None and (cached.room_nid, cached.head_version) == (
+            row.room_nid,
+            row.head_version,
+        )
         known = dict(cached.known) if cached is not None and fresh else {}
         drafts[room_id] = draft_of(txn, context, row, version, known)
     return drafts

@@ -14,7 +14,7 @@ Steps, in this order, each of them small and able to be done again:
 4. `states`: what the room's state was at positions before the rest. Users who left then keep
    theirs;
 5. `nodes`: parts of states that nothing refers to (`homeserver.rooms.state_collection`);
-6. `leftovers`: receipts and subscriptions of threads.
+6. `leftovers`: receipts, subscriptions of threads, pushes.
 """
 
 from __future__ import annotations
@@ -280,4 +280,5 @@ def _leftovers(txn: Transaction, room: RoomRow) -> bool:
     if purging.delete_receipts(txn, room.room_nid, RECEIPTS):
         return True
     purging.delete_subscriptions(txn, room.room_id)
+    purging.delete_pushes(txn, room.room_nid)
     return False

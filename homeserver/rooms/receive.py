@@ -246,6 +246,7 @@ class Receiver:
         entry = Entry(join, version, state, auth_chain, servers, partial)
 
         def work(txn: Transaction) -> tuple[Judged, list[WrittenRoom]]:
+            blocking.check(txn, join.room_id)
             if within is not None:
                 draft = open_room(txn, self._context, join.room_id, version, now_ms)
                 within(txn, draft.row.room_nid)

@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from homeserver.core.types import JsonObject
+from homeserver.sync import gone_rooms
 from homeserver.sync.joined_rooms import read_joined
 from homeserver.sync.lazy_members import NOTHING, SentMembers
 from homeserver.sync.other_rooms import read_others
@@ -120,6 +121,7 @@ def _read(snapshot: Snapshot, all_rooms: bool) -> Durable:
         "join": read_joined(snapshot, here, newly, stuck.rooms),
         **read_others(snapshot, joined, changes),
     }
+    gone_rooms.add(snapshot, sections)
     rooms = {name: section for name, section in sections.items() if section}
     answer: JsonObject = {"rooms": rooms} if rooms else {}
     wanted = request.filter.account_data
