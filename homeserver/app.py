@@ -17,12 +17,11 @@ from federation.client.requests import FederationClient
 from federation.client.tls import BadCaFile
 from homeserver import startup
 from homeserver.api.client.capabilities import CapabilitySettings
-from homeserver.api.client.rendezvous import RendezvousSettings
-from homeserver.api.client.rtc import RtcTransports
-from homeserver.api.client.well_known import WellKnown
 from homeserver.api.endpoints import ENDPOINTS
+from homeserver.bridging import build_bridges, build_identities, start_bridges
 from homeserver.core.errors import MatrixError, resource_limit_exceeded
 from homeserver.core.ids import domain_of
+from homeserver.discovering import build_discovery
 from homeserver.encrypting import build_encryption
 from homeserver.enrolling import (
     build_contacts,
@@ -94,7 +93,6 @@ from homeserver.users.sessions import Sessions
 from homeserver.users.tags import Tags
 from homeserver.users.turn import Turn
 from homeserver.users.uia import InteractiveAuth
-from homeserver.web.limits import RateLimiter
 from homeserver.web.router import Router
 from homeserver.web.turns import Turns
 from storage import (
@@ -185,16 +183,18 @@ async def build(config: Config, reactor: Any, log: Any, *, serving: bool = True)
     _build_sync(parts)
     build_pushing(parts)
     federation_authenticator = build_federation(parts)
+    entrance = build_bridges(parts)
     build_experimental(parts)
     build_media(parts)
     router = Router(
         ENDPOINTS,
         parts.services.as_mapping(),
-        parts.services[Sessions],
+        entrance.authenticator,
         clock=reactor,
         log=log,
         federation_authenticator=federation_authenticator,
-        rate_limiter=parts.services.following(RateLimiter),
+        rate_limiter=entrance.limiter,
+        query_tokens=entrance.query_tokens,
         # What other servers may ask that costs much: a few at a time, in all and of each.
         turns={"federation_heavy": Turns(each=4, total=16, waiting=50)},
         observer=metrics,
@@ -227,6 +227,7 @@ async def _begin(parts: Parts, homeserver: Homeserver) -> None:
     start_searching(parts)
     start_media(parts)
     await start_federation(parts)
+    await start_bridges(parts)
     await start_pushing(parts)
     parts.services[DelayedEvents].start()
     runner = JobRunner(db, feed, reactor, db.process_token, parts.jobs)
@@ -352,14 +353,9 @@ def _build_users(parts: Parts) -> None:
             delayed_events=config.delayed_events.per_user,
         )
     )
+    build_identities(parts)
     build_sign_on(parts, _refusal(config))
-    transports = add(RtcTransports(config.matrix_rtc.livekit_service_urls))
-    add(WellKnown(config.public_base_url, rtc_foci=transports.listed()))
-    foci, policy = transports.listed(), config.policy_server
-    key = None if policy is None else policy.ed25519
-    add(WellKnown(config.public_base_url, rtc_foci=foci, policy_key=key))
-    base_url = (config.public_base_url or f"https://{config.server_name}").rstrip("/") + "/"
-    add(RendezvousSettings(base_url, reactor))
+    build_discovery(parts)
     boxes = parts.services.add_as(RendezvousStore, _rendezvous(config, reactor))
     parts.stops.append(boxes.close)
     housekeeping = add(UserHousekeeping(db, reactor))

@@ -16,6 +16,7 @@ from homeserver.enrolling import policies
 from homeserver.outbound.http import OutgoingHttpClient
 from homeserver.parts import Parts
 from homeserver.users.accounts import Accounts
+from homeserver.users.appservices import Appservices
 from homeserver.users.hooks import UserHooks
 from homeserver.users.login import Login
 from homeserver.users.sso.flow import Known, SignOnRules, SingleSignOn
@@ -57,7 +58,8 @@ def build_sign_on(parts: Parts, refuse_new: Callable[[], MatrixError] | None) ->
         IdentityProvider(each.provider_id, each.name, each.icon, each.brand)
         for each in providers.values()
     ]
-    add(LoginSettings(config.server_name, providers=told))
+    has_appservices = bool(services[Appservices].all)
+    add(LoginSettings(config.server_name, providers=told, appservices=has_appservices))
 
 
 def _known_clients(config: Config) -> list[str]:

@@ -169,7 +169,7 @@ class Config:
     )
     push: Push = option(Push, "Notifications to devices, browsers and by e-mail.")
     application_service_files: tuple[Path, ...] = option(
-        (), "Registration files of application services (bridges, bots).", not_yet=True
+        (), "Registration files of application services (bridges, bots)."
     )
     email: Email | None = option(None, "Sending e-mail. It needs public_base_url, for the links.")
     recaptcha: Recaptcha | None = option(None, "A captcha at registration.")

@@ -45,6 +45,13 @@ def new(server_name: str, output: str | None) -> None:
 def check(config_file: str) -> None:
     """Tell whether a configuration file is right."""
     loaded = load_config(config_file)
+    from homeserver.bridging import load_registrations
+    from homeserver.startup import CannotStart
+
+    try:
+        load_registrations(loaded)
+    except CannotStart as error:
+        raise Failure(str(error)) from None
     for key in config.not_yet_used(loaded):
         click.echo(f"{config_file}: {key}: not used yet by this version")
     for doubt in config.doubts(loaded):

@@ -101,6 +101,11 @@ def user_deactivated() -> MatrixError:
     return MatrixError(403, "M_USER_DEACTIVATED", "This account has been deactivated.")
 
 
+def exclusive(error: str) -> MatrixError:
+    """An identifier belongs to an application service, or not to this one."""
+    return MatrixError(400, "M_EXCLUSIVE", error)
+
+
 def user_in_use() -> MatrixError:
     return MatrixError(400, "M_USER_IN_USE", "This user ID is already taken.")
 

@@ -39,6 +39,10 @@ class Aliases:
         self._require_membership = require_membership
         self.elsewhere: Callable[[RoomAlias], Awaitable[str | None]] | None = None
         """Finds the rooms of other servers' aliases."""
+        self.check_claimed: Callable[[Requester, RoomAlias], None] = lambda requester, alias: None
+        """Raises MatrixError 400 M_EXCLUSIVE for aliases of application services."""
+        self.owned: Callable[[Requester, RoomAlias], bool] = lambda requester, alias: False
+        """Whether the requester is the application service whose alias it is."""
 
     async def resolve(self, alias: RoomAlias) -> str | None:
         """The ID of the room that an alias points to; None if there is none.
@@ -58,10 +62,12 @@ class Aliases:
         """Point a new alias to a room.
 
         Raises:
-            MatrixError: 400 `M_INVALID_PARAM` for another server's alias; 403 `M_FORBIDDEN`
-                outside the room; 404 `M_NOT_FOUND`; 409 `M_UNKNOWN` if the alias is taken.
+            MatrixError: 400 `M_INVALID_PARAM` for another server's alias, `M_EXCLUSIVE`; 403
+                `M_FORBIDDEN` outside the room; 404 `M_NOT_FOUND`; 409 `M_UNKNOWN` if the alias
+                is taken.
         """
         self._require_own(alias)
+        self.check_claimed(requester, alias)
         needs = self._require_membership and not requester.is_admin
         await self._db.write(_create, alias, room_id, requester.user_id, needs)
 
@@ -69,11 +75,15 @@ class Aliases:
         """Remove an alias, also from the room's canonical aliases where the requester may.
 
         Raises:
-            MatrixError: 403 `M_FORBIDDEN` for others than its maker, moderators of the room and
-                administrators of the server; 404 `M_NOT_FOUND`.
+            MatrixError: 403 `M_FORBIDDEN` for others than its maker, moderators of the room, the
+                application service that it belongs to and administrators of the server; 404
+                `M_NOT_FOUND`; 400 `M_EXCLUSIVE`.
         """
         self._require_own(alias)
-        room_id = await self._db.write(_delete, alias, requester.user_id, requester.is_admin)
+        if requester.appservice_id is not None:
+            self.check_claimed(requester, alias)
+        may = requester.is_admin or self.owned(requester, alias)
+        room_id = await self._db.write(_delete, alias, requester.user_id, may)
         try:
             await self._appender.append(
                 AppendRequest(
@@ -119,12 +129,12 @@ def _create(
         raise errors.MatrixError(409, "M_UNKNOWN", f"The room alias {alias} is taken.")
 
 
-def _delete(txn: Transaction, alias: str, user_id: str, is_admin: bool) -> str:
+def _delete(txn: Transaction, alias: str, user_id: str, may: bool) -> str:
     row = aliases.get(txn, alias)
     room = rooms.get_many(txn, [row.room_nid]).get(row.room_nid) if row is not None else None
     if row is None or room is None:
         raise errors.not_found("There is no such room alias.")
-    if not is_admin and row.creator != user_id and not moderates(txn, room, user_id):
+    if not may and row.creator != user_id and not moderates(txn, room, user_id):
         raise errors.forbidden("Only its maker or a moderator may remove this alias.")
     aliases.delete(txn, alias)
     return room.room_id

@@ -118,6 +118,8 @@ class RoomCreation:
         self._server_name = server_name
         self._default_version = default_version
         self._publication = publication
+        self.check_alias: Callable[[Requester, RoomAlias], None] = lambda requester, alias: None
+        """Raises MatrixError 400 M_EXCLUSIVE for aliases of application services."""
 
     async def create(
         self,
@@ -146,6 +148,8 @@ class RoomCreation:
         preset = self._preset(wanted)
         invitees = self._invitees(requester, wanted)
         alias = self._alias(wanted)
+        if alias is not None:
+            self.check_alias(requester, alias)
         publish = self._publishes(requester, wanted)
         profile = await self._db.read(_profile_content, [requester.user_id, *invitees])
         templates = _Plan(requester.user_id, version, preset, wanted, invitees, alias).templates(

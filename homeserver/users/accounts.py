@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from twisted.internet.interfaces import IReactorTime
 
-from homeserver.core.errors import invalid_username, not_found, user_in_use
+from homeserver.core.errors import exclusive, invalid_username, not_found, user_in_use
 from homeserver.core.ids import InvalidIdentifier, UserID, map_localpart
 from homeserver.users.hooks import UserHooks
 from homeserver.users.passwords import Passwords
@@ -44,6 +44,8 @@ class Accounts:
         self._sessions = sessions
         self._server_name = server_name
         self._reserved = reserved or {}
+        self.claimed: Callable[[str], bool] = lambda user_id: False
+        """Whether a user ID is an application service's alone."""
 
     # Finding
 
@@ -63,9 +65,15 @@ class Accounts:
             raise invalid_username(f"This user name cannot be used: {error.reason}.")
 
     async def check_available(self, user_id: UserID) -> None:
-        """Raises MatrixError 400 M_USER_IN_USE if there is, or was, such an account."""
+        """Raises MatrixError 400: M_EXCLUSIVE if only an application service could make such an
+        account, M_USER_IN_USE if there is, or was, one."""
+        self._check_claimed(user_id)
         if user_id in self._reserved or await self._db.read(users.exists, user_id):
             raise user_in_use()
+
+    def _check_claimed(self, user_id: str) -> None:
+        if self.claimed(user_id):
+            raise exclusive("This user ID is reserved by an application service.")
 
     # Making
 
@@ -92,8 +100,12 @@ class Accounts:
         is_guest: bool = False,
         is_admin: bool = False,
         user_type: str | None = None,
+        by_appservice: bool = False,
     ) -> None:
-        """Make an account as part of a transaction. Raises MatrixError 400 M_USER_IN_USE."""
+        """Make an account as part of a transaction. Raises MatrixError 400: M_USER_IN_USE,
+        M_EXCLUSIVE."""
+        if not by_appservice:
+            self._check_claimed(user_id)
         if self._reserved.get(user_id, user_type) != user_type:
             raise user_in_use()
         row = UserRow(

@@ -150,6 +150,18 @@ class Login:
                 user = user._replace(password_hash=renewed)
         return user
 
+    async def check_active(self, user_id: UserID) -> UserRow:
+        """The account, for somebody who needs no password. Raises MatrixError: 403 M_FORBIDDEN
+        (no such user), M_USER_DEACTIVATED, 401 M_USER_LOCKED."""
+        user = await self._db.read(users.get_user, user_id)
+        if user is None:
+            raise forbidden("There is no such account.")
+        if user.deactivated:
+            raise user_deactivated()
+        if user.locked:
+            raise user_locked()
+        return user
+
     def create_token_in(
         self, txn: Transaction, user_id: UserID, lifetime_ms: int | None = None
     ) -> LoginToken:

@@ -245,6 +245,26 @@ class Registration:
         session = replace(wanted.session, device_id=outcome["device_id"])
         return Registered(user_id, await self._sessions.begin(user_id, session))
 
+    # Application services
+
+    async def register_for_appservice(
+        self, check: Callable[[UserID], None], username: str, session: NewSession | None
+    ) -> Registered:
+        """Make an account of an application service, which `check` lets have it or not.
+
+        Raises MatrixError 400: M_EXCLUSIVE, M_USER_IN_USE, M_INVALID_USERNAME.
+        """
+        user_id = self._accounts.new_user_id(username)
+        check(user_id)
+        return await self._db.write(self._create_for_appservice, user_id, session)
+
+    def _create_for_appservice(
+        self, txn: Transaction, user_id: UserID, session: NewSession | None
+    ) -> Registered:
+        self._accounts.create_in(txn, user_id, None, by_appservice=True)
+        grant = None if session is None else self._sessions.begin_in(txn, user_id, session)
+        return Registered(user_id, grant)
+
     # Guests
 
     async def register_guest(self, session: NewSession) -> Registered:

@@ -200,9 +200,7 @@ class Sessions:
             raise forbidden("The password was changed meanwhile.")
         now_ms = self._now()
         device_id = wanted.device_id or new_device_id()
-        check_device_id(device_id)
-        if any(reserved(txn, user_id, device_id) for reserved in self._hooks.device_id_reserved):
-            raise forbidden("This device ID is the ID of a cross-signing key.")
+        self._check_free(txn, user_id, device_id)
         row = device_rows.DeviceRow(
             user_id,
             device_id,
@@ -212,9 +210,7 @@ class Sessions:
             wanted.ip,
             wanted.user_agent,
         )
-        is_new = device_rows.insert_device(txn, row)
-        if is_new and device_rows.count(txn, user_id) > self._max_devices:
-            raise _too_many_devices(self._max_devices)
+        is_new = self._add_device(txn, row)
         if not is_new:
             if not device_rows.lock_device(txn, user_id, device_id):
                 raise Conflict("The device was deleted meanwhile.")
@@ -226,6 +222,38 @@ class Sessions:
             for changed in self._hooks.device_changed:
                 changed(txn, user_id, device_id)
         return grant
+
+    async def add_device(self, user_id: str, device_id: str) -> bool:
+        """Make a device without a session; False if the user has it.
+
+        Raises MatrixError: 400 M_INVALID_PARAM, 403 M_FORBIDDEN, M_USER_DEACTIVATED,
+        M_USER_LIMIT_EXCEEDED.
+        """
+
+        def write(txn: Transaction) -> bool:
+            user = users.lock_user(txn, user_id)
+            if user is None or user.deactivated:
+                raise user_deactivated()
+            self._check_free(txn, user_id, device_id)
+            now_ms = self._now()
+            row = device_rows.DeviceRow(user_id, device_id, None, now_ms, None, None, None)
+            is_new = self._add_device(txn, row)
+            for changed in self._hooks.device_changed if is_new else ():
+                changed(txn, user_id, device_id)
+            return is_new
+
+        return await self._db.write(write)
+
+    def _check_free(self, txn: Transaction, user_id: str, device_id: str) -> None:
+        check_device_id(device_id)
+        if any(reserved(txn, user_id, device_id) for reserved in self._hooks.device_id_reserved):
+            raise forbidden("This device ID is the ID of a cross-signing key.")
+
+    def _add_device(self, txn: Transaction, row: device_rows.DeviceRow) -> bool:
+        is_new = device_rows.insert_device(txn, row)
+        if is_new and device_rows.count(txn, row.user_id) > self._max_devices:
+            raise _too_many_devices(self._max_devices)
+        return is_new
 
     async def refresh(self, refresh_token: str) -> Grant:
         """Exchange a refresh token for a new pair.
@@ -367,5 +395,5 @@ def clipped_device_name(name: str | None) -> str | None:
 def check_device_id(device_id: str) -> None:
     """Raises MatrixError 400 M_INVALID_PARAM for what cannot be the ID of a device."""
     size = len(device_id.encode("utf-8", "surrogatepass"))
-    if size > MAX_DEVICE_ID_BYTES or "\x00" in device_id:
+    if not 0 < size <= MAX_DEVICE_ID_BYTES or "\x00" in device_id:
         raise MatrixError(400, "M_INVALID_PARAM", "This is not a valid device ID.")

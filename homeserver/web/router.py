@@ -45,8 +45,8 @@ from homeserver.web.responses import (
     error_response,
 )
 from homeserver.web.routes import Route, RouteTable
-from homeserver.web.schema import parse_query
 from homeserver.web.signature import Caller
+from homeserver.web.tokens import sent_token
 from homeserver.web.turns import Turns
 
 DEFAULT_MAX_BODY = 4 * 1024 * 1024
@@ -86,7 +86,8 @@ class Router:
     one). `turns`: for classes of rate limits of which few are answered at a time.
     `unavailable` are errors that mean that something the server needs is away (503).
     `body_limits` are the sizes in bytes that endpoints name as their `max_body`.
-    `allow_query_token` accepts `?access_token=` as specification versions before 1.19 did.
+    `query_tokens` says which tokens are accepted in `?access_token=` too, where versions of the
+    specification before 1.19 had them.
     Raises TypeError, LookupError or ValueError for endpoints that do not fit.
     """
 
@@ -104,7 +105,7 @@ class Router:
         observer: RequestObserver | None = None,
         refuse_writing: Callable[[], MatrixError] | None = None,
         unavailable: tuple[type[Exception], ...] = (),
-        allow_query_token: bool = False,
+        query_tokens: Callable[[str], bool] | None = None,
         body_limits: Mapping[str, int] | None = None,
         max_body: int = DEFAULT_MAX_BODY,
     ) -> None:
@@ -117,7 +118,7 @@ class Router:
         self._observer = observer
         self._refuse_writing = refuse_writing
         self._unavailable = unavailable
-        self._allow_query_token = allow_query_token
+        self._query_tokens = query_tokens
         self._max_body = max_body
         self._body_limits = body_limits or {}
         self._ids = count(1)
@@ -255,7 +256,7 @@ class Router:
     async def _authenticate(
         self, declaration: EndpointDeclaration, request: Request
     ) -> Requester | None:
-        token = self._token(request)
+        token = sent_token(request, self._query_tokens)
         if token is None:
             if declaration.auth is Auth.OPTIONAL_ACCESS_TOKEN:
                 return None
@@ -263,17 +264,6 @@ class Router:
         requester = await self._authenticator.authenticate(token, request)
         check_requester(declaration, requester)
         return requester
-
-    def _token(self, request: Request) -> str | None:
-        header = request.headers.get(b"authorization")
-        if header is not None:
-            scheme, _, token = header.decode("utf-8", "replace").partition(" ")
-            if scheme.lower() == "bearer" and token.strip():
-                return token.strip()
-        elif self._allow_query_token and "access_token=" in request.raw_query:
-            values = parse_query(request.raw_query).get("access_token")
-            return values[0] if values and values[0] else None
-        return None
 
 
 def check_requester(declaration: EndpointDeclaration, requester: Requester) -> None:

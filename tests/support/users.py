@@ -27,6 +27,7 @@ from homeserver.api.client import (
 from homeserver.core.signing import generate_signing_key
 from homeserver.outbound.http import OutgoingHttpClient
 from homeserver.users.accounts import Accounts
+from homeserver.users.appservices import Appservices
 from homeserver.users.contacts import Contacts
 from homeserver.users.device_activity import DeviceActivity
 from homeserver.users.devices import Devices
@@ -142,6 +143,7 @@ class UserServer:
             self.sessions,
             self.uia,
             self.validation,
+            Appservices(()),
             Contacts(db, clock, self.validation, _no_identity_servers(), self.uia),
             Devices(db, self.hooks, self.sessions, self.activity),
             Profiles(db, self.hooks, SERVER_NAME),

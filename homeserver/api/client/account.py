@@ -127,7 +127,7 @@ async def deactivate(
 ) -> DeactivateAnswer:
     """Close the requester's account for good."""
     operation = Operation(request, requester, body.auth, {"erase": body.erase})
-    await uia.confirm_owner(operation)
+    await uia.confirm_owner(operation, trust_appservices=True)
     withdrawn = await contacts.unbind_all(requester.user_id)
     await accounts.deactivate(requester.user_id, erase=body.erase)
     return DeactivateAnswer("success" if withdrawn else "no-support")

@@ -7,8 +7,9 @@ import msgspec
 from homeserver.api.client.login import AuthBody
 from homeserver.core.types import JsonObject
 from homeserver.users.devices import Devices
+from homeserver.users.sessions import Sessions
 from homeserver.users.uia import InteractiveAuth, Operation
-from homeserver.web.endpoint import EMPTY, Auth, Empty, Request, Requester, endpoint
+from homeserver.web.endpoint import EMPTY, Auth, Empty, Request, Requester, Response, endpoint
 from storage.devices import DeviceRow
 
 
@@ -50,9 +51,18 @@ async def get_device(requester: Requester, device_id: str, devices: Devices) -> 
 
 @endpoint("PUT", "/_matrix/client/v3/devices/{device_id}", auth=Auth.GUEST_OK, rate="write")
 async def put_device(
-    requester: Requester, device_id: str, body: DeviceBody, devices: Devices
-) -> Empty:
-    """Name a device of the requester."""
+    requester: Requester,
+    device_id: str,
+    body: DeviceBody,
+    devices: Devices,
+    sessions: Sessions,
+) -> Empty | Response:
+    """Name a device of the requester. Application services make it where there is none."""
+    if requester.appservice_id is not None:
+        is_new = await sessions.add_device(requester.user_id, device_id)
+        if body.display_name is not None:
+            await devices.rename(requester.user_id, device_id, body.display_name)
+        return Response(201, {}) if is_new else EMPTY
     if body.display_name is None:
         await devices.get(requester.user_id, device_id)
     else:
@@ -76,7 +86,7 @@ async def delete_device(
     devices: Devices,
 ) -> Empty:
     """Delete a device of the requester, and its session."""
-    await uia.confirm_owner(Operation(request, requester, body.auth, {}))
+    await uia.confirm_owner(Operation(request, requester, body.auth, {}), trust_appservices=True)
     await devices.delete(requester.user_id, [device_id])
     return EMPTY
 
@@ -91,7 +101,7 @@ async def delete_devices(
 ) -> Empty:
     """Delete devices of the requester, and their sessions."""
     operation = Operation(request, requester, body.auth, {"devices": sorted(body.devices)})
-    await uia.confirm_owner(operation)
+    await uia.confirm_owner(operation, trust_appservices=True)
     await devices.delete(requester.user_id, body.devices)
     return EMPTY
 

@@ -194,7 +194,7 @@ async def post_device_signing_upload(
     if not replaces and await cross_signing.store(user_id, keys, confirmed=False):
         return EMPTY
     operation = Operation(request, requester, body.auth, given)
-    await uia.confirm_owner(operation)
+    await uia.confirm_owner(operation, trust_appservices=True)
     await cross_signing.store(user_id, keys, confirmed=True)
     return EMPTY
 

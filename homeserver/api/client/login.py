@@ -11,6 +11,7 @@ from homeserver.api.client.well_known import WellKnown
 from homeserver.core.errors import forbidden, missing_param, unknown
 from homeserver.core.ids import UserID
 from homeserver.core.types import JsonObject
+from homeserver.users.appservices import APPSERVICE, Appservices
 from homeserver.users.login import Login, LoginToken
 from homeserver.users.sessions import Grant, NewSession, Sessions
 from homeserver.users.stages import PASSWORD, SSO
@@ -37,6 +38,7 @@ class LoginSettings:
     server_name: str
     passwords: bool = True
     providers: Sequence[IdentityProvider] = ()
+    appservices: bool = False
 
 
 class LoginFlow(msgspec.Struct, omit_defaults=True):
@@ -106,6 +108,8 @@ async def get_login_flows(settings: LoginSettings) -> LoginFlows:
     flows = [LoginFlow(PASSWORD)] if settings.passwords else []
     if settings.providers:
         flows.append(LoginFlow(SSO, identity_providers=list(settings.providers)))
+    if settings.appservices:
+        flows.append(LoginFlow(APPSERVICE))
     # Login tokens are asked for with a proof: without a way to give one nobody can get one.
     can_prove = settings.passwords or bool(settings.providers)
     flows.append(LoginFlow("m.login.token", get_login_token=can_prove or None))
@@ -120,14 +124,17 @@ async def post_login(
     sessions: Sessions,
     settings: LoginSettings,
     well_known: WellKnown,
+    appservices: Appservices,
 ) -> LoginAnswer:
-    """Log in with a password or a login token."""
+    """Log in with a password or a login token, or as an application service."""
     if body.type == PASSWORD and settings.passwords:
         user = await _by_password(body, login)
     elif body.type == "m.login.token":
         if body.token is None:
             raise missing_param("token")
         user = await login.redeem_token(body.token)
+    elif body.type == APPSERVICE:
+        user = await _by_appservice(body, request, login, appservices)
     else:
         raise unknown("This login type is not supported.")
     wanted = new_session(
@@ -140,7 +147,22 @@ async def post_login(
 async def _by_password(body: LoginBody, login: Login) -> UserRow:
     if body.password is None:
         raise missing_param("password")
-    named = await login.resolve(
+    return await login.check_password(await _named(body, login), body.password)
+
+
+async def _by_appservice(
+    body: LoginBody, request: Request, login: Login, appservices: Appservices
+) -> UserRow:
+    registration = appservices.of_request(request)
+    named = await _named(body, login)
+    if named is None:
+        raise forbidden("There is no such account.")
+    appservices.check_user(registration, named)
+    return await login.check_active(named)
+
+
+async def _named(body: LoginBody, login: Login) -> UserID | None:
+    return await login.resolve(
         {
             "identifier": body.identifier,
             "user": body.user,
@@ -148,7 +170,6 @@ async def _by_password(body: LoginBody, login: Login) -> UserRow:
             "address": body.address,
         }
     )
-    return await login.check_password(named, body.password)
 
 
 def _answer(grant: Grant, server_name: str, well_known: WellKnown) -> LoginAnswer:

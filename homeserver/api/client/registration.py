@@ -7,8 +7,9 @@ from typing import Literal
 import msgspec
 
 from homeserver.api.client.login import LoginSettings, new_session
-from homeserver.core.errors import bad_json
+from homeserver.core.errors import bad_json, missing_param
 from homeserver.core.types import JsonObject
+from homeserver.users.appservices import APPSERVICE, Appservices
 from homeserver.users.registration import Registered, Registration, WantedAccount
 from homeserver.users.registration_tokens import RegistrationTokens
 from homeserver.users.uia import Operation
@@ -75,6 +76,7 @@ async def register(
     request: Request,
     registration: Registration,
     settings: LoginSettings,
+    appservices: Appservices,
 ) -> RegisterAnswer:
     """Make an account, and log it in."""
     if query.kind == "guest":
@@ -86,6 +88,16 @@ async def register(
     session = new_session(
         request, wanted.device_id, wanted.initial_device_display_name, wanted.refresh_token
     )
+    if body.get("type") == APPSERVICE:
+        service = appservices.of_request(request)
+        if wanted.username is None:
+            raise missing_param("username")
+        registered = await registration.register_for_appservice(
+            lambda user_id: appservices.check_user(service, user_id),
+            wanted.username,
+            None if wanted.inhibit_login else session,
+        )
+        return register_answer(registered, settings.server_name)
     # A session that has proved something is good for one user name only.
     operation = Operation(request, None, wanted.auth, {"username": wanted.username}, REGISTER)
     registered = await registration.register(

@@ -72,6 +72,8 @@ class PeopleHere:
         user = users.lock_user(txn, user_id)
         if user is None or user.deactivated or user.is_guest or user.user_type is not None:
             return None
+        if self._accounts.claimed(user_id):
+            return None
         return self._connect(txn, user_id, stranger.provider, stranger.subject)
 
     async def connect(self, user_id: str, provider: str, subject: str) -> None:

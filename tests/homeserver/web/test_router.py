@@ -323,7 +323,7 @@ class AuthTests(TestCase):
         """Shows HTTP-16: refused, unless switched on; and not logged."""
         path = f"{BASE}/account/whoami?access_token=alice"
         self.assertEqual(await self.asks("GET", path, None), (401, "M_MISSING_TOKEN"))
-        old = Sample(allow_query_token=True)
+        old = Sample(query_tokens=lambda token: True)
         self.assertEqual((await old.client.get(path)).status, 200)
         answer = await old.client.get(path, headers={"Authorization": "Bearer wrong"})
         self.assertEqual(answer.body["errcode"], "M_UNKNOWN_TOKEN")
