@@ -30,6 +30,18 @@ def get_profiles(
     return found
 
 
+def get_all(txn: Transaction, user_ids: Collection[str]) -> dict[str, dict[str, Any]]:
+    """All fields of several users; users without any are left out."""
+    if not user_ids:
+        return {}
+    where, args = txn.any_of("user_id", user_ids)
+    found: dict[str, dict[str, Any]] = {}
+    sql = f"SELECT user_id, field, value FROM profiles WHERE {where}"
+    for user_id, field, value in txn.all(sql, args):
+        found.setdefault(user_id, {})[field] = json.loads(value)
+    return found
+
+
 def put_field(txn: Transaction, user_id: str, field: str, value: Any) -> None:
     """Set one field."""
     txn.execute(

@@ -237,6 +237,8 @@ class Filter:
     presence: EventFilter = EventFilter()
     account_data: EventFilter = EventFilter()
     room: RoomFilter = RoomFilter()
+    profile_fields: frozenset[str] = frozenset()
+    """Fields of profiles of which changes are wanted (MSC4429)."""
 
     def trim(self, event: JsonObject) -> JsonObject:
         """The event with only the wanted fields: a new object, or `event` if all are wanted."""
@@ -275,6 +277,9 @@ def parse_filter(source: Any) -> Filter:
         presence=_event_filter(EventFilter, fields.child("presence")),
         account_data=_event_filter(EventFilter, fields.child("account_data")),
         room=_room_filter(fields.child("room")),
+        profile_fields=frozenset(
+            fields.child("org.matrix.msc4429.profile_fields").texts("ids", MAX_ID_LENGTH) or ()
+        ),
     )
 
 

@@ -21,6 +21,7 @@ from homeserver.sync.other_rooms import read_others
 from homeserver.sync.request import Snapshot, SyncRequest
 from homeserver.sync.streams import account_data as account_data_stream
 from homeserver.sync.streams import device_lists as device_lists_stream
+from homeserver.sync.streams import profiles as profiles_stream
 from homeserver.sync.streams import sticky as sticky_stream
 from homeserver.sync.streams import to_device as to_device_stream
 from storage import account_data, memberships, user_news
@@ -132,6 +133,9 @@ def _read(snapshot: Snapshot, all_rooms: bool) -> Durable:
             answer["account_data"] = {"events": data}
     reached, has_acknowledged = _add_to_device(snapshot, answer)
     _add_device_lists(snapshot, answer)
+    users = profiles_stream.for_sync(snapshot)
+    if users:
+        answer["org.matrix.msc4429.users"] = users
     is_empty = not answer
     counts, unused_fallback = snapshot.newest.one_time_keys, snapshot.newest.unused_fallback
     answer["device_one_time_keys_count"] = json.loads(counts or "{}")

@@ -45,10 +45,12 @@ async def poll(
     answer: Callable[[], Awaitable[tuple[T, bool]]],
     *,
     at_once: bool,
+    profiles: bool = False,
 ) -> T:
     """The answer as soon as there is something in it, or after the timeout.
 
-    Parameters: `answer` computes it, and whether it is empty; `at_once`, do not wait.
+    Parameters: `answer` computes it, and whether it is empty; `at_once`, do not wait; `profiles`,
+    whether it has changes of profiles.
     """
     ends = clock.seconds() + min(wish.timeout_ms, MAX_TIMEOUT) / 1000
     stopping: list[bool] = []
@@ -59,7 +61,7 @@ async def poll(
 
     wish.on_stop(stop)
     while True:
-        watch = await notifier.watch(user_id)
+        watch = await notifier.watch(user_id, profiles=profiles)
         version = watch.version
         found, is_empty = await answer()
         left = ends - clock.seconds()
@@ -104,6 +106,7 @@ class Sync:
                 wish,
                 lambda: self._answer(request),
                 at_once=request.since is None or request.full_state,
+                profiles=bool(request.filter.profile_fields),
             )
         finally:
             ended()

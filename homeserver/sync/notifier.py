@@ -21,7 +21,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from storage import clock, memberships, news
+from storage import clock, memberships, news, profile_changes
 from storage.bus import Bus
 from storage.database import Database
 from storage.feed import Feed
@@ -83,6 +83,9 @@ class Notifier:
         self._watches: dict[str, Watch] = {}
         self._rooms: dict[int, set[Watch]] = {}
         self._unsubscribe: dict[int, Callable[[], None]] = {}
+        self._profiles: set[Watch] = set()
+        """Those of users who are told of changes of profiles."""
+        self._no_profiles: Callable[[], None] | None = None
         self._next_sweep = 0.0
         self.is_stopped = False
         """Whether those who wait are to answer with what they have."""
@@ -92,8 +95,9 @@ class Notifier:
         bus.on_gap(self._gap)
         feed.on_missed(self._missed)
 
-    async def watch(self, user_id: str) -> Watch:
-        """The watch of a user, with their current rooms."""
+    async def watch(self, user_id: str, *, profiles: bool = False) -> Watch:
+        """The watch of a user, with their current rooms; with `profiles`, woken when a profile
+        changes, too."""
         now = self._clock.seconds()
         self._sweep(now)
         watch = self._watches.get(user_id)
@@ -101,6 +105,8 @@ class Notifier:
             watch = self._watches[user_id] = Watch(user_id)
             watch._unsubscribe = self._feed.subscribe(f"user:{user_id}", self._for_user(watch))
         watch.last_used = now
+        if profiles:
+            self._add_for_profiles(watch)
         while watch.known < watch.heard and not watch.is_dropped:
             heard = watch.heard
             rooms = await self._db.read(_joined, user_id)
@@ -156,6 +162,17 @@ class Notifier:
         """All watches, those of one room too."""
         return set(self._watches.values()).union(*self._rooms.values())
 
+    def _add_for_profiles(self, watch: Watch) -> None:
+        self._profiles.add(watch)
+        if self._no_profiles is None:
+            self._no_profiles = self._feed.subscribe(
+                profile_changes.CHANNEL, lambda pos: self._wake_for_profiles()
+            )
+
+    def _wake_for_profiles(self) -> None:
+        for watch in tuple(self._profiles):
+            watch.wake()
+
     @staticmethod
     def _time_out(watch: Watch, waiter: Deferred[None]) -> None:
         if not waiter.called:
@@ -204,6 +221,10 @@ class Notifier:
         watch.is_dropped = True
         if self._watches.get(watch.user_id) is watch:
             del self._watches[watch.user_id]
+        self._profiles.discard(watch)
+        if not self._profiles and self._no_profiles is not None:
+            self._no_profiles()
+            self._no_profiles = None
         self._set_rooms(watch, ())
         if watch._unsubscribe is not None:
             watch._unsubscribe()
@@ -225,9 +246,12 @@ class Notifier:
             elif kind == "user" and name in self._watches:
                 self._watches[name].heard += 1
                 self._watches[name].wake()
+            elif channel == profile_changes.CHANNEL:
+                self._wake_for_profiles()
 
     def _missed(self) -> None:
         """Anything may have happened: ask the database whom it concerns."""
+        self._wake_for_profiles()
         self._must_look = True
         if not self._is_looking:
             self._is_looking = True

@@ -27,7 +27,7 @@ from homeserver.core.types import JsonObject
 from homeserver.users.hooks import UserHooks
 from homeserver.users.remote_profiles import RemoteProfiles
 from homeserver.web.request import Requester
-from storage import profiles, users
+from storage import profile_changes, profiles, users
 from storage.database import Database
 from storage.transaction import Transaction
 
@@ -153,8 +153,12 @@ def _set_field(txn: Transaction, user_id: str, field: str, value: Any) -> bool:
         error = "A profile must have less than 64 KiB."
         raise MatrixError(400, "M_PROFILE_TOO_LARGE", error)
     profiles.put_field(txn, user_id, field, value)
+    profile_changes.record(txn, user_id, field)
     return True
 
 
 def _delete_field(txn: Transaction, user_id: str, field: str) -> bool:
-    return profiles.delete_field(txn, user_id, field)
+    if not profiles.delete_field(txn, user_id, field):
+        return False
+    profile_changes.record(txn, user_id, field)
+    return True

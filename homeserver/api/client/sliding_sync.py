@@ -16,10 +16,11 @@ from homeserver.core.errors import MatrixError, invalid_param, unknown_pos
 from homeserver.core.tokens import MAX_POSITION, SlidingToken
 from homeserver.core.types import JsonObject
 from homeserver.sync.long_poll import Wish
-from homeserver.sync.sliding.extensions import STICKY, THREADS
+from homeserver.sync.sliding.extensions import PROFILES, STICKY, THREADS
 from homeserver.sync.sliding.long_poll import SlidingSync
 from homeserver.sync.sliding.request import (
     Extensions,
+    ProfilesExtension,
     RoomConfig,
     RoomExtension,
     RoomFilters,
@@ -99,6 +100,10 @@ class RoomsBody(EnabledBody, frozen=True):
     rooms: list[str] | None = None
 
 
+class ProfilesBody(RoomsBody, frozen=True):
+    fields: list[str] | None = None
+
+
 class ExtensionsBody(msgspec.Struct, frozen=True):
     to_device: ToDeviceBody | None = None
     e2ee: EnabledBody | None = None
@@ -107,6 +112,7 @@ class ExtensionsBody(msgspec.Struct, frozen=True):
     typing: RoomsBody | None = None
     thread_subscriptions: ThreadsBody | None = msgspec.field(default=None, name=THREADS)
     sticky_events: StickyBody | None = msgspec.field(default=None, name=STICKY)
+    profiles: ProfilesBody | None = msgspec.field(default=None, name=PROFILES)
 
 
 class SlidingBody(msgspec.Struct, frozen=True):
@@ -254,6 +260,7 @@ def _extensions(wanted: ExtensionsBody) -> Extensions:
         typing=_rooms(wanted.typing),
         thread_subscriptions=_threads(wanted.thread_subscriptions),
         sticky=_sticky(wanted.sticky_events),
+        profiles=_profiles(wanted.profiles),
     )
 
 
@@ -268,6 +275,16 @@ def _sticky(wanted: StickyBody | None) -> StickyExtension | None:
         return None
     since = _own_since("sticky_events", wanted.since) if wanted.since else None
     return StickyExtension(since, min(wanted.limit or DEFAULT_STICKY, MAX_STICKY))
+
+
+def _profiles(wanted: ProfilesBody | None) -> ProfilesExtension | None:
+    rooms = _rooms(wanted)
+    if wanted is None or rooms is None:
+        return None
+    _check_size("fields", wanted.fields or (), MAX_FILTER_VALUES)
+    for name in wanted.fields or ():
+        _check_length("fields", name)
+    return ProfilesExtension(rooms, None if wanted.fields is None else frozenset(wanted.fields))
 
 
 def _own_since(name: str, text: str) -> int:

@@ -23,8 +23,10 @@ UNSTABLE_FEATURES = {
     "org.matrix.msc4140": True,
     "org.matrix.msc4143": True,
     "org.matrix.msc4155": True,
+    "org.matrix.msc4262": True,
     "org.matrix.msc4306": True,
     "org.matrix.msc4354": True,
+    "org.matrix.msc4429": True,
     "org.matrix.msc3881": True,
     # In the specification by now. Clients look for these where a server names no version that
     # holds them, and some whatever it names.

@@ -1,6 +1,6 @@
 """What sliding sync sends besides rooms: MSC3885 (to-device), MSC3884 (e2ee), MSC3959 (account
 data), MSC3960 (receipts), MSC3961 (typing), MSC4308 (threads that the user follows), MSC4480
-(sticky events).
+(sticky events), MSC4262 (profiles).
 
 Of rooms that are new to the client, or whose extension it asks for the first time, everything is
 sent; of others, what is new.
@@ -20,6 +20,8 @@ from homeserver.sync.sliding.connection import Sent
 from homeserver.sync.sliding.joined import Section
 from homeserver.sync.sliding.request import (
     Extensions,
+    ProfilesExtension,
+    RoomConfig,
     RoomExtension,
     SlidingRequest,
     StickyExtension,
@@ -28,17 +30,21 @@ from homeserver.sync.sliding.request import (
 from homeserver.sync.sliding.room_list import Chosen
 from homeserver.sync.streams import account_data as account_data_stream
 from homeserver.sync.streams import device_lists as device_lists_stream
+from homeserver.sync.streams import profiles as profiles_stream
 from homeserver.sync.streams import receipts as receipts_stream
 from homeserver.sync.streams import sticky as sticky_stream
 from homeserver.sync.streams import to_device as to_device_stream
-from storage import memberships, receipts, thread_subscriptions, user_news, windows
+from storage import memberships, profile_changes, receipts, thread_subscriptions, user_news, windows
 from storage.receipts import Receipt
 from storage.user_news import is_after
 
 THREADS = "io.element.msc4308.thread_subscriptions"
 STICKY = "org.matrix.msc4354.sticky_events"
-BITS = {"account_data": 1, "receipts": 2, "typing": 4}
+PROFILES = "org.matrix.msc4262.profiles"
+BITS = {"account_data": 1, "receipts": 2, "typing": 4, "profiles": 8}
 """Of `SentRoom.extensions`."""
+MAX_PROFILES = 500
+"""Of one room that is new to the client."""
 
 
 @dataclass(slots=True)
@@ -56,8 +62,15 @@ def asked_for(wanted: Extensions) -> frozenset[str]:
     names = {
         "account_data": wanted.account_data is not None,
         THREADS: wanted.thread_subscriptions is not None,
+        _profiles_name(wanted.profiles): wanted.profiles is not None,
     }
     return frozenset(name for name, is_wanted in names.items() if is_wanted)
+
+
+def _profiles_name(wanted: ProfilesExtension | None) -> str:
+    """The name under which is kept that a client has profiles, with the fields."""
+    fields = None if wanted is None or wanted.fields is None else sorted(wanted.fields)
+    return f"{PROFILES} {json.dumps(fields)}"
 
 
 def bits_of(nid: int, wanted: Extensions, chosen: Chosen) -> int:
@@ -66,6 +79,7 @@ def bits_of(nid: int, wanted: Extensions, chosen: Chosen) -> int:
         "account_data": wanted.account_data,
         "receipts": wanted.receipts,
         "typing": wanted.typing,
+        "profiles": wanted.profiles.rooms if wanted.profiles is not None else None,
     }
     return sum(
         BITS[name]
@@ -98,6 +112,11 @@ def read(
         _thread_subscriptions(snapshot, wanted.thread_subscriptions, is_known, found)
     if wanted.sticky is not None:
         _sticky(snapshot, wanted.sticky, chosen, sections, found)
+    if wanted.profiles is not None:
+        rooms = _Rooms("profiles", wanted.profiles.rooms, snapshot, sent, chosen, sections)
+        is_known = _profiles_name(wanted.profiles) in sent.extensions
+        configs = chosen.configs
+        _profiles(snapshot, wanted.profiles.fields, rooms, is_known, configs, sections, found)
     if wanted.typing is not None:
         rooms = _Rooms("typing", wanted.typing, snapshot, sent, chosen, sections)
         behind = rooms.fresh | rooms.behind.keys()
@@ -249,14 +268,44 @@ def _sticky(
     rooms: JsonObject = {}
     then = user_news.rooms_since(snapshot.txn, user_id, stuck.rooms.keys(), since)
     for nid, rows in stuck.rooms.items():
-        shown = sections[nid].event_ids if nid in sections else ()
+        section = sections.get(nid)
+        events = (section.answer or {}).get("timeline", ()) if section is not None else ()
+        shown = {event["event_id"] for event in events}
         left = [row for row in rows if row.event_id not in shown]
         if left:
-            events = room_section.sticky_events(snapshot, then[nid], left)
-            rooms[chosen.rooms[nid].room_id] = {"events": events}
+            told = room_section.sticky_events(snapshot, then[nid], left)
+            rooms[chosen.rooms[nid].room_id] = {"events": told}
     if rooms or stuck.reached is not None:
         upto = stuck.reached if stuck.reached is not None else snapshot.now
         found.answer[STICKY] = {"next_batch": str(upto), "rooms": rooms}
+        found.is_empty = False
+
+
+def _profiles(
+    snapshot: Snapshot,
+    fields: frozenset[str] | None,
+    rooms: _Rooms,
+    is_known: bool,
+    configs: Mapping[int, RoomConfig],
+    sections: Mapping[int, Section],
+    found: More,
+) -> None:
+    """Profiles of the people in rooms that are new to the client, or, where members are lazy, of
+    those who sent what the answer has; and what changed in those of all who share a room."""
+    people = set() if is_known else {snapshot.request.user_id}
+    for nid in rooms.here:
+        if configs[nid].required_state.is_lazy:
+            section = sections.get(nid)
+            events = (section.answer or {}).get("timeline", ()) if section is not None else ()
+            people.update(event["sender"] for event in events)
+        elif nid in rooms.fresh or not is_known:
+            people.update(profile_changes.members(snapshot.txn, nid, MAX_PROFILES))
+    told = profiles_stream.current(snapshot, people, fields)
+    since = snapshot.request.since
+    if is_known and since is not None:
+        told |= profiles_stream.changes(snapshot, since, fields)
+    if told:
+        found.answer[PROFILES] = {"users": profiles_stream.for_sliding(told)}
         found.is_empty = False
 
 

@@ -62,6 +62,7 @@ class SlidingSync:
                 wish,
                 answer,
                 at_once=request.pos is None,
+                profiles=request.extensions.profiles is not None,
             )
             return await self._finish(request, found, ephemeral)
         finally:

@@ -75,6 +75,14 @@ class StickyExtension:
 
 
 @dataclass(frozen=True, slots=True)
+class ProfilesExtension:
+    """Profiles of the people in these rooms, and changes of all; `fields` None: all fields."""
+
+    rooms: RoomExtension
+    fields: frozenset[str] | None
+
+
+@dataclass(frozen=True, slots=True)
 class Extensions:
     """What to send besides rooms; None: it is not wanted."""
 
@@ -86,6 +94,7 @@ class Extensions:
     thread_subscriptions: int | None = None
     """At most so many changes."""
     sticky: StickyExtension | None = None
+    profiles: ProfilesExtension | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,16 +23,14 @@ def changes(txn: Transaction, user_id: str, since: int, now: int) -> tuple[list[
     """`changed` and `left` of a sync that had `since` before, sorted (client-server API,
     "End-to-End Encryption", "Extensions to /sync")."""
     changed = device_lists.changed_around(txn, user_id, since, now)
-    if not shared_rooms.any_move(txn, since, now):
-        return sorted(changed), []
-    came, went = _new_and_lost(txn, user_id, since, now)
+    came, went = moved(txn, user_id, since, now)
     return sorted(changed | came), sorted(went)
 
 
-def _new_and_lost(
-    txn: Transaction, user_id: str, since: int, now: int
-) -> tuple[set[str], set[str]]:
+def moved(txn: Transaction, user_id: str, since: int, now: int) -> tuple[set[str], set[str]]:
     """Users who share a room now and did not at `since`, and the other way round."""
+    if not shared_rooms.any_move(txn, since, now):
+        return set(), set()
     own = shared_rooms.own_moves(txn, user_id, since, now)
     entered = {room for room, move in own.items() if move.joined_now and not move.joined_then}
     exited = {room for room, move in own.items() if move.joined_then and not move.joined_now}

@@ -75,7 +75,9 @@ class InitialSyncTest(OldSyncCase):
         await self.bob.ok("POST", f"/knock/{q(knocked)}", {})
         own = f"/user/{self.bob.user_id}"
         await self.bob.ok("PUT", f"{own}/account_data/org.test.kind", {"a": 1})
-        await self.bob.ok("PUT", f"{own}/rooms/{q(self.room_id)}/account_data/org.test.room", {})
+        await self.bob.ok(
+            "PUT", f"{own}/rooms/{q(self.room_id)}/account_data/org.test.room", {"a": 1}
+        )
         answer = await self.bob.ok("GET", "/initialSync", query={"limit": 3})
         found = {room["room_id"]: room for room in answer["rooms"]}
         self.assertEqual(found.keys(), {self.room_id, invited})
@@ -330,7 +332,9 @@ class EventsTest(OldSyncCase):
         )
         own = f"/user/{self.bob.user_id}"
         await self.bob.ok("PUT", f"{own}/account_data/org.test.kind", {"a": 1})
-        await self.bob.ok("PUT", f"{own}/rooms/{q(self.room_id)}/account_data/org.test.room", {})
+        await self.bob.ok(
+            "PUT", f"{own}/rooms/{q(self.room_id)}/account_data/org.test.room", {"a": 1}
+        )
         answer = await self.events(self.bob, since)
         found = {event["type"]: event for event in answer["chunk"]}
         self.assertEqual(found["m.typing"]["content"]["user_ids"], [self.alice.user_id])
