@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from config import Config
+from homeserver.administering import build_account_administration
 from homeserver.core.ids import UserID
 from homeserver.overseeing import build_room_administration
 from homeserver.parts import Parts
@@ -39,6 +40,7 @@ def build_searching(parts: Parts) -> None:
     add(Threads(db, states, reactor))
     add(ThirdPartyNetworks())
     build_room_administration(parts)
+    build_account_administration(parts)
 
 
 def start_searching(parts: Parts) -> None:

@@ -21,3 +21,13 @@ def get(txn: Transaction, user_id: str) -> dict[str, str]:
     """The documents that the user accepted, and their versions."""
     sql = "SELECT document, version FROM accepted_terms WHERE user_id = ? ORDER BY document"
     return dict(row[:2] for row in txn.all(sql, (user_id,)))
+
+
+def newest(txn: Transaction, user_id: str) -> tuple[str, int] | None:
+    """The version that the user accepted last, and when."""
+    raw = txn.one(
+        "SELECT version, accepted_ts FROM accepted_terms WHERE user_id = ?"
+        " ORDER BY accepted_ts DESC, document LIMIT 1",
+        (user_id,),
+    )
+    return (raw[0], raw[1]) if raw else None

@@ -27,3 +27,8 @@ def among(txn: Transaction, user_ids: Collection[str]) -> dict[str, int]:
         return {}
     where, args = txn.any_of("user_id", user_ids)
     return dict(txn.all(f"SELECT user_id, pos FROM erased_users WHERE {where}", args))
+
+
+def forget(txn: Transaction, user_id: str) -> None:
+    """The account is open again: newcomers see what it sent."""
+    txn.execute("DELETE FROM erased_users WHERE user_id = ?", (user_id,))

@@ -11,7 +11,7 @@ import json
 import secrets
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 from twisted.internet.defer import Deferred, ensureDeferred
@@ -172,6 +172,45 @@ def failed(txn: Transaction, limit: int = 100) -> list[FailedJob]:
             (limit,),
         )
     ]
+
+
+class ListedJob(NamedTuple):
+    """A job in a list. `status` is scheduled, active or failed; since, or until, `ts`."""
+
+    job_id: str
+    kind: str
+    payload: Any
+    status: str
+    ts: int
+    error: str | None
+
+
+def listed(
+    txn: Transaction, kind: str | None, before: int | None, now: int, limit: int
+) -> list[ListedJob]:
+    """Jobs that are not done: of a kind, those made before a time; the newest first."""
+    conditions, args = ["1 = 1"], list[object]()
+    if kind is not None:
+        conditions.append("kind = ?")
+        args.append(kind)
+    if before is not None:
+        conditions.append("created_ts < ?")
+        args.append(before)
+    rows = txn.all(
+        "SELECT job_id, kind, payload, run_at, claimed_until, created_ts, failed_ts, last_error"
+        f" FROM jobs WHERE {' AND '.join(conditions)} ORDER BY created_ts DESC, job_id LIMIT ?",
+        [*args, limit],
+    )
+    found = []
+    for job_id, name, payload, run_at, claimed_until, created_ts, failed_ts, error in rows:
+        if failed_ts is not None:
+            status, ts = "failed", failed_ts
+        elif claimed_until > now:
+            status, ts = "active", created_ts
+        else:
+            status, ts = "scheduled", run_at
+        found.append(ListedJob(job_id, name, json.loads(payload), status, ts, error))
+    return found
 
 
 def waiting(txn: Transaction, kind: str) -> int:

@@ -253,3 +253,23 @@ def of_server(txn: Transaction, room_nid: int, server_name: str) -> list[str]:
     )
     # LIKE ignores case on SQLite, and a port may look like the end of another name.
     return [row[0] for row in rows if row[0].partition(":")[2] == server_name]
+
+
+def invites_sent(txn: Transaction, user_id: str, since_ts: int) -> int:
+    """How many invites a user has sent since a time."""
+    sql = (
+        "SELECT count(*) FROM membership_log m JOIN events e ON e.event_nid = m.event_nid"
+        " WHERE m.sender = ? AND m.membership = 'invite' AND e.origin_server_ts >= ?"
+    )
+    return int(txn.value(sql, (user_id, since_ts)))
+
+
+def rooms_joined(txn: Transaction, user_id: str, since_ts: int) -> int:
+    """How many rooms a user has joined since a time, whether they left them or not."""
+    sql = (
+        "SELECT count(DISTINCT m.room_nid) FROM membership_log m"
+        " JOIN events e ON e.event_nid = m.event_nid"
+        " WHERE m.user_id = ? AND m.membership = 'join' AND m.previous <> 'join'"
+        " AND e.origin_server_ts >= ?"
+    )
+    return int(txn.value(sql, (user_id, since_ts)))

@@ -49,6 +49,34 @@ def list_tokens(txn: Transaction) -> list[RegistrationTokenRow]:
     return [RegistrationTokenRow(*raw) for raw in txn.all(f"{sql} ORDER BY token")]
 
 
+def page(txn: Transaction, valid: bool | None, now_ms: int) -> list[RegistrationTokenRow]:
+    """The tokens that can, or cannot, still be used; None: all."""
+    sql = "SELECT token, uses_allowed, completed, expires_ts FROM registration_tokens"
+    if valid is None:
+        return list_tokens(txn)
+    where = _VALID if valid else f"NOT ({_VALID})"
+    rows = txn.all(f"{sql} WHERE {where} ORDER BY token", (now_ms,))
+    return [RegistrationTokenRow(*raw) for raw in rows]
+
+
+def lock(txn: Transaction, token: str) -> RegistrationTokenRow | None:
+    """A token, its row locked until the transaction ends."""
+    raw = txn.one(
+        "SELECT token, uses_allowed, completed, expires_ts FROM registration_tokens"
+        f" WHERE token = ?{txn.dialect.for_update}",
+        (token,),
+    )
+    return RegistrationTokenRow(*raw) if raw else None
+
+
+def update(txn: Transaction, token: str, uses_allowed: int | None, expires_ts: int | None) -> None:
+    """Say anew how often and how long a token can be used; None: without limit."""
+    txn.execute(
+        "UPDATE registration_tokens SET uses_allowed = ?, expires_ts = ? WHERE token = ?",
+        (uses_allowed, expires_ts, token),
+    )
+
+
 def is_valid(txn: Transaction, token: str, now_ms: int) -> bool:
     """Whether the token can still be used."""
     sql = f"SELECT 1 FROM registration_tokens WHERE token = ? AND {_VALID}"

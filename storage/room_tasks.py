@@ -103,6 +103,12 @@ def of_room(txn: Transaction, kind: str, room_id: str) -> list[RoomTask]:
     return [_task(raw) for raw in rows]
 
 
+def newest(txn: Transaction, limit: int) -> list[RoomTask]:
+    """The tasks that were asked for last."""
+    sql = f"SELECT {_COLUMNS} FROM room_tasks ORDER BY created_ts DESC, task_id LIMIT ?"
+    return [_task(raw) for raw in txn.all(sql, (limit,))]
+
+
 def advance(txn: Transaction, task_id: str, progress: JsonObject) -> None:
     """The task is under way, and this far."""
     txn.execute(

@@ -10,11 +10,11 @@ from collections import deque
 from collections.abc import Iterator
 from random import Random
 from typing import NamedTuple
-from zlib import crc32
 
-from storage.destinations import DestinationRow
+from storage.destinations import SHARDS, DestinationRow, shard_of
 
-SHARDS = 16
+__all__ = ["SHARDS", "Destination", "Item", "Outgoing", "shard_of"]
+
 MAX_QUEUE = 500
 """PDUs, and EDUs, that wait in memory for one destination."""
 MAX_VOLATILE = 1000
@@ -29,11 +29,6 @@ HEARD_PAUSE_MS = 2_000
 MAX_HEARD_PAUSE_MS = 5 * 60 * 1000
 """Between an attempt that failed and the next one because the destination was heard from. It
 grows with those that are in vain: not everybody who speaks can be reached."""
-
-
-def shard_of(server_name: str) -> int:
-    """The shard of a destination; never changes."""
-    return crc32(server_name.encode()) % SHARDS
 
 
 class Item(NamedTuple):
@@ -175,6 +170,11 @@ class Destination:
         self.to_device_after = max(self.to_device_after, sent.to_device_upto)
         self.failing_since = None
         self.attempts = self.interval = self.pardons = 0
+
+    def retry(self, now: int) -> None:
+        """Forget how often it could not be reached: it is tried again at once."""
+        self.attempts = self.interval = self.pardons = 0
+        self.retry_at = now
 
     def heard_from(self, now: int) -> bool:
         """Forget how often it could not be reached; whether `retry_at` is earlier by that."""

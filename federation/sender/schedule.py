@@ -75,6 +75,12 @@ class Schedule:
         if not destination.running and destination.heard_from(self._now()):
             self.later(destination)
 
+    def retry(self, destination: Destination) -> None:
+        """Try now, whatever came before."""
+        if not destination.running:
+            destination.retry(self._now())
+            self.later(destination)
+
     def later(self, destination: Destination) -> None:
         """Try again at the destination's `retry_at`."""
         if self._stopped or destination.gone:

@@ -113,6 +113,7 @@ class FederationSender:
             self._feed.subscribe(CHANNEL, lambda pos: self._look()),
             self._bus.subscribe(HEARD_CHANNEL, lambda name: self._heard_here(name.decode())),
         ]
+        self._db.on_invalidate(destinations.RETRY_NOW, self._retry_here, None)
         await self._shards.look()
         for loop, interval in self._loops:
             loop.clock = self._clock
@@ -275,6 +276,13 @@ class FederationSender:
         destination = self._destinations.get(name)
         if destination is not None and destination.failing_since is not None:
             self._schedule.heard_from(destination)
+            self._progress.changed(destination)
+
+    def _retry_here(self, name: str) -> None:
+        """An administrator wants a server to be tried again."""
+        destination = self._destinations.get(name)
+        if not self._stopped and destination is not None and destination.failing_since is not None:
+            self._schedule.retry(destination)
             self._progress.changed(destination)
 
     # Shards and positions

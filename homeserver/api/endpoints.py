@@ -12,16 +12,26 @@ from federation.server import joins as federation_joins
 from federation.server import keys as federation_keys
 from federation.server import knocks as federation_knocks
 from federation.server import leaves as federation_leaves
+from federation.server import media as federation_media
 from federation.server import names as federation_names
 from federation.server import openid as federation_openid
 from federation.server import queries as federation_queries
 from federation.server import third_party as federation_third_party
 from federation.server import transactions as federation_transactions
 from federation.server import unstable as federation_unstable
+from homeserver.api.admin import devices as admin_devices
+from homeserver.api.admin import federation as admin_federation
+from homeserver.api.admin import notices as admin_notices
+from homeserver.api.admin import registration_tokens as admin_registration_tokens
+from homeserver.api.admin import reports as admin_reports
 from homeserver.api.admin import room_deletion as admin_room_deletion
 from homeserver.api.admin import room_history as admin_room_history
 from homeserver.api.admin import room_reading as admin_room_reading
 from homeserver.api.admin import rooms as admin_rooms
+from homeserver.api.admin import server as admin_server
+from homeserver.api.admin import user_controls as admin_user_controls
+from homeserver.api.admin import user_data as admin_user_data
+from homeserver.api.admin import users as admin_users
 from homeserver.api.client import (
     account,
     account_data,
@@ -86,6 +96,15 @@ _MODULES = (
     account_moderation,
     account_status,
     admin_register,
+    admin_devices,
+    admin_federation,
+    admin_notices,
+    admin_registration_tokens,
+    admin_reports,
+    admin_server,
+    admin_user_controls,
+    admin_user_data,
+    admin_users,
     admin_room_history,
     admin_rooms,
     admin_room_reading,
@@ -106,6 +125,7 @@ _MODULES = (
     federation_keys,
     federation_knocks,
     federation_leaves,
+    federation_media,
     federation_names,
     federation_openid,
     federation_queries,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from homeserver.core.errors import MatrixError, forbidden, not_found
 from homeserver.core.ids import RoomID, UserID
+from homeserver.core.types import JsonObject
 from homeserver.rooms.create import RoomCreation, WantedRoom
 from homeserver.rooms.membership import Membership
 from homeserver.rooms.send import Sending
@@ -71,15 +72,37 @@ class ServerNotices:
             MatrixError: 404 `M_NOT_FOUND` if there is no such account, or it is closed; 403
                 `M_FORBIDDEN` if somebody else has the account that sends notices.
         """
+        content = {"msgtype": "m.server_notice", "body": text}
+        return await self.send_event(user_id, "m.room.message", content)
+
+    async def send_event(
+        self,
+        user_id: UserID,
+        event_type: str,
+        content: JsonObject,
+        *,
+        state_key: str | None = None,
+        txn_id: str | None = None,
+    ) -> str:
+        """Send any event, or state, to a user's room; the event ID.
+
+        Parameters: `txn_id`, with which repeating a request sends nothing anew.
+
+        Raises:
+            MatrixError: as `send`, and those of `Sending`.
+        """
         user = await self._db.read(users.get_user, user_id)
         if user is None or user.deactivated or user_id == self._sender:
             raise not_found("There is no such account.")
         await self._be_there()
         requester = Requester(self._sender)
         room_id = await self._room(requester, user_id)
-        content = {"msgtype": "m.server_notice", "body": text}
+        if state_key is not None:
+            return await self._sending.send_state(
+                requester, room_id, event_type, state_key, content
+            )
         return await self._sending.send_event(
-            requester, room_id, "m.room.message", content, new_token()
+            requester, room_id, event_type, content, txn_id or new_token()
         )
 
     async def _be_there(self) -> None:

@@ -186,6 +186,9 @@ class Accounts:
     def _set_flag(self, txn: Transaction, setter: _FlagSetter, user_id: str, value: bool) -> None:
         if not setter(txn, user_id, value):
             raise not_found("There is no such account.")
+        if (setter is users.set_admin) != value:
+            # An administrator no more, or locked: nor does anybody go on in their name.
+            tokens.delete_by_puppeteer(txn, user_id)
         txn.invalidate(tokens.CACHE, user_id)
 
     # Closing

@@ -8,7 +8,7 @@ from homeserver.core.errors import not_found
 from homeserver.users.device_activity import DeviceActivity
 from homeserver.users.hooks import UserHooks
 from homeserver.users.sessions import Sessions, clipped_device_name
-from storage import devices
+from storage import dehydrated_devices, devices
 from storage.database import Database
 from storage.devices import DeviceRow
 from storage.transaction import Transaction
@@ -36,6 +36,11 @@ class Devices:
         if row is None:
             raise not_found("There is no such device.")
         return self._fresh(row)
+
+    async def dehydrated(self, user_id: str) -> str | None:
+        """The ID of the device of a user that is dehydrated, if one is."""
+        row = await self._db.read(dehydrated_devices.get, user_id)
+        return None if row is None else row.device_id
 
     def _fresh(self, row: DeviceRow) -> DeviceRow:
         """The row with what this process has seen and not yet written."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from homeserver.core.ids import EventID, RoomID, UserID
@@ -16,9 +18,10 @@ class Reason(msgspec.Struct, frozen=True):
 
 
 class EventReason(msgspec.Struct, frozen=True):
-    """`score` was there before version 1.18."""
+    """`score` was there before version 1.18: from 0 to -100, how bad it is."""
 
     reason: str | None = None
+    score: Any = None
 
 
 @endpoint("POST", f"{_BASE}/rooms/{{room_id}}/report", auth=Auth.ACCESS_TOKEN, rate="write")
@@ -41,7 +44,8 @@ async def report_event(
     requester: Requester, room_id: RoomID, event_id: EventID, body: EventReason, reports: Reports
 ) -> Empty:
     """Report an event to the administrators."""
-    await reports.report_event(requester, room_id, event_id, body.reason or "")
+    score = min(max(body.score, -100), 0) if type(body.score) is int else None
+    await reports.report_event(requester, room_id, event_id, body.reason or "", score)
     return EMPTY
 
 

@@ -47,8 +47,12 @@ async def get_whois(
 def _device(row: DeviceRow) -> DeviceInfo:
     if row.last_seen_ts is None:
         return DeviceInfo([])
-    seen = Connection(row.last_seen_ip or None, row.last_seen_ts, row.last_seen_user_agent or None)
-    return DeviceInfo([Session([seen])])
+    return DeviceInfo([Session([connection(row)])])
+
+
+def connection(row: DeviceRow) -> Connection:
+    """From where a device was last seen."""
+    return Connection(row.last_seen_ip or None, row.last_seen_ts, row.last_seen_user_agent or None)
 
 
 ENDPOINTS = [get_whois]

@@ -30,7 +30,7 @@ class ReportsTest(RoomTestCase):
         kept = await self.kept()
         self.assertEqual([each.report_id for each in kept], [1, 2])
         first = kept[0]._replace(received_ts=0)
-        about = (self.room_id, event_id, self.alice.user_id, "bad")
+        about = (self.room_id, event_id, self.alice.user_id, "bad", -100)
         self.assertEqual(first, Report(1, 0, self.bob.user_id, "event", *about))
 
     async def test_an_event_that_is_not_there(self) -> None:
