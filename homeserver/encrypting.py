@@ -33,7 +33,7 @@ def build_encryption(parts: Parts) -> None:
     add(ToDevice(db, reactor, server_name))
     key_uploads = add(KeyUploads(db, hooks))
     add(DehydratedDevices(db, reactor, parts.services[Sessions], key_uploads, hooks))
-    add(CrossSigning(db, hooks))
+    add(CrossSigning(db, parts.reactor, hooks))
     add(KeySignatures(db, hooks))
     add(KeyQueries(db, client, reactor, server_name))
     add(KeyClaims(db, client, reactor, server_name))

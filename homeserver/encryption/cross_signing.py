@@ -1,12 +1,14 @@
 """Users publish their cross-signing keys (client-server API, "Cross-signing").
 
 The first set of keys, and the same keys again, need no more than the access token. Whatever
-replaces a key is to be confirmed by the user.
+replaces a key is to be confirmed by the user, unless an administrator has allowed it for a while.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+
+from twisted.internet.interfaces import IReactorTime
 
 from homeserver.core import canonical, key_objects
 from homeserver.core.errors import bad_json, forbidden, missing_param
@@ -24,8 +26,9 @@ USAGES = ("master", "self_signing", "user_signing")
 class CrossSigning:
     """Takes cross-signing keys of this server's users."""
 
-    def __init__(self, db: Database, hooks: UserHooks) -> None:
+    def __init__(self, db: Database, clock: IReactorTime, hooks: UserHooks) -> None:
         self._db = db
+        self._clock = clock
         self._hooks = hooks
 
     async def check(
@@ -46,9 +49,9 @@ class CrossSigning:
                 raise bad_json(f"{usage}_key: {error}") from None
         if len({key.public_key for key in checked.values()}) != len(checked):
             raise forbidden("The keys must be different ones.")
-        there = await self._db.read(cross_signing.of_user, user_id)
+        there, is_allowed = await self._db.read(self._stand, user_id)
         _check_master_signatures(user_id, checked, there)
-        return checked, _replaces(checked, there)
+        return checked, _replaces(checked, there) and not is_allowed
 
     async def store(
         self, user_id: str, keys: Mapping[str, CrossSigningKey], *, confirmed: bool
@@ -68,8 +71,8 @@ class CrossSigning:
     ) -> bool:
         if users.lock_user(txn, user_id) is None:
             raise forbidden("There is no such account.")
-        there = cross_signing.of_user(txn, user_id)
-        if _replaces(keys, there) and not confirmed:
+        there, is_allowed = self._stand(txn, user_id)
+        if _replaces(keys, there) and not (confirmed or is_allowed):
             return False
         _check_master_signatures(user_id, keys, there)
         for key in keys.values():
@@ -91,6 +94,12 @@ class CrossSigning:
         for hook in self._hooks.signing_keys_changed:
             hook(txn, user_id)
         return True
+
+    def _stand(self, txn: Transaction, user_id: str) -> tuple[dict[str, CrossSigningRow], bool]:
+        """The keys that there are, and whether they can be replaced without confirmation now."""
+        until_ms = users.keys_replaceable_until(txn, user_id)
+        is_allowed = self._clock.seconds() * 1000 < until_ms
+        return cross_signing.of_user(txn, user_id), is_allowed
 
 
 def is_reserved(txn: Transaction, user_id: str, device_id: str) -> bool:
