@@ -9,6 +9,7 @@ from homeserver.push.delivery import DeliverySettings, PushDelivery
 from homeserver.push.gateways import Gateways
 from homeserver.push.reader import PushReader
 from homeserver.rooms.badges import Badges
+from homeserver.rooms.notifications import Notifications
 from homeserver.users.hooks import UserHooks
 from homeserver.users.pushers import PusherRules, Pushers
 from storage import push_log, pushers
@@ -23,6 +24,7 @@ def build_pushing(parts: Parts) -> None:
     hooks.device_deleted.append(pushers.delete_of_device)
     hooks.deactivated.append(pushers.delete_all)
     hooks.erase.append(push_log.delete_all)
+    services.add(Notifications(parts.db, services[StateStore], reactor))
     badges = services.add(Badges(by_room=settings.badge == "rooms"))
     http = OutgoingHttpClient(
         reactor, config.outgoing_http, keep_alive=True, allow_http=settings.allow_http

@@ -230,6 +230,8 @@ _SHARED = frozenset(map(id, (_MASTER, *_FOR_EVERYBODY)))
 @lru_cache(maxsize=1024)
 def default_rules(user_id: str) -> tuple[PushRule, ...]:
     """The server-default rules for a user, the most important one first in each kind."""
+    # Values are compared with their types: of a `UserID` no text in an event would be the same.
+    user_id = str(user_id)
     return (
         _MASTER,
         *_BEFORE_INVITE,

@@ -7,6 +7,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from homeserver.core.ids import UserID
 from homeserver.core.push_conditions import PushEvent
 from homeserver.core.push_rules import (
     KINDS,
@@ -78,6 +79,13 @@ class DefaultTests(SynchronousTestCase):
         self.assertEqual(
             ids, {kind: [f".m.rule.{name}" for name in expected[kind].split()] for kind in KINDS}
         )
+
+    def test_mentions_whatever_the_type_of_the_user_id(self) -> None:
+        """Shows PSH-2."""
+        someone = "@someone-new:example.org"
+        ruleset = Ruleset(UserID.parse(someone))
+        actions = ruleset.evaluate(event(content=mention(someone)))
+        self.assertEqual(class_of(actions), EventClass.HIGHLIGHT)
 
     def test_legacy_mention_rules_are_gone(self) -> None:
         """Shows PSH-2."""
