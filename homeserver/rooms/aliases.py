@@ -97,8 +97,9 @@ class Aliases:
             return
 
     async def of_room(self, requester: Requester, room_id: RoomID) -> list[str]:
-        """The aliases of a room. Raises MatrixError 403 `M_FORBIDDEN` for outsiders."""
-        return await self._db.read(_of_room, room_id, requester.user_id)
+        """The aliases of a room. Raises MatrixError 403 `M_FORBIDDEN` for outsiders, unless they
+        are administrators of the server."""
+        return await self._db.read(_of_room, room_id, requester.user_id, requester.is_admin)
 
     def _require_own(self, alias: RoomAlias) -> None:
         if alias.domain != self._server_name:
@@ -172,11 +173,11 @@ def _without(view: StateView, alias: str, user_id: str) -> list[EventTemplate]:
     return [EventTemplate(CANONICAL, user_id, content, "")]
 
 
-def _of_room(txn: Transaction, room_id: str, user_id: str) -> list[str]:
+def _of_room(txn: Transaction, room_id: str, user_id: str, is_admin: bool) -> list[str]:
     room_nid = rooms.nid(txn, room_id)
     if room_nid is None:
         raise errors.forbidden("You are not in this room.")
-    if not _is_joined(txn, room_nid, user_id):
+    if not is_admin and not _is_joined(txn, room_nid, user_id):
         key = ("m.room.history_visibility", "")
         row = state.current(txn, room_nid, [key]).get(key)
         shown = json.loads(row.json)["content"].get("history_visibility") if row else None
