@@ -72,6 +72,7 @@ def build_client(parts: Parts, agent: Agent) -> None:
     config, reactor, add = parts.config, parts.reactor, parts.services.add
     server_name, keys = config.server_name, parts.keys
     parts.stops.append(agent.close)
+    add(agent)
     client = add(FederationClient(server_name, keys[0], agent, reactor))
     notaries = config.federation.trusted_key_servers
     keyring = add(Keyring(parts.db, client, reactor, server_name, keys, notaries))

@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from config import Config
+from federation.client.agent import Agent
+from federation.client.media import MediaCalls
+from federation.client.signer import RequestSigner
 from federation.client.tls import BadCaFile
 from homeserver.api.client.media import UPLOAD_BODY
 from homeserver.media.downloads import Downloads
@@ -13,12 +16,15 @@ from homeserver.media.local_store import LocalStore
 from homeserver.media.picture_workers import PictureWorkers
 from homeserver.media.pictures import Pictures
 from homeserver.media.previews import PreviewRules, Previews
+from homeserver.media.remote import RemoteMedia, RemoteRules
+from homeserver.media.remote_files import RemoteFiles
 from homeserver.media.spool import Spool
 from homeserver.media.store import Store
 from homeserver.media.threads import FileThreads
 from homeserver.media.thumbnails import PictureLimits, Thumbnails
 from homeserver.media.uploads import UploadRules, Uploads
 from homeserver.media.usage import Usage
+from homeserver.outbound.http import OutgoingHttpClient
 from homeserver.outbound.pages import WebPages
 from homeserver.parts import Parts
 from homeserver.startup import CannotStart
@@ -54,7 +60,14 @@ def build_media(parts: Parts) -> None:
     parts.stops.append(workers.stop)
     limits = PictureLimits(thumbnails.max_pixels, thumbnails.max_frames)
     made = add(Thumbnails(db, files, workers, usage, reactor, limits))
-    add(Pictures(downloads, made))
+    pictures = add(Pictures(downloads, made))
+    rules = RemoteRules(int(config.media.max_remote_size), not config.media.unauthenticated)
+    signer = RequestSigner(config.server_name, parts.keys[0])
+    calls = MediaCalls(config.server_name, signer, parts.services[Agent], reactor)
+    asking = RemoteFiles(calls, parts.services[OutgoingHttpClient], rules.max_bytes)
+    remote = add(RemoteMedia(db, parts.feed, reactor, files, asking, made, rules))
+    parts.stops.append(remote.stop)
+    downloads.remote = pictures.remote = remote
 
 
 def start_media(parts: Parts) -> None:

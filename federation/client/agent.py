@@ -15,7 +15,7 @@ from federation.client.connecting import Connector
 from federation.client.dns import Dns, DnsQueries
 from federation.client.errors import BadAnswer, RemoteTimeout
 from federation.client.guard import AddressGuard
-from federation.client.https import HttpAnswer, Https
+from federation.client.https import HttpAnswer, Https, StreamedAnswer
 from federation.client.requests import Answer
 from federation.client.resolver import Resolver
 from federation.client.route import Endpoint, Route
@@ -85,6 +85,21 @@ class Agent:
             max_error_bytes=max_error_bytes,
         )
         return Answer(answer.status, answer.headers.get("retry-after"), answer.body)
+
+    async def open(
+        self,
+        destination: ServerName,
+        uri: str,
+        headers: Mapping[str, str],
+        *,
+        max_bytes: int,
+        stalled_s: float,
+    ) -> StreamedAnswer:
+        """GET something whose body is read as it arrives: see `Https.open`."""
+        route = await self._resolver.resolve(destination)
+        return await self._https.open(
+            destination, route, uri, headers, max_bytes=max_bytes, stalled_s=stalled_s
+        )
 
     async def close(self) -> None:
         """Close what is kept open. Requests under way are their callers' to cancel."""

@@ -19,14 +19,15 @@ from twisted.web.client import (
     ResponseFailed,
     ResponseNeverReceived,
 )
+from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
 import homeserver
-from federation.client.body import BytesBody, TooLarge, read_body
+from federation.client.body import BodyReader, BytesBody, Stalled, TooLarge, read_body
 from federation.client.connecting import CannotConnect, Connector, RouteEndpoint
-from federation.client.errors import BadAnswer, Unreachable
+from federation.client.errors import BadAnswer, RemoteTimeout, Unreachable
 from federation.client.route import Route
 
 # Neither has types.
@@ -64,6 +65,37 @@ class HttpAnswer:
     body: bytes
 
 
+class StreamedAnswer:
+    """An answer whose body is still arriving: an async iterator of bytes, to be closed."""
+
+    def __init__(
+        self, server: str, status: int, headers: Mapping[str, str], reader: BodyReader
+    ) -> None:
+        self.status = status
+        self.headers = headers
+        self._server = server
+        self._reader = reader
+
+    def __aiter__(self) -> StreamedAnswer:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await anext(self._reader)
+        except (*_FAULTS, PotentialDataLoss) as error:
+            raise _translated(self._server, error) from None
+        except Stalled:
+            raise RemoteTimeout(self._server, "its answer does not go on") from None
+
+    async def whole(self) -> bytes:
+        """All that is left."""
+        return b"".join([data async for data in self])
+
+    def close(self) -> None:
+        """Read no more."""
+        self._reader.close()
+
+
 class Https:
     """Sends requests along routes, over kept connections where there are any."""
 
@@ -94,16 +126,7 @@ class Https:
         longer ones are cut off there. Raises `Unreachable` and `BadAnswer`. Cancelling closes
         the connection.
         """
-        sent = Headers()
-        sent.addRawHeader("Host", route.host_header)
-        sent.addRawHeader("User-Agent", _USER_AGENT)
-        for name, value in headers.items():
-            sent.addRawHeader(name, value)
-        agent = _HttpAgent.usingEndpointFactory(
-            self._reactor, _Endpoints(RouteEndpoint(self._connector, route)), self._pool
-        )
-        # The pool tells connections apart by the host in the URL.
-        url = f"https://{route.key}{uri}".encode("ascii")
+        agent, url, sent = self._prepared(route, uri, headers)
         attempts = 2 if method == "PUT" else 1
         while True:
             attempts -= 1
@@ -124,6 +147,45 @@ class Https:
                 if attempts and _closed_unanswered(error, reasons):
                     continue
                 raise _remote(server, reasons) from None
+
+    async def open(
+        self,
+        server: str,
+        route: Route,
+        uri: str,
+        headers: Mapping[str, str],
+        *,
+        max_bytes: int,
+        stalled_s: float,
+    ) -> StreamedAnswer:
+        """GET something whose body is read as it arrives; otherwise as `exchange`.
+
+        Raises as `exchange` does, also while the body is read, which ends when nothing comes for
+        `stalled_s` seconds. The answer must be closed.
+        """
+        agent, url, sent = self._prepared(route, uri, headers)
+        try:
+            response = await agent.request(b"GET", url, sent, None)
+        except _FAULTS as error:
+            raise _translated(server, error) from None
+        reader = BodyReader(self._reactor, max_bytes, stalled_s)
+        response.deliverBody(reader)
+        return StreamedAnswer(server, response.code, _plain(response.headers), reader)
+
+    def _prepared(
+        self, route: Route, uri: str, headers: Mapping[str, str]
+    ) -> tuple[Any, bytes, Headers]:
+        """What asks, the address, and the headers."""
+        sent = Headers()
+        sent.addRawHeader("Host", route.host_header)
+        sent.addRawHeader("User-Agent", _USER_AGENT)
+        for name, value in headers.items():
+            sent.addRawHeader(name, value)
+        agent = _HttpAgent.usingEndpointFactory(
+            self._reactor, _Endpoints(RouteEndpoint(self._connector, route)), self._pool
+        )
+        # The pool tells connections apart by the host in the URL.
+        return agent, f"https://{route.key}{uri}".encode("ascii"), sent
 
     async def close(self) -> None:
         """Close the kept connections."""
@@ -154,6 +216,13 @@ def _reasons(error: BaseException) -> Iterator[BaseException]:
     for failure in inner:
         if failure.value is not None:
             yield from _reasons(failure.value)
+
+
+def _translated(server: str, error: BaseException) -> BaseException:
+    reasons = list(_reasons(error))
+    if any(isinstance(reason, _CANCELLED) for reason in reasons):
+        return CancelledError()
+    return _remote(server, reasons)
 
 
 def _closed_unanswered(error: BaseException, reasons: list[BaseException]) -> bool:

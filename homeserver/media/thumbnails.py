@@ -105,33 +105,50 @@ class Thumbnails:
         self._usage.seen_thumbnail(form)
         return known
 
+    async def adopt(self, incoming: Incoming, form: Form) -> Thumbnail:
+        """A thumbnail that another server made, looked at and made anew where needed."""
+        target = self._files.spool.new_path()
+        answer = await self._asked(incoming.path, target, form)
+        if "error" in answer:
+            incoming.discard()
+            self._files.spool.remove(target)
+            raise _refusal(answer["error"], is_remote=True)
+        if answer.get("original"):
+            return await self._keep(incoming, form, answer["content_type"])
+        incoming.discard()
+        return await self._keep(await self._files.spool.adopt(target), form, answer["content_type"])
+
+    async def _asked(self, source: Path, target: Path, form: Form) -> JsonObject:
+        return await self._workers.run(
+            {
+                "source": str(source.absolute()),
+                "target": str(target.absolute()),
+                "width": form.width,
+                "height": form.height,
+                "method": form.method,
+                "animated": form.animated,
+                **self._limits._asdict(),
+            }
+        )
+
     async def _made(self, found: Found, form: Form) -> Thumbnail:
         assert found.store_name is not None
         target = self._files.spool.new_path()
-        job: JsonObject = {
-            "target": str(target),
-            "width": form.width,
-            "height": form.height,
-            "method": form.method,
-            "animated": form.animated,
-            **self._limits._asdict(),
-        }
         try:
             async with self._files.store.local(found.store_name) as path:
-                answer = await self._workers.run({**job, "source": str(path)})
+                answer = await self._asked(path, target, form)
         except FileMissing as error:
             raise not_found("The file is lost.") from error
         except (StoreError, OSError) as error:
             raise unavailable() from error
         if "error" in answer:
             self._files.spool.remove(target)
-            raise _refusal(answer["error"], found.row.kind == media.REMOTE)
+            raise _refusal(answer["error"], is_remote=found.row.kind == media.REMOTE)
         if answer.get("original"):
             return await self._db.write(self._record_original, form, answer["content_type"])
-        return await self._keep(target, form, answer["content_type"])
+        return await self._keep(await self._files.spool.adopt(target), form, answer["content_type"])
 
-    async def _keep(self, target: Path, form: Form, content_type: str) -> Thumbnail:
-        incoming: Incoming = await self._files.spool.adopt(target)
+    async def _keep(self, incoming: Incoming, form: Form, content_type: str) -> Thumbnail:
         now = int(self._clock.seconds() * 1000)
 
         def record(txn: Transaction) -> bool:
@@ -162,7 +179,7 @@ class Thumbnails:
         return made
 
 
-def _refusal(error: str, is_remote: bool) -> MatrixError:
+def _refusal(error: str, *, is_remote: bool) -> MatrixError:
     if error in ("too_large", "timeout"):
         status = 502 if is_remote else 413
         return MatrixError(status, "M_TOO_LARGE", "The picture is too large to be made smaller.")

@@ -20,7 +20,7 @@ from federation.client.connecting import Connector
 from federation.client.dns import Dns, DnsQueries
 from federation.client.errors import BadAnswer, RemoteTimeout, Unreachable
 from federation.client.guard import AddressGuard
-from federation.client.https import HttpAnswer, Https
+from federation.client.https import HttpAnswer, Https, StreamedAnswer
 from federation.client.route import Endpoint, Route
 from federation.client.tls import TlsTrust
 from homeserver.core import canonical
@@ -88,6 +88,13 @@ class OutgoingHttpClient:
             return await asking
         except DeferredTimeout:
             raise RemoteTimeout(route.host_header, "no complete answer in time") from None
+
+    async def open(self, url: str, *, max_bytes: int, stalled_s: float) -> StreamedAnswer:
+        """GET something whose body is read as it arrives: see `Https.open`."""
+        route, uri = web_route(url)
+        return await self._https.open(
+            route.host_header, route, uri, {}, max_bytes=max_bytes, stalled_s=stalled_s
+        )
 
     async def post_form(self, url: str, fields: Mapping[str, str]) -> JsonObject:
         """Send a form; the JSON object of a 2xx answer."""

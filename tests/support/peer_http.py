@@ -54,6 +54,9 @@ _TEMPLATES = {
     "devices": f"GET {_PREFIX}/v1/user/devices/{{}}",
     "keys_query": f"POST {_PREFIX}/v1/user/keys/query",
     "keys_claim": f"POST {_PREFIX}/v1/user/keys/claim",
+    "media": f"GET {_PREFIX}/v1/media/download/{{}}",
+    "thumbnail": f"GET {_PREFIX}/v1/media/thumbnail/{{}}",
+    "legacy_media": "GET /_matrix/media/v3/download/{}/{}",
     "public_rooms": f"GET {_PREFIX}/v1/publicRooms",
     "search_public_rooms": f"POST {_PREFIX}/v1/publicRooms",
 }
@@ -89,6 +92,7 @@ class Reply:
     status: int = 200
     pause: float = 0.0
     hang: bool = False
+    headers: dict[str, str] = field(default_factory=dict)
 
 
 Answer = Reply | JsonObject | list[Any] | None
@@ -145,6 +149,8 @@ class PeerResource(Resource):
             return
         request.setResponseCode(reply.status)
         request.setHeader(b"content-type", b"application/json")
+        for name, value in reply.headers.items():
+            request.setHeader(name.encode(), value.encode())
         chunks = reply.body
         if not isinstance(chunks, Iterator):
             data = chunks if isinstance(chunks, bytes) else json.dumps(chunks).encode()
