@@ -29,7 +29,8 @@ INTEROP = "tests.interop."
 """Tests of server processes, which `scripts/test --interop` runs."""
 
 _SUMMARY = re.compile(r"^(?:PASSED|FAILED)(?: \((.*)\))?$")
-_JOBS = max(1, min(4, os.cpu_count() or 1))
+_JOBS = min(4, (os.cpu_count() or 1) + 1)
+"""One more than processors, since some tests wait for time to pass."""
 
 
 @dataclass(slots=True)

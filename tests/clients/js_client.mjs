@@ -5,6 +5,7 @@ import { createInterface } from "node:readline";
 import * as sdk from "matrix-js-sdk";
 import { logger } from "matrix-js-sdk/lib/logger.js";
 import { cryptoCommands } from "./js_crypto.mjs";
+import { mediaCommands } from "./js_media.mjs";
 
 logger.setLevel("silent");
 // The answers alone go to standard output.
@@ -122,6 +123,7 @@ const commands = {
 Object.assign(
     commands,
     cryptoCommands(baseUrl, { current: () => client, begin: (made) => (client = made), until, events }),
+    mediaCommands({ current: () => client, until, events }),
 );
 
 for await (const line of createInterface({ input: process.stdin })) {
