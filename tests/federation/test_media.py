@@ -145,9 +145,10 @@ class HostileServerTests(TestCase):
     timeout = 60
 
     async def start(self, **media: Any) -> None:
-        web = {"outgoing_http": WebServer.trust()}
         settings = {"max_remote_size": 1_000_000, **media}
-        self.federation = await make_federation(self, 1, media=settings, **web)
+        self.federation = await make_federation(
+            self, 1, media=settings, outgoing_http=WebServer.trust()
+        )
         (self.a,) = self.federation
         self.peer = await make_peer(self, self.federation)
         self.alice = await self.a.register("alice")
@@ -157,7 +158,7 @@ class HostileServerTests(TestCase):
         """The answer to a download of a new file that the peer gives like this."""
         self.peer.on["media"] = lambda request: reply
         for name, each in others.items():
-            self.peer.on[name] = lambda request, each=each: each
+            self.peer.on[name] = lambda request, given=each: given  # type: ignore[misc]
         self.name = f"{self.peer.name}/m{next(self.numbers)}"
         return await download(self.alice, self.name)
 
@@ -168,12 +169,7 @@ class HostileServerTests(TestCase):
         tricky = b"\r\n--b\r\n--\r\n-b--" * 3
         for reply, data, content_type, shown in (
             (multipart(b"x"), b"x", "application/octet-stream", "attachment"),
-            (
-                multipart(b"x" * 200_000, Content_Type="text/css"),
-                b"x" * 200_000,
-                "text/css",
-                "inline",
-            ),
+            (multipart(long, Content_Type="text/css"), long, "text/css", "inline"),
             (multipart(tricky, "bx"), tricky, "application/octet-stream", "attachment"),
             (multipart(b"", content_type="image/png"), b"", "image/png", "inline"),
             (

@@ -147,7 +147,7 @@ class HearthServer(Server):
                 "public_rooms": True,
             },
             "listeners": [
-                {"port": self.client_port, "serves": ["client"]},
+                {"port": self.client_port, "serves": ["client", "media"]},
                 federation,
                 {"port": self._process.own_port, "serves": ["metrics", "health"]},
             ],
