@@ -30,7 +30,7 @@ from homeserver.enrolling import (
     build_validation,
     registration_rules,
 )
-from homeserver.experimental import build_experimental
+from homeserver.experimental import build_experimental, start_experimental
 from homeserver.federating import build_client, build_federation, start_federation
 from homeserver.filing import body_limits, build_media, start_media
 from homeserver.parts import Parts, Services
@@ -229,7 +229,7 @@ async def _begin(parts: Parts, homeserver: Homeserver) -> None:
     await start_federation(parts)
     await start_bridges(parts)
     await start_pushing(parts)
-    parts.services[DelayedEvents].start()
+    start_experimental(parts)
     runner = JobRunner(db, feed, reactor, db.process_token, parts.jobs)
     runner.start()
     homeserver.on_stop(runner.stop)

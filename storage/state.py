@@ -57,6 +57,8 @@ class StateStore:
     """
 
     def __init__(self, node_cache: int = 4096, key_cache: int = 20_000) -> None:
+        self.keeps_redacted = False
+        """Whether what events said is kept for a time when they are redacted."""
         self._nodes: LRUCache[bytes, bytes] = LRUCache(node_cache)
         self._nids: LRUCache[StateKey, int] = LRUCache(key_cache)
         self._keys: LRUCache[int, StateKey] = LRUCache(key_cache)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from config.model.history import Redactions
 from config.model.listeners import DEFAULT_LISTENERS, LISTENERS_EXAMPLE, Listener, Serves, Tls
 from config.model.log import Log
 from config.model.mail import Email, Recaptcha
@@ -191,6 +192,7 @@ class Config:
     server_notices: ServerNotices = option(
         ServerNotices, "What the server itself tells its users, see `hearth notice`."
     )
+    redactions: Redactions = option(Redactions, "Redacted events.")
     delayed_events: DelayedEvents = option(
         DelayedEvents, "Events that clients have sent later, as calls need it."
     )

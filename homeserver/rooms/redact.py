@@ -4,7 +4,8 @@
 2. It has no effect across rooms, on itself, on a redaction of itself, or on what is redacted.
 3. Where the authorisation rules do not judge it, its sender needs the redact level, or must be of
    the server of the redacted event's sender.
-4. The stored event is replaced by its redacted form: nothing can show the rest any more.
+4. The stored event is replaced by its redacted form: nothing can show the rest any more, but what
+   is kept of it for moderators for a time (`homeserver.rooms.unredacted`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from homeserver.core.redaction import redact
 from homeserver.core.room_versions import RoomVersion
 from homeserver.core.texts import TYPES
 from homeserver.core.types import StateKey
-from storage import events, memberships, message_words, sticky_events
+from storage import events, memberships, message_words, redacted_contents, sticky_events
 from storage.events import EventRow
 from storage.state import StateStore
 from storage.transaction import Transaction
@@ -68,6 +69,8 @@ def _apply(
         return
     encode = canonical.encode if version.strict_canonical_json else canonical.encode_lenient
     pruned = encode(redact(event.pdu, version)).decode()
+    if states.keeps_redacted:
+        redacted_contents.keep(txn, target.event_nid, target.sender, target.json)
     events.set_redacted(txn, target.event_nid, redaction.event_id, pruned)
     if sticky.KEY in event.pdu:
         sticky_events.remove(txn, target.event_nid)

@@ -18,6 +18,7 @@ from homeserver.core.types import JsonObject
 from homeserver.rooms.mutual import MutualRooms
 from homeserver.rooms.read import Reading
 from homeserver.rooms.timeline import DEFAULT_LIMIT, RoomToken, Timeline
+from homeserver.rooms.unredacted import UnredactedEvents
 from homeserver.web.endpoint import Auth, Requester, endpoint
 
 _ROOM = "/_matrix/client/v3/rooms/{room_id}"
@@ -79,11 +80,26 @@ async def messages(
     )
 
 
+class EventQuery(msgspec.Struct, frozen=True):
+    """`unredacted`: show what it said before it was redacted (MSC2815)."""
+
+    unredacted: bool = msgspec.field(
+        default=False, name="fi.mau.msc2815.include_unredacted_content"
+    )
+
+
 @endpoint("GET", f"{_ROOM}/event/{{event_id}}", auth=Auth.GUEST_OK, rate="read")
 async def get_event(
-    requester: Requester, room_id: RoomID, event_id: EventID, reading: Reading
+    requester: Requester,
+    room_id: RoomID,
+    event_id: EventID,
+    query: EventQuery,
+    reading: Reading,
+    unredacted: UnredactedEvents,
 ) -> JsonObject:
     """One event."""
+    if query.unredacted:
+        return await unredacted.event(requester, room_id, event_id)
     return await reading.event(requester, room_id, event_id)
 
 

@@ -18,6 +18,7 @@ UNSTABLE_FEATURES = {
     "org.matrix.msc3391": True,
     "org.matrix.msc3912": True,
     "com.beeper.msc4446": True,
+    "fi.mau.msc2815": True,
     "org.matrix.msc4108": True,
     "io.element.msc4388": True,
     "org.matrix.msc4140": True,
