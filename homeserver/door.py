@@ -21,6 +21,7 @@ PREFIXES: Mapping[Serves, tuple[str, ...]] = {
     "client": (
         "/_matrix/client/",
         "/_synapse/client/",
+        "/_hearth/client/",
         "/.well-known/matrix/client",
         "/.well-known/matrix/support",
     ),

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from config import Config
 from homeserver.core import pushers as kinds
 from homeserver.outbound.http import OutgoingHttpClient
 from homeserver.parts import Parts
 from homeserver.push.delivery import DeliverySettings, PushDelivery
 from homeserver.push.gateways import Gateways
 from homeserver.push.reader import PushReader
+from homeserver.push.web_push import VapidKey, WebPush, is_public_key
 from homeserver.rooms.badges import Badges
 from homeserver.rooms.notifications import Notifications
 from homeserver.users.hooks import UserHooks
-from homeserver.users.pushers import PusherRules, Pushers
+from homeserver.users.pushers import ACTIVATION, PusherRules, Pushers
 from storage import push_log, pushers
 from storage.state import StateStore
 
@@ -20,7 +22,9 @@ def build_pushing(parts: Parts) -> None:
     """Pushers, and what serves them."""
     config, services, hooks = parts.config, parts.services, parts.services[UserHooks]
     settings, reactor = config.push, parts.reactor
-    services.add(Pushers(parts.db, reactor, PusherRules(settings.allow_http)))
+    services.add(
+        Pushers(parts.db, reactor, PusherRules(settings.allow_http, valid_key=is_public_key))
+    )
     hooks.device_deleted.append(pushers.delete_of_device)
     hooks.deactivated.append(pushers.delete_all)
     hooks.erase.append(push_log.delete_all)
@@ -30,7 +34,10 @@ def build_pushing(parts: Parts) -> None:
         reactor, config.outgoing_http, keep_alive=True, allow_http=settings.allow_http
     )
     parts.stops.append(http.close)
-    gateways = Gateways(http, settings.timeout / 1000)
+    timeout = settings.timeout / 1000
+    key = services.add(VapidKey(parts.db, reactor, _contact(config), offered=settings.enabled))
+    browsers = WebPush(http, key, parts.db, reactor, timeout)
+    parts.jobs[ACTIVATION] = browsers.activate
     delivery = services.add(
         PushDelivery(
             parts.db,
@@ -38,7 +45,7 @@ def build_pushing(parts: Parts) -> None:
             reactor,
             services[StateStore],
             badges,
-            {kinds.HTTP: gateways},
+            {kinds.HTTP: Gateways(http, timeout), kinds.WEBPUSH: browsers},
             {},
             DeliverySettings(
                 settings.at_once,
@@ -53,6 +60,13 @@ def build_pushing(parts: Parts) -> None:
     parts.stops.append(delivery.stop)
     reader = services.add(PushReader(parts.db, reactor, int(settings.mail.delay)))
     parts.stops.append(reader.stop)
+
+
+def _contact(config: Config) -> str:
+    """Whom push services write to."""
+    base = config.public_base_url or ""
+    found = base if base.startswith("https://") else f"https://{config.server_name}"
+    return config.push.vapid_contact or found.rstrip("/")
 
 
 async def start_pushing(parts: Parts) -> None:

@@ -87,6 +87,7 @@ from homeserver.api.client import (
     user_directory,
     versions,
     voip,
+    web_push,
     well_known,
     whois,
 )
@@ -174,6 +175,7 @@ _MODULES = (
     user_directory,
     versions,
     voip,
+    web_push,
     well_known,
     whois,
 )

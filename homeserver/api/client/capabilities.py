@@ -8,6 +8,7 @@ import msgspec
 
 from homeserver.core.room_versions import ROOM_VERSIONS
 from homeserver.core.types import JsonObject
+from homeserver.push.web_push import VapidKey
 from homeserver.web.endpoint import Auth, Requester, endpoint
 
 
@@ -29,7 +30,7 @@ class CapabilitiesAnswer(msgspec.Struct):
 
 @endpoint("GET", "/_matrix/client/v3/capabilities", auth=Auth.ACCESS_TOKEN, rate="read")
 async def get_capabilities(
-    requester: Requester, settings: CapabilitySettings
+    requester: Requester, settings: CapabilitySettings, vapid_key: VapidKey
 ) -> CapabilitiesAnswer:
     """What the requester can do on this server."""
     found: JsonObject = {
@@ -54,6 +55,9 @@ async def get_capabilities(
             "max_scheduled": settings.delayed_events,
         },
     }
+    if vapid_key.offered:
+        found["m.webpush"] = {"enabled": True, "vapid": await vapid_key.public_key()}
+        found["org.matrix.msc4174.webpush"] = found["m.webpush"]
     if requester.is_admin:
         found["m.account_moderation"] = {"lock": True, "suspend": True}
         found["uk.timedout.msc4323"] = found["m.account_moderation"]

@@ -29,6 +29,7 @@ UNSTABLE_FEATURES = {
     "org.matrix.msc4354": True,
     "org.matrix.msc4429": True,
     "org.matrix.msc3881": True,
+    "org.matrix.msc4174": True,
     # In the specification by now. Clients look for these where a server names no version that
     # holds them, and some whatever it names.
     "org.matrix.e2e_cross_signing": True,
