@@ -170,11 +170,10 @@ class HistoryPurge:
         found = purging.placed(
             txn, room.room_nid, _place(progress.get("after")), wanted["depth"], BATCH
         )
-        if found:
-            last = found[-1]
-            progress["after"] = [last.depth, last.pos]
-            victims = [each for each in found if each.event_id not in room.extremities]
-            self._erase(txn, room, victims, wanted, progress)
+        victims = [each for each in found if each.event_id not in room.extremities]
+        self._erase(txn, room, victims, wanted, progress)
+        if len(found) == BATCH:
+            progress["after"] = [found[-1].depth, found[-1].pos]
         else:
             progress.update(phase="placeless", after=None)
 
@@ -184,9 +183,9 @@ class HistoryPurge:
         keep = None if wanted["local"] else self._server_name
         behind = progress.get("after") or 0
         found = purging.placeless(txn, room.room_nid, behind, wanted["depth"], keep, BATCH)
-        if found:
+        self._erase(txn, room, found, wanted, progress)
+        if len(found) == BATCH:
             progress["after"] = found[-1].event_nid
-            self._erase(txn, room, found, wanted, progress)
         else:
             progress.update(phase="links", after=None)
 
@@ -243,9 +242,6 @@ def _place(told: Any) -> Place | None:
 def _links(txn: Transaction, room: RoomRow, progress: JsonObject) -> None:
     """Note where events are missing before the rest."""
     rest = purging.remaining(txn, room.room_nid, _place(progress.get("after")), LINKED)
-    if not rest:
-        progress.update(phase="states", after=None)
-        return
     version = ROOM_VERSIONS[room.version]
     named = {row: Event.from_json(row.json, version, row.event_id).prev_event_ids for row in rest}
     known = history.known(txn, {name for names in named.values() for name in names})
@@ -259,7 +255,10 @@ def _links(txn: Transaction, room: RoomRow, progress: JsonObject) -> None:
     breaks = {row.pos for row, _ in missing if row.pos > 0}
     if breaks:
         gaps.add_breaks(txn, room.room_nid, sorted(breaks))
-    progress["after"] = [rest[-1].depth, rest[-1].pos]
+    if len(rest) == LINKED:
+        progress["after"] = [rest[-1].depth, rest[-1].pos]
+    else:
+        progress.update(phase="states", after=None)
 
 
 def _needless_states(txn: Transaction, room_id: str) -> tuple[int, list[int]]:
