@@ -155,6 +155,7 @@ def set_counts(txn: Transaction, changed: Mapping[tuple[str, str], Counts]) -> N
             for device, each in changed.items()
         ],
     )
+    txn.notify(*{f"user:{user_id}" for user_id, _ in changed})
 
 
 def claim(txn: Transaction, wanted: Collection[Wanted]) -> dict[Wanted, ClaimedKey]:
@@ -236,3 +237,4 @@ def delete(txn: Transaction, user_id: str, device_id: str) -> None:
         txn.execute(
             f"DELETE FROM {table} WHERE user_id = ? AND device_id = ?", (user_id, device_id)
         )
+    txn.notify(f"user:{user_id}")

@@ -31,6 +31,7 @@ from storage.errors import (
     TransactionTooSlow,
     UnusableDatabase,
 )
+from storage.prepared import Prepared
 from storage.transaction import Row, Transaction
 
 MINIMUM_VERSION = 130000
@@ -75,7 +76,7 @@ class PostgresTransaction(Transaction):
 
     def _run(self, sql: str, args: Sequence[Any]) -> Any:
         self.statements += 1
-        statement = to_format_style(sql)
+        statement = self._session.prepared.statement(sql, args)
         if self._prefix:
             statement, self._prefix = self._prefix + statement, ""
         try:
@@ -100,8 +101,11 @@ class PostgresTransaction(Transaction):
         listed = rows if isinstance(rows, list) else list(rows)
         if not listed:
             return
-        self.statements += 1
         split = split_values(sql)
+        if len(listed) == 1 and split is not None:
+            self._run(sql, listed[0])
+            return
+        self.statements += 1
         try:
             if len(listed) >= COPY_FROM and (copy := copy_statement(sql)) is not None:
                 # Half the work of INSERT, for both sides.
@@ -163,6 +167,7 @@ class PostgresSession:
         connection.autocommit = True
         psycopg2.extensions.register_type(_BYTEA, connection)
         self._cursor = connection.cursor()
+        self.prepared = Prepared(self._cursor)
         self._cursor.execute(
             "SET statement_timeout = %s; SET idle_in_transaction_session_timeout = %s;"
             " SET default_transaction_read_only = %s; SET standard_conforming_strings = on;"
@@ -212,6 +217,7 @@ class PostgresSession:
         if outcome != "COMMIT":
             # A function went on after an error that it caught: PostgreSQL rolled all of it back.
             raise IntegrityViolation("A statement had failed, so nothing was committed.")
+        self._between()
 
     def rollback(self) -> None:
         if not self._open or self.broken:
@@ -222,6 +228,14 @@ class PostgresSession:
             return
         try:
             self._cursor.execute("ROLLBACK")
+        except psycopg2.Error:
+            self.broken = True
+        else:
+            self._between()
+
+    def _between(self) -> None:
+        try:
+            self.prepared.between()
         except psycopg2.Error:
             self.broken = True
 
@@ -263,6 +277,10 @@ class PostgresSession:
         text = str(error).strip()
         standby = self._writable and error.pgcode == errorcodes.READ_ONLY_SQL_TRANSACTION
         if self._connection.closed or error.pgcode in _AWAY or standby:
+            self.broken = True
+            return ConnectionLost(text)
+        if error.pgcode == errorcodes.FEATURE_NOT_SUPPORTED and "cached plan" in text:
+            # Another version of this server changed a table: prepared statements are out of date.
             self.broken = True
             return ConnectionLost(text)
         if error.pgcode in _CONFLICTS:

@@ -30,6 +30,8 @@ from storage.state import StateStore
 from storage.transaction import Transaction
 from storage.user_news import JoinedRoom, is_after
 
+ALWAYS_TOLD = ("device_one_time_keys_count", "device_unused_fallback_key_types")
+"""What is in every answer. A change of it is hinted at."""
 MAX_NEW_PEOPLE = 500
 """Members of one newly joined room whose presence is sent at once."""
 
@@ -54,6 +56,8 @@ class Durable:
     """The same of sticky events."""
     has_acknowledged: bool
     """The token says that messages arrived: `acknowledge` deletes them."""
+    is_settled: bool
+    """Who comes with the token of this answer has everything up to it, and nothing to confirm."""
 
 
 class SyncEngine:
@@ -93,7 +97,7 @@ class SyncEngine:
             self._sent_members.sent(
                 user_id, device_id, since, now, frozenset(sent), frozenset(dropped)
             )
-        return replace(durable, is_empty=False) if is_ahead else durable
+        return replace(durable, is_empty=False, is_settled=False) if is_ahead else durable
 
 
 def acknowledge(txn: Transaction, request: SyncRequest) -> None:
@@ -150,6 +154,7 @@ def _read(snapshot: Snapshot, all_rooms: bool) -> Durable:
         to_device_reached=reached,
         sticky_reached=stuck.reached,
         has_acknowledged=has_acknowledged,
+        is_settled=snapshot.newest.first_message is None and stuck.reached is None,
     )
 
 

@@ -10,8 +10,8 @@ from twisted.internet.interfaces import IReactorTime
 
 from homeserver.core.tokens import SyncToken
 from homeserver.core.types import JsonObject
-from homeserver.sync.engine import Durable, SyncEngine, acknowledge
-from homeserver.sync.notifier import Notifier
+from homeserver.sync.engine import ALWAYS_TOLD, Durable, SyncEngine, acknowledge
+from homeserver.sync.notifier import Notifier, Settled, Watch
 from homeserver.sync.request import SyncRequest, nothing
 from homeserver.sync.streams import presence as presence_stream
 from homeserver.sync.streams import typing as typing_stream
@@ -23,6 +23,8 @@ T = TypeVar("T")
 
 MAX_TIMEOUT = 300_000
 """Longest wait in milliseconds."""
+SETTLED_FOR = 60.0
+"""Seconds after which the database is asked even if no hint came."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +44,15 @@ async def poll(
     clock: IReactorTime,
     user_id: str,
     wish: Wish,
-    answer: Callable[[], Awaitable[tuple[T, bool]]],
+    answer: Callable[[Watch], Awaitable[tuple[T, bool]]],
     *,
     at_once: bool,
     profiles: bool = False,
 ) -> T:
     """The answer as soon as there is something in it, or after the timeout.
 
-    Parameters: `answer` computes it, and whether it is empty; `at_once`, do not wait; `profiles`,
-    whether it has changes of profiles.
+    Parameters: `answer` computes it, and whether it is empty, for the user's watch; `at_once`, do
+    not wait; `profiles`, whether it has changes of profiles.
     """
     ends = clock.seconds() + min(wish.timeout_ms, MAX_TIMEOUT) / 1000
     stopping: list[bool] = []
@@ -63,7 +65,7 @@ async def poll(
     while True:
         watch = await notifier.watch(user_id, profiles=profiles)
         version = watch.version
-        found, is_empty = await answer()
+        found, is_empty = await answer(watch)
         left = ends - clock.seconds()
         if at_once or not is_empty or left <= 0 or stopping or notifier.is_stopped:
             return found
@@ -98,20 +100,50 @@ class Sync:
         ended = await self._presence.user_syncing(
             request.user_id, wish.set_presence, request.device_id
         )
+
+        async def answer(watch: Watch) -> tuple[JsonObject, bool]:
+            known = self._known(request, wish, watch)
+            return (known, True) if known is not None else await self._answer(request, watch)
+
         try:
             return await poll(
                 self._notifier,
                 self._clock,
                 request.user_id,
                 wish,
-                lambda: self._answer(request),
+                answer,
                 at_once=request.since is None or request.full_state,
                 profiles=bool(request.filter.profile_fields),
             )
         finally:
             ended()
 
-    async def _answer(self, request: SyncRequest) -> tuple[JsonObject, bool]:
+    def _known(self, request: SyncRequest, wish: Wish, watch: Watch) -> JsonObject | None:
+        """The answer without news, if that is known from the last one without asking anybody.
+
+        A client that waits trusts in hints, and so may one that comes back: nothing was hinted at
+        since it was given its token. Presence alone may change without a hint, in large rooms.
+        """
+        settled = watch.settled.get(request.device_id)
+        if settled is None or settled.version != watch.version or request.full_state:
+            return None
+        # Only who asks for profiles is hinted at them.
+        if request.filter.profile_fields:
+            return None
+        # A hint of another process may still be on its way.
+        if wish.timeout_ms == 0 and not self._notifier.is_alone:
+            return None
+        token = settled.token
+        if token != (request.since, request.ephemeral_since, None, None) or request.is_behind:
+            return None
+        if self._clock.seconds() >= settled.until:
+            return None
+        if self._presence.changed_since(token.ephemeral) != frozenset():
+            return None
+        return {**settled.answer, "next_batch": str(token)}
+
+    async def _answer(self, request: SyncRequest, watch: Watch) -> tuple[JsonObject, bool]:
+        version = watch.version
         ephemeral = await self._ephemeral.position()
         now_ms = int(self._clock.seconds() * 1000)
         # Somebody may type in a room that has no other news.
@@ -121,9 +153,12 @@ class Sync:
         present = await self._add_presence(request, durable, ephemeral)
         if durable.has_acknowledged:
             await self._db.write(acknowledge, request)
-        durable.answer["next_batch"] = str(
-            SyncToken(durable.now, ephemeral, durable.to_device_reached, durable.sticky_reached)
-        )
+        token = SyncToken(durable.now, ephemeral, durable.to_device_reached, durable.sticky_reached)
+        durable.answer["next_batch"] = str(token)
+        if durable.is_settled:
+            until = self._clock.seconds() + SETTLED_FOR
+            keys = {name: durable.answer[name] for name in ALWAYS_TOLD}
+            watch.settle(request.device_id, Settled(version, token, until, keys))
         return durable.answer, durable.is_empty and not typed and not present
 
     async def _add_presence(self, request: SyncRequest, durable: Durable, now: int) -> bool:

@@ -15,14 +15,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import structlog
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
+from homeserver.core.tokens import SyncToken
+from homeserver.core.types import JsonObject
 from storage import clock, memberships, news, profile_changes
-from storage.bus import Bus
+from storage.bus import Bus, MemoryBus
 from storage.database import Database
 from storage.feed import Feed
 from storage.news import News
@@ -30,9 +33,22 @@ from storage.transaction import Transaction
 
 LINGER = 60.0
 """Seconds that a watch is kept after the last client of its user stopped waiting."""
+MAX_SETTLED = 100
+"""Devices of one user of which is remembered what they have."""
 
 
 _log = structlog.get_logger(__name__)
+
+
+class Settled(NamedTuple):
+    """A device has everything up to a token, as long as the version of the watch stays."""
+
+    version: int
+    token: SyncToken
+    until: float
+    """When to look nevertheless."""
+    answer: JsonObject
+    """What the answer says that tells nothing new."""
 
 
 class Watch:
@@ -45,6 +61,7 @@ class Watch:
         "known",
         "last_used",
         "rooms",
+        "settled",
         "user_id",
         "version",
         "waiters",
@@ -62,6 +79,8 @@ class Watch:
         """Whether it hears nothing any more."""
         self.waiters: set[Deferred[None]] = set()
         self.last_used = 0.0
+        self.settled: dict[str, Settled] = {}
+        """By device."""
         self._unsubscribe: Callable[[], None] | None = None
 
     def wake(self) -> None:
@@ -71,6 +90,12 @@ class Watch:
         for waiter in waiters:
             if not waiter.called:
                 waiter.callback(None)
+
+    def settle(self, device_id: str, settled: Settled) -> None:
+        """Remember that a device has everything."""
+        if len(self.settled) >= MAX_SETTLED:
+            self.settled.clear()
+        self.settled[device_id] = settled
 
 
 class Notifier:
@@ -90,6 +115,8 @@ class Notifier:
         self.is_stopped = False
         """Whether those who wait are to answer with what they have."""
         self._looked = db.positions.applied
+        self.is_alone = isinstance(bus, MemoryBus)
+        """Whether all hints are made in this process, so that none is on its way."""
         self._must_look = False
         self._is_looking = False
         bus.on_gap(self._gap)

@@ -29,6 +29,12 @@ class SyncRequest:
     use_state_after: bool = False
 
     @property
+    def is_behind(self) -> bool:
+        """Whether the client has not got all messages to its device, or sticky events, of before
+        its token."""
+        return self.to_device_since != self.since or self.sticky_since not in (None, self.since)
+
+    @property
     def lists_everything(self) -> bool:
         """Whether rooms are sent in which nothing happened."""
         return self.since is None or self.full_state

@@ -127,6 +127,7 @@ class PresenceTracker:
         # When their servers last told of users who are not offline, the longest ago first.
         self._remote: dict[str, int] = {}
         self._changes: dict[str, int] = {}
+        self._newest = 0
         self._forgotten_upto: int | None = None
         self._dirty: dict[str, None] = {}
         # Counting the members of all rooms of a user costs more than the change.
@@ -296,6 +297,8 @@ class PresenceTracker:
             return frozenset()
         if self._forgotten_upto is None or since < self._forgotten_upto:
             return None
+        if since >= self._newest:
+            return frozenset()
         return frozenset(user for user, serial in self._changes.items() if serial > since)
 
     async def sharing(self, user_id: str, among: Collection[str] | None = None) -> set[str]:
@@ -360,6 +363,7 @@ class PresenceTracker:
     def _remember(self, user_id: str, serial: int) -> None:
         self._changes.pop(user_id, None)
         self._changes[user_id] = serial
+        self._newest = max(self._newest, serial)
         if len(self._changes) > MAX_REMEMBERED:
             first = next(iter(self._changes))
             self._forgotten_upto = max(self._forgotten_upto or 0, self._changes.pop(first))

@@ -9,7 +9,7 @@ from twisted.internet.interfaces import IReactorTime
 from homeserver.core.tokens import SlidingToken
 from homeserver.core.types import JsonObject
 from homeserver.sync.long_poll import Wish, poll
-from homeserver.sync.notifier import Notifier
+from homeserver.sync.notifier import Notifier, Watch
 from homeserver.sync.sliding import connection
 from homeserver.sync.sliding.engine import Found, SlidingEngine
 from homeserver.sync.sliding.request import SlidingRequest
@@ -51,7 +51,7 @@ class SlidingSync:
             request.user_id, wish.set_presence, request.device_id
         )
 
-        async def answer() -> tuple[tuple[Found, int], bool]:
+        async def answer(_: Watch) -> tuple[tuple[Found, int], bool]:
             return await self._answer(request)
 
         try:
