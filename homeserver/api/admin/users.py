@@ -252,6 +252,17 @@ def _answer(found: AccountDetails) -> UserAnswer:
     )
 
 
+def _told(body: UserBody) -> dict[str, object]:
+    """What of a change is logged: rights as they are now, of all else only that it changed."""
+    given = {
+        name: value
+        for name, value in msgspec.structs.asdict(body).items()
+        if value is not UNSET and value is not None and name != "logout_devices"
+    }
+    flags = {f"is_{name}": value for name, value in given.items() if isinstance(value, bool)}
+    return {"fields": sorted(given), **flags}
+
+
 @endpoint("GET", f"{_USERS}/{{user_id}}", auth=Auth.ADMIN, rate="read")
 async def get_user(user_id: UserID, administration: AccountAdministration) -> UserAnswer:
     """One account."""
@@ -272,13 +283,7 @@ async def put_user(
     """Make an account (answered by 201), or change it."""
     change = body.change()
     made = await administration.put(requester, user_id, change)
-    shown = {
-        name: value
-        for name, value in msgspec.structs.asdict(body).items()
-        if value is not UNSET and value is not None and name != "password"
-    }
-    action = "create account" if made else "change account"
-    audit.record(requester, action, user_id, password=body.password is not None, change=shown)
+    audit.record(requester, "create account" if made else "change account", user_id, **_told(body))
     answer = _answer(await administration.details(user_id))
     return Response(201 if made else 200, msgspec.to_builtins(answer))
 
