@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 from storage.transaction import Transaction
@@ -57,6 +58,32 @@ def count(txn: Transaction, user_id: str) -> int:
     """How many threads a user said anything of."""
     sql = "SELECT count(*) FROM thread_subscriptions WHERE user_id = ?"
     return int(txn.value(sql, (user_id,)))
+
+
+def followers(txn: Transaction, room_nid: int) -> dict[str, str | None]:
+    """Joined users of this server who ever said anything of any thread, with their display
+    names in the room."""
+    rows = txn.all(
+        "SELECT m.user_id, m.displayname FROM memberships m WHERE m.room_nid = ?"
+        " AND m.membership = 'join' AND m.is_local AND EXISTS"
+        " (SELECT 1 FROM thread_subscriptions t WHERE t.user_id = m.user_id)",
+        (room_nid,),
+    )
+    return dict(rows)
+
+
+def followed(
+    txn: Transaction, user_ids: Collection[str], room_id: str, thread_ids: Collection[str]
+) -> set[tuple[str, str]]:
+    """Which of these users follow which of these threads."""
+    users, user_args = txn.any_of("user_id", user_ids)
+    threads, thread_args = txn.any_of("thread_id", thread_ids)
+    rows = txn.all(
+        "SELECT user_id, thread_id FROM thread_subscriptions"
+        f" WHERE {users} AND room_id = ? AND {threads} AND subscribed",
+        [*user_args, room_id, *thread_args],
+    )
+    return {(row[0], row[1]) for row in rows}
 
 
 def delete_all(txn: Transaction, user_id: str) -> None:

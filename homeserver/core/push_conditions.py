@@ -42,10 +42,11 @@ class PushEvent:
     Parameters: `fields`, the event in client form (`type`, `sender`, `room_id`, `content`,
     `state_key` for state); `member_count`, joined members; `sender_power_level`;
     `notification_level(key)`, the power level that `notifications` of `m.room.power_levels` asks
-    for.
+    for; `follows`, whether the user who is asked about follows the thread of the event, None if it
+    is in no thread or the user does not use that at all (MSC4306).
     """
 
-    __slots__ = ("fields", "member_count", "notification_level", "sender_power_level")
+    __slots__ = ("fields", "follows", "member_count", "notification_level", "sender_power_level")
 
     def __init__(
         self,
@@ -59,6 +60,7 @@ class PushEvent:
         self.member_count = member_count
         self.sender_power_level = sender_power_level
         self.notification_level = notification_level
+        self.follows: bool | None = None
 
     @property
     def sender(self) -> Any:
@@ -68,6 +70,8 @@ class PushEvent:
     def room_id(self) -> Any:
         return self.fields.get("room_id")
 
+
+THREAD_SUBSCRIPTION = "io.element.msc4306.thread_subscription"
 
 Condition = Callable[[PushEvent, str | None], bool]
 """Whether an event meets a condition; the second parameter is the reader's display name."""
@@ -170,6 +174,15 @@ def sender_notification_permission(key: str) -> Condition:
     return condition
 
 
+def thread_subscription(subscribed: bool) -> Condition:
+    """`thread_subscription` (MSC4306): the user follows the thread of the event, or does not."""
+
+    def condition(event: PushEvent, display_name: str | None) -> bool:
+        return event.follows is subscribed
+
+    return condition
+
+
 def compile_condition(source: Any) -> Condition:
     """The condition that a JSON value describes; `never` if it is unknown or malformed."""
     if not isinstance(source, dict):
@@ -189,6 +202,8 @@ def compile_condition(source: Any) -> Condition:
         return room_member_count(source["is"])
     if kind == "sender_notification_permission":
         return sender_notification_permission(source["key"])
+    if kind == THREAD_SUBSCRIPTION:
+        return thread_subscription(source["subscribed"])
     return contains_display_name if kind == "contains_display_name" else never
 
 
@@ -214,6 +229,8 @@ def check_condition(source: Any, where: str) -> None:
             raise invalid_param(f"{where}.is must be a number after ==, <, >, <=, >= or nothing.")
     elif kind == "sender_notification_permission":
         _text(source, "key", where)
+    elif kind == THREAD_SUBSCRIPTION and not isinstance(source.get("subscribed"), bool):
+        raise bad_json(f"{where}.subscribed must be true or false.")
 
 
 def check_pattern(pattern: str, where: str) -> None:

@@ -16,6 +16,7 @@ from homeserver.core.push_conditions import check_condition, check_pattern, is_a
 from homeserver.core.push_rules import (
     CONDITIONAL_KINDS,
     KINDS,
+    POSTCONTENT,
     Actions,
     DefaultChange,
     PushRule,
@@ -52,6 +53,8 @@ def put_rule(
     counts; a rule that is not there gives 400 M_UNKNOWN.
     """
     _check_kind(kind)
+    if kind == POSTCONTENT:
+        raise invalid_param("Push rules of this kind are the server's.")
     _check_rule_id(rule_id)
     rule = _parse_rule(kind, rule_id, body)
     rules = ruleset.own[kind]

@@ -17,6 +17,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from homeserver.core.push_conditions import (
+    THREAD_SUBSCRIPTION,
     Condition,
     PushEvent,
     compile_condition,
@@ -27,9 +28,11 @@ from homeserver.core.push_conditions import (
 )
 from homeserver.core.types import JsonObject
 
-KINDS = ("override", "content", "room", "sender", "underride")
+POSTCONTENT = "postcontent"
+"""The kind of rules for threads (MSC4306). Users have none of their own."""
+KINDS = ("override", "content", POSTCONTENT, "room", "sender", "underride")
 """Kinds of rules, in the order in which they are asked."""
-CONDITIONAL_KINDS = ("override", "underride")
+CONDITIONAL_KINDS = ("override", POSTCONTENT, "underride")
 MASTER = ".m.rule.master"
 
 Actions = tuple[Any, ...]
@@ -197,6 +200,17 @@ _AFTER_MENTION = (
         ],
     ),
 )
+# Of users who follow threads, or have followed any (MSC4306): see `PushEvent.follows`.
+_THREADS = tuple(
+    PushRule(
+        POSTCONTENT,
+        f".io.element.msc4306.rule.{name}_thread",
+        actions,
+        ({"kind": THREAD_SUBSCRIPTION, "subscribed": name == "subscribed"},),
+        default=True,
+    )
+    for name, actions in (("unsubscribed", ()), ("subscribed", ("notify", _SOUND)))
+)
 _TWO_MEMBERS = {"kind": "room_member_count", "is": "2"}
 _UNDERRIDE = (
     _default(
@@ -239,6 +253,7 @@ def default_rules(user_id: str) -> tuple[PushRule, ...]:
         *_BEFORE_MENTION,
         _is_user_mention(user_id),
         *_AFTER_MENTION,
+        *_THREADS,
         *_UNDERRIDE,
     )
 

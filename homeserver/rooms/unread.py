@@ -5,7 +5,8 @@
 2. A user's volume of the room (`homeserver.core.push_volume`) is taken into account when counts
    are read: muting a room costs nothing when a message is sent.
 3. Users for whom class and volume do not say it get a mark: those who are mentioned or invited,
-   and exceptional ones, whose rulesets are evaluated for each event.
+   exceptional ones, whose rulesets are evaluated for each event, and of those who follow threads
+   (MSC4306) the ones to whom an event in a thread is something else.
 
 A user's count is then: total now - total at what they have read, corrected by their marks. The
 main timeline and threads are counted apart; `storage.unread` reads the counts.
@@ -28,7 +29,8 @@ from homeserver.core.push_rules import EventClass, Ruleset, class_of
 from homeserver.core.push_volume import CALL, Volume, heard, must_judge, volume
 from homeserver.rooms.draft import CREATE, RoomDraft
 from homeserver.rooms.invite_blocking import Invites
-from storage import memberships, unread
+from homeserver.rooms.relations import relation_of
+from storage import memberships, thread_subscriptions, unread
 from storage import push_rules as stored_rules
 from storage.events import EventRow
 from storage.transaction import Transaction
@@ -227,6 +229,7 @@ class _Room:
         return count
 
     def judge(self) -> dict[str, Judgement]:
+        threads = _Threads(self._txn, self._draft)
         asked = {new.event.event_id: self._question(new.event) for new in self._draft.added}
         mentioned = {
             event_id: self._local(push_rules.highlighted_users(question))
@@ -242,7 +245,8 @@ class _Room:
                     if user_id in joined:
                         judgement.told[user_id] = EventClass.HIGHLIGHT
             self._invite(question, judgement)
-            self._listen(new.event, question, judgement)
+            self._listen(new.event, question, judgement, threads)
+            self._tell_followers(new.event, question, judgement, threads)
             judged[new.event.event_id] = judgement
         return judged
 
@@ -289,17 +293,73 @@ class _Room:
         if told:
             judgement.told[user_id] = told
 
-    def _listen(self, event: Event, question: PushEvent, judgement: Judgement) -> None:
+    def _listen(
+        self, event: Event, question: PushEvent, judgement: Judgement, threads: _Threads
+    ) -> None:
         shared: dict[int, bool] = {}
         is_call = event.type == CALL
         for user_id, listener in self._listeners.items():
             if user_id == event.sender or not (is_call or listener.judges_all):
                 continue
+            question.follows = threads.follows(user_id, event)
             told = class_of(listener.ruleset.evaluate(question, listener.displayname, shared))
             if told != heard(listener.volume, judgement.event_class):
                 judgement.told[user_id] = told
             else:
                 judgement.told.pop(user_id, None)
+
+    def _tell_followers(
+        self, event: Event, question: PushEvent, judgement: Judgement, threads: _Threads
+    ) -> None:
+        """What an event in a thread does to those who follow threads."""
+        room_id = self._draft.row.room_id
+        shared: dict[int, bool] = {}
+        for user_id, ruleset in threads.rulesets(event).items():
+            if user_id == event.sender or user_id in self._listeners:
+                continue
+            question.follows = threads.follows(user_id, event)
+            told = class_of(ruleset.evaluate(question, threads.displaynames[user_id], shared))
+            by_volume = heard(volume(ruleset, room_id), judgement.event_class)
+            # What was decided stays so if the volume changes.
+            if told == by_volume == judgement.event_class:
+                judgement.told.pop(user_id, None)
+            else:
+                judgement.told[user_id] = told
+
+
+class _Threads:
+    """Who follows the threads that the events of a draft are in."""
+
+    def __init__(self, txn: Transaction, draft: RoomDraft) -> None:
+        self.displaynames: dict[str, str | None] = {}
+        self._roots: dict[str, str] = {}
+        self._rulesets: dict[str, Ruleset] = {}
+        self._followed: set[tuple[str, str]] = set()
+        for new in draft.added:
+            relation = relation_of(new.event)
+            if relation is not None and relation.thread_root is not None:
+                self._roots[new.event.event_id] = relation.thread_root
+        if not self._roots or draft.is_new:
+            return
+        self.displaynames = thread_subscriptions.followers(txn, draft.row.room_nid)
+        if not self.displaynames:
+            return
+        changed = stored_rules.get_many(txn, self.displaynames)
+        self._rulesets = {user: changed.get(user) or Ruleset(user) for user in self.displaynames}
+        self._followed = thread_subscriptions.followed(
+            txn, self.displaynames, draft.row.room_id, set(self._roots.values())
+        )
+
+    def rulesets(self, event: Event) -> Mapping[str, Ruleset]:
+        """The rules of those who follow threads, if the event is in one."""
+        return self._rulesets if event.event_id in self._roots else {}
+
+    def follows(self, user_id: str, event: Event) -> bool | None:
+        """See `PushEvent.follows`."""
+        root = self._roots.get(event.event_id)
+        if root is None or user_id not in self.displaynames:
+            return None
+        return (user_id, root) in self._followed
 
 
 def _is_join(event: Event | None) -> bool:

@@ -63,7 +63,7 @@ class PushRuleChangesTestCase(SynchronousTestCase):
 class PutTests(PushRuleChangesTestCase):
     def test_new_rules_are_enabled_and_first_of_their_kind(self) -> None:
         """Shows PSH-6."""
-        for kind in KINDS:
+        for kind in BODIES:
             ruleset = put_rule(self.with_rules("old", kind=kind), kind, "new", BODIES[kind])
             self.assertEqual(self.order(ruleset, kind), ["new", "old"])
             shown = ruleset.rules(kind)[1 if kind == "override" else 0].to_json()

@@ -77,7 +77,11 @@ class DefaultTests(SynchronousTestCase):
             "underride": "call encrypted_room_one_to_one room_one_to_one message encrypted",
         }
         self.assertEqual(
-            ids, {kind: [f".m.rule.{name}" for name in expected[kind].split()] for kind in KINDS}
+            {kind: ids[kind] for kind in expected},
+            {
+                kind: [f".m.rule.{name}" for name in names.split()]
+                for kind, names in expected.items()
+            },
         )
 
     def test_mentions_whatever_the_type_of_the_user_id(self) -> None:
