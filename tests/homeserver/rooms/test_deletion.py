@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from storage import room_removal, rooms
+from homeserver.core.errors import forbidden
+from homeserver.rooms import deletion
+from homeserver.rooms.deletion import Deletion, RoomDeletion
+from homeserver.rooms.membership import Membership
+from homeserver.rooms.room_tasks import RoomTasks
+from homeserver.rooms.shutdown import NOTHING_DONE
+from homeserver.web.request import Requester
+from storage import room_removal, room_tasks, rooms
 from storage.database import Database
 from storage.transaction import Transaction
 from tests.support.admin import make_admin
@@ -141,3 +148,203 @@ class TestDeletion(DeletionCase):
                 self.assertIn(table, ids)
             if "event_nid" in columns:
                 self.assertIn(table, {*known, *room_removal.BY_EVENT})
+
+
+class TestShutdown(DeletionCase):
+    """Shows XC-4."""
+
+    async def test_users_and_aliases_move(self) -> None:
+        await self.start()
+        await self.bob.join(self.room_id)
+        carol = await self.server.register("carol")
+        await self.alice.invite(self.room_id, carol.user_id)
+        alias = "#here:hearth.test"
+        await self.alice.ok("PUT", f"/directory/room/{q(alias)}", {"room_id": self.room_id})
+        body = {
+            "new_room_user_id": "@warden:hearth.test",
+            "room_name": "Moved",
+            "message": "It was bad.",
+            "block": True,
+        }
+        answer = await self.delete(**body)
+        new = answer["new_room_id"]
+        self.assertEqual(
+            sorted(answer["kicked_users"]),
+            sorted([self.alice.user_id, self.bob.user_id, carol.user_id]),
+        )
+        self.assertEqual(answer["local_aliases"], [alias])
+        found = await self.bob.ok("GET", f"/directory/room/{q(alias)}")
+        self.assertEqual(found["room_id"], new)
+        joined = (await self.bob.ok("GET", "/joined_rooms"))["joined_rooms"]
+        self.assertEqual(joined, [new])
+        self.assertEqual((await carol.ok("GET", "/joined_rooms"))["joined_rooms"], [])
+        page = await self.bob.ok("GET", f"/rooms/{q(new)}/messages", query={"dir": "b"})
+        said = [e["content"]["body"] for e in page["chunk"] if e["type"] == "m.room.message"]
+        self.assertEqual(said, ["It was bad."])
+        state = await self.bob.ok("GET", f"/rooms/{q(new)}/state/m.room.name/")
+        self.assertEqual(state, {"name": "Moved"})
+        answer = await self.bob.call("PUT", f"/rooms/{q(new)}/send/m.room.message/t", {"body": "x"})
+        self.assert_error(answer, 403, "M_FORBIDDEN")
+        block = await self.alice.ok("GET", f"{V1}/rooms/{q(self.room_id)}/block")
+        self.assertEqual(block, {"block": True, "user_id": self.alice.user_id})
+
+    async def test_without_purge(self) -> None:
+        """The room stays; its users are out and have forgotten it."""
+        await self.start()
+        await self.bob.join(self.room_id)
+        since = (await self.bob.sync())["next_batch"]
+        answer = await self.delete(purge=False)
+        self.assertEqual(sorted(answer["kicked_users"]), [self.alice.user_id, self.bob.user_id])
+        details = await self.alice.ok("GET", f"{V1}/rooms/{q(self.room_id)}")
+        self.assertEqual((details["joined_members"], details["forgotten"]), (0, True))
+        self.assertIn(self.room_id, (await self.bob.sync(since))["rooms"]["leave"])
+        await self.bob.join(self.room_id)
+
+    async def test_in_the_background(self) -> None:
+        """The second version tells how far it is."""
+        await self.start()
+        await self.bob.join(self.room_id)
+        path = f"{V2}/rooms/{q(self.room_id)}"
+        delete_id = (await self.alice.ok("DELETE", path, {}))["delete_id"]
+        again = await self.alice.call("DELETE", path, {})
+        self.assertEqual(again.status, 400)
+        self.assert_error(
+            await self.bob.call("POST", f"/join/{q(self.room_id)}", {}), 403, "M_FORBIDDEN"
+        )
+        await self.server.homeserver.services[RoomTasks].over(delete_id)
+        status = await self.alice.ok("GET", f"{V2}/rooms/delete_status/{delete_id}")
+        expected = {
+            "delete_id": delete_id,
+            "room_id": self.room_id,
+            "status": "complete",
+            "shutdown_room": {
+                "kicked_users": [self.alice.user_id, self.bob.user_id],
+                "failed_to_kick_users": [],
+                "local_aliases": [],
+                "new_room_id": None,
+            },
+        }
+        self.assertEqual(status, expected)
+        listed = await self.alice.ok("GET", f"{path}/delete_status")
+        self.assertEqual(listed, {"results": [expected]})
+        other = f"{V2}/rooms/{q('!other:hearth.test')}/delete_status"
+        self.assert_error(await self.alice.call("GET", other), 404, "M_NOT_FOUND")
+        path = f"{V2}/rooms/delete_status/nothing"
+        self.assert_error(await self.alice.call("GET", path), 404, "M_NOT_FOUND")
+
+    async def test_rooms_that_are_not_known(self) -> None:
+        """They can be blocked, and nothing else; bad requests are told so."""
+        await self.start()
+        path = f"{V1}/rooms/{q('!unknown:hearth.test')}"
+        self.assert_error(await self.alice.call("DELETE", path, {}), 404, "M_NOT_FOUND")
+        answer = await self.alice.ok("DELETE", path, {"block": True})
+        self.assertEqual(answer["kicked_users"], [])
+        self.assertTrue((await self.alice.ok("GET", f"{path}/block"))["block"])
+        path = f"{V1}/rooms/{q(self.room_id)}"
+        for body in (
+            {"new_room_user_id": "@x:elsewhere.test"},
+            {"new_room_user_id": "nobody"},
+            {"block": "yes"},
+            {"purge": 1},
+        ):
+            self.assertEqual((await self.alice.call("DELETE", path, body)).status, 400)
+        self.assert_error(await self.bob.call("DELETE", path, {}), 403, "M_FORBIDDEN")
+
+    async def test_blocked_rooms(self) -> None:
+        """Who is in stays in; nobody comes in."""
+        await self.start()
+        path = f"{V1}/rooms/{q(self.room_id)}/block"
+        await self.alice.ok("PUT", path, {"block": True})
+        join = await self.bob.call("POST", f"/join/{q(self.room_id)}", {})
+        self.assert_error(join, 403, "M_FORBIDDEN")
+        knock = await self.bob.call("POST", f"/knock/{q(self.room_id)}", {})
+        self.assert_error(knock, 403, "M_FORBIDDEN")
+        body = {"user_id": self.bob.user_id}
+        invite = await self.alice.call("POST", f"/rooms/{q(self.room_id)}/invite", body)
+        self.assert_error(invite, 403, "M_FORBIDDEN")
+        alias = f"/directory/room/{q('#new:hearth.test')}"
+        answer = await self.alice.call("PUT", alias, {"room_id": self.room_id})
+        self.assert_error(answer, 403, "M_FORBIDDEN")
+        await self.alice.send(self.room_id, "still here")
+        await self.alice.ok("PUT", path, {"block": False})
+        await self.bob.join(self.room_id)
+        self.assertEqual(await self.alice.ok("GET", path), {"block": False})
+        self.assert_error(await self.bob.call("GET", path), 403, "M_FORBIDDEN")
+        self.assert_error(await self.alice.call("PUT", path, {}), 400, "M_MISSING_PARAM")
+
+
+class TestInterruptedDeletion(DeletionCase):
+    async def test_any_step_may_be_the_last_of_a_process(self) -> None:
+        """Each step by another object; the room cannot be entered meanwhile."""
+        await self.start()
+        await self.fill()
+        self.patch(deletion, "ROWS", 1)
+        self.patch(deletion, "EVENTS", 3)
+        homeserver = self.server.homeserver
+        nid = await self.nid()
+        tasks = RoomTasks(self.db, homeserver.feed, homeserver.reactor)
+        shutdown = homeserver.services[RoomDeletion]._shutdown
+
+        def fresh() -> RoomDeletion:
+            return RoomDeletion(self.db, tasks, shutdown, homeserver.reactor, "hearth.test")
+
+        wanted = Deletion(self.alice.user_id)._asdict()
+        progress = {"phase": "shutdown", "shutdown": NOTHING_DONE}
+        task_id = await self.db.write(
+            lambda txn: room_tasks.add(
+                txn, RoomDeletion.KIND, self.room_id, wanted, progress, 1, is_closing=True
+            )
+        )
+        phases = []
+        while (phase := await self.db.write(fresh()._step, task_id)) is not None:
+            phases.append(phase)
+            if phase == "shutdown":
+                task = await fresh().get(task_id)
+                assert task is not None
+                await shutdown.run(task)
+                await shutdown.run(task)
+            if phase in ("shutdown", "sent"):
+                following = "sent" if phase == "shutdown" else "close"
+                await self.db.write(fresh()._pass, task_id, phase, following)
+            if phases.count(phase) == 1:
+                answer = await self.bob.call("POST", f"/join/{q(self.room_id)}", {})
+                self.assert_error(answer, 403, "M_FORBIDDEN")
+                await self.bob.sync()
+                await self.alice.call("GET", f"/rooms/{q(self.room_id)}/messages?dir=b")
+                await self.alice.ok("GET", f"{V1}/rooms")
+        self.assertEqual(
+            list(dict.fromkeys(phases)), ["shutdown", "sent", "rows", "events", "rest"]
+        )
+        self.assertGreater(phases.count("rows"), 40)
+        task = await fresh().get(task_id)
+        assert task is not None
+        self.assertEqual(task.status, "complete")
+        told = task.progress["shutdown"]
+        self.assertEqual(sorted(told["kicked_users"]), [self.alice.user_id, self.bob.user_id])
+        left = await traces(self.db, self.room_id, nid)
+        left.pop("invalidations", None)
+        self.assertEqual(set(left), {"room_tasks", "gone_rooms"})
+
+    async def test_users_who_cannot_leave(self) -> None:
+        """The deletion fails, unless it is forced; then their clients are told, too."""
+        await self.start()
+        await self.bob.join(self.room_id)
+        since = (await self.bob.sync())["next_batch"]
+        members = self.server.homeserver.services[Membership]
+        leave = members.leave
+
+        async def refuse(requester: Requester, *args: Any, **options: Any) -> str:
+            if requester.user_id == self.bob.user_id:
+                raise forbidden("No.")
+            return await leave(requester, *args, **options)
+
+        self.patch(members, "leave", refuse)
+        path = f"{V1}/rooms/{q(self.room_id)}"
+        answer = await self.alice.call("DELETE", path, {})
+        self.assertEqual((answer.status, answer.body["errcode"]), (400, "M_UNKNOWN"))
+        await self.bob.send(self.room_id, "still here")
+        answer = await self.delete(force_purge=True)
+        self.assertEqual(answer["failed_to_kick_users"], [self.bob.user_id])
+        synced = await self.bob.sync(since)
+        self.assertIn(self.room_id, synced["rooms"]["leave"])
+        self.assertEqual((await self.bob.ok("GET", "/joined_rooms"))["joined_rooms"], [])

@@ -38,6 +38,10 @@ async def nodes(db: Database, room_id: str) -> tuple[set[bytes], set[bytes]]:
     return await db.read(read)
 
 
+def _set_time(txn: Transaction, event_id: str, ts: int) -> None:
+    txn.execute("UPDATE events SET origin_server_ts = ? WHERE event_id = ?", (ts, event_id))
+
+
 class PurgeCase(RoomTestCase):
     timeout = 60
 
@@ -174,9 +178,7 @@ class TestPurge(PurgeCase):
         await self.start()
         sent = [await self.alice.send(self.room_id, f"number {n}") for n in range(6)]
         for number, event_id in enumerate(sent):
-            sql = "UPDATE events SET origin_server_ts = ? WHERE event_id = ?"
-            ts = 10**13 + 1000 * number
-            await self.db.write(lambda txn, args=(ts, event_id): txn.execute(sql, args))
+            await self.db.write(_set_time, event_id, 10**13 + 1000 * number)
         await self.purge("", purge_up_to_ts=10**13 + 2500, delete_local_events=True)
         self.assertEqual(await self.texts(self.alice), ["number 5", "number 4", "number 3"])
         answer = await self.alice.call(
@@ -238,7 +240,7 @@ class TestWhatHangsOnEvents(PurgeCase):
         await self.alice.send(self.room_id, reply)
         kept = await self.alice.send(self.room_id, "kept root")
         late = await self.bob.send(self.room_id, reply)
-        self.assertEqual(len((await self.threads())), 1)
+        self.assertEqual(len(await self.threads()), 1)
         found = await self.search("root")
         self.assertEqual(found, 2)
         await self.purge_all_before(kept)
