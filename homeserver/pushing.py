@@ -5,8 +5,10 @@ from __future__ import annotations
 from config import Config
 from homeserver.core import pushers as kinds
 from homeserver.outbound.http import OutgoingHttpClient
+from homeserver.outbound.mail import Mailer
 from homeserver.parts import Parts
-from homeserver.push.delivery import DeliverySettings, PushDelivery
+from homeserver.push.delivery import DeliverySettings, Digest, PushDelivery
+from homeserver.push.digests import EmailDigests
 from homeserver.push.gateways import Gateways
 from homeserver.push.reader import PushReader
 from homeserver.push.web_push import VapidKey, WebPush, is_public_key
@@ -23,7 +25,11 @@ def build_pushing(parts: Parts) -> None:
     config, services, hooks = parts.config, parts.services, parts.services[UserHooks]
     settings, reactor = config.push, parts.reactor
     services.add(
-        Pushers(parts.db, reactor, PusherRules(settings.allow_http, valid_key=is_public_key))
+        Pushers(
+            parts.db,
+            reactor,
+            PusherRules(settings.allow_http, email=sends_mail(config), valid_key=is_public_key),
+        )
     )
     hooks.device_deleted.append(pushers.delete_of_device)
     hooks.deactivated.append(pushers.delete_all)
@@ -46,7 +52,7 @@ def build_pushing(parts: Parts) -> None:
             services[StateStore],
             badges,
             {kinds.HTTP: Gateways(http, timeout), kinds.WEBPUSH: browsers},
-            {},
+            _digests(parts),
             DeliverySettings(
                 settings.at_once,
                 settings.at_once_per_gateway,
@@ -60,6 +66,32 @@ def build_pushing(parts: Parts) -> None:
     parts.stops.append(delivery.stop)
     reader = services.add(PushReader(parts.db, reactor, int(settings.mail.delay)))
     parts.stops.append(reader.stop)
+
+
+def sends_mail(config: Config) -> bool:
+    """Whether people may have themselves told by e-mail."""
+    return bool(
+        config.email is not None
+        and config.public_base_url
+        and config.push.enabled
+        and config.push.mail.enabled
+    )
+
+
+def _digests(parts: Parts) -> dict[str, Digest]:
+    config, services = parts.config, parts.services
+    if not sends_mail(config):
+        return {}
+    mail = config.push.mail
+    digests = EmailDigests(
+        services[Mailer],
+        services[StateStore],
+        parts.reactor,
+        config.public_base_url or "",
+        int(mail.pause),
+        int(mail.longest_pause),
+    )
+    return {kinds.EMAIL: digests}
 
 
 def _contact(config: Config) -> str:

@@ -105,6 +105,12 @@ def read_positions(
     return found
 
 
+def any_since(txn: Transaction, user_id: str, ts: int) -> bool:
+    """Whether a user read anything since a time, in milliseconds."""
+    sql = "SELECT 1 FROM receipts WHERE user_id = ? AND ts > ? LIMIT 1"
+    return txn.one(sql, (user_id, ts)) is not None
+
+
 def delete_all(txn: Transaction, user_id: str) -> None:
     """Remove all receipts of a user."""
     txn.execute("DELETE FROM receipts WHERE user_id = ?", (user_id,))

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import smtplib
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP
-from email.utils import format_datetime, make_msgid, parseaddr
+from email.utils import format_datetime, parseaddr
 from functools import partial
 from pathlib import Path
 from threading import Thread
@@ -28,6 +29,7 @@ from twisted.python.threadpool import ThreadPool
 
 from config.model import Email
 from homeserver.core.threepids import InvalidAddress, canonical_email
+from homeserver.core.types import JsonObject
 from storage import jobs
 from storage.jobs import Job
 from storage.transaction import Transaction
@@ -73,9 +75,10 @@ class Templates:
             lstrip_blocks=True,
         )
 
-    def render(self, name: str, to: str, values: dict[str, str]) -> Message:
-        """A message. Raises jinja2.TemplateError."""
-        plain = {key: _one_line(value) for key, value in values.items()}
+    def render(self, name: str, to: str, values: JsonObject) -> Message:
+        """A message. Values are texts, numbers, and lists and objects of them. Raises
+        jinja2.TemplateError."""
+        plain = _plain(values)
         text = self._environment.get_template(f"{name}.txt").render(plain)
         html = self._environment.get_template(f"{name}.html").render(plain)
         subject, _, rest = text.partition("\n")
@@ -102,10 +105,20 @@ class Mailer:
             self._tls.load_verify_locations(file)
 
     def enqueue_in(
-        self, txn: Transaction, template: str, to: str, values: dict[str, str], expires_ts: int
+        self,
+        txn: Transaction,
+        template: str,
+        to: str,
+        values: JsonObject,
+        expires_ts: int,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
-        """Have a message sent once the transaction is committed; pointless after `expires_ts`."""
-        payload = {"template": template, "to": to, "values": values, "expires_ts": expires_ts}
+        """Have a message sent once the transaction is committed; pointless after `expires_ts`.
+
+        `headers` besides the usual ones.
+        """
+        payload: JsonObject = {"template": template, "to": to, "values": values}
+        payload |= {"expires_ts": expires_ts, "headers": dict(headers or {})}
         jobs.enqueue(txn, KIND, payload, self._now())
 
     async def run(self, job: Job) -> None:
@@ -117,7 +130,8 @@ class Mailer:
         values = {"server_name": self._server_name, **payload["values"]}
         message = self._templates.render(payload["template"], payload["to"], values)
         try:
-            await self._in_thread(self._send, self._built(message))
+            built = self._built(message, job.job_id, payload.get("headers", {}))
+            await self._in_thread(self._send, built)
         except Refused as refusal:
             _log.warning("A message was refused", template=payload["template"], reason=str(refusal))
 
@@ -142,7 +156,7 @@ class Mailer:
         Thread(target=end, name="mail ends", daemon=True).start()
         return closed
 
-    def _built(self, message: Message) -> EmailMessage:
+    def _built(self, message: Message, job_id: str, headers: Mapping[str, str]) -> EmailMessage:
         """Raises Refused for an address that cannot be one."""
         try:
             to = canonical_email(message.to)
@@ -154,9 +168,12 @@ class Mailer:
         built["To"] = Address(addr_spec=to)
         built["Subject"] = message.subject
         built["Date"] = format_datetime(datetime.fromtimestamp(self._now() / 1000, UTC))
-        built["Message-ID"] = make_msgid(domain=sender.rpartition("@")[2])
+        # The same in each attempt, so that a message that came twice is known for one.
+        built["Message-ID"] = f"<{job_id}@{sender.rpartition('@')[2]}>"
         # No answer of a machine is wanted (RFC 3834).
         built["Auto-Submitted"] = "auto-generated"
+        for name, value in headers.items():
+            built[name] = value
         built.set_content(message.text)
         built.add_alternative(message.html, subtype="html")
         return built
@@ -202,6 +219,15 @@ class Mailer:
 
     def _now(self) -> int:
         return int(self._reactor.seconds() * 1000)
+
+
+def _plain(value: Any) -> Any:
+    """A value all of whose texts are one line."""
+    if isinstance(value, str):
+        return _one_line(value)
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, list) else value
 
 
 def _one_line(value: str) -> str:
