@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from config import Config
+from config.model import MediaScan
 from federation.client.agent import Agent
 from federation.client.media import MediaCalls
 from federation.client.signer import RequestSigner
@@ -12,14 +13,19 @@ from federation.client.tls import BadCaFile
 from homeserver.api.client.media import UPLOAD_BODY
 from homeserver.media.downloads import Downloads
 from homeserver.media.files import MediaFiles
+from homeserver.media.janitor import Caps, Janitor, Keep
 from homeserver.media.local_store import LocalStore
 from homeserver.media.picture_workers import PictureWorkers
 from homeserver.media.pictures import Pictures
 from homeserver.media.previews import PreviewRules, Previews
+from homeserver.media.references import SentMedia
 from homeserver.media.remote import RemoteMedia, RemoteRules
 from homeserver.media.remote_files import RemoteFiles
+from homeserver.media.removal import MediaRemoval
+from homeserver.media.scanning import MediaScanner, ScanRules
 from homeserver.media.spool import Spool
 from homeserver.media.store import Store
+from homeserver.media.sweeping import Sweeping
 from homeserver.media.threads import FileThreads
 from homeserver.media.thumbnails import PictureLimits, Thumbnails
 from homeserver.media.uploads import UploadRules, Uploads
@@ -27,6 +33,7 @@ from homeserver.media.usage import Usage
 from homeserver.outbound.http import OutgoingHttpClient
 from homeserver.outbound.pages import WebPages
 from homeserver.parts import Parts
+from homeserver.rooms.append import Appender
 from homeserver.startup import CannotStart
 
 SPOOL = "incoming"
@@ -68,11 +75,23 @@ def build_media(parts: Parts) -> None:
     remote = add(RemoteMedia(db, parts.feed, reactor, files, asking, made, rules))
     parts.stops.append(remote.stop)
     downloads.remote = pictures.remote = remote
+    removal = add(MediaRemoval(db, files, reactor, config.server_name))
+    sweeping = add(Sweeping(db, files, reactor))
+    janitor = add(Janitor(db, removal, sweeping, reactor, _caps(config), _keep(config)))
+    parts.stops.append(janitor.stop)
+    if config.media.scan is not None:
+        scan = _scan_rules(config.media.scan)
+        downloads.scanner = pictures.scanner = MediaScanner(db, files, removal, reactor, scan)
+    sent = add(SentMedia(db, reactor, config.server_name))
+    parts.services[Appender].on_written.append(sent.written)
+    parts.stops.append(sent.stop)
 
 
 def start_media(parts: Parts) -> None:
     """Begin what is done without being asked."""
     parts.services[Usage].start()
+    parts.services[SentMedia].wake()
+    parts.services[Janitor].start()
     parts.services[Previews].start()
 
 
@@ -106,6 +125,31 @@ def _upload_rules(config: Config) -> UploadRules:
         within_ms=int(media.upload_within),
         reserved_per_user=media.reserved_per_user,
         authenticated=not media.unauthenticated,
-        per_user_bytes=None if space.per_user is None else int(space.per_user),
-        total_bytes=None if space.local is None else int(space.local),
+        per_user_bytes=_number(space.per_user),
+        total_bytes=_number(space.local),
     )
+
+
+def _number(value: int | None) -> int | None:
+    """A size or duration of the configuration as a plain number."""
+    return None if value is None else int(value)
+
+
+def _caps(config: Config) -> Caps:
+    space = config.media.space
+    return Caps(_number(space.remote), _number(space.thumbnails), _number(space.previews))
+
+
+def _keep(config: Config) -> Keep:
+    kept = config.media.retention
+    return Keep(
+        local_unused=_number(kept.local_unused),
+        local_age=_number(kept.local_age),
+        remote_unused=_number(kept.remote_unused),
+        remote_age=_number(kept.remote_age),
+        redacted=_number(kept.redacted),
+    )
+
+
+def _scan_rules(scan: MediaScan) -> ScanRules:
+    return ScanRules(scan.command, scan.url, scan.timeout.seconds, scan.if_failed == "deliver")

@@ -47,6 +47,9 @@ class MediaRow(NamedTuple):
 _COLUMNS = ", ".join(MediaRow._fields)
 _M_COLUMNS = ", ".join(f"m.{field}" for field in MediaRow._fields)
 
+# What may go. Of what is withheld the row must stay: it would be fetched again without it.
+_FREE = "sha256 IS NOT NULL AND quarantined_by IS NULL AND protected = ?"
+
 
 class Found(NamedTuple):
     """A file with what the store and the scanner know of it. `store_name` is None for a file that
@@ -189,11 +192,14 @@ def delete_thumbnails(txn: Transaction, source: str) -> list[str]:
 
 
 def least_used(txn: Transaction, kind: str, before: int, limit: int) -> list[MediaRow]:
-    """Files of a kind that were not asked for since `before`, the longest unused first."""
+    """Files of a kind that were not asked for since `before`, the longest unused first.
+
+    Protected ones and those that are withheld are left out.
+    """
     rows = txn.all(
-        f"SELECT {_COLUMNS} FROM media WHERE kind = ? AND last_access_ts < ?"
-        " AND sha256 IS NOT NULL ORDER BY last_access_ts LIMIT ?",
-        (kind, before, limit),
+        f"SELECT {_COLUMNS} FROM media WHERE kind = ? AND last_access_ts < ? AND {_FREE}"
+        " ORDER BY last_access_ts LIMIT ?",
+        (kind, before, False, limit),
     )
     return [MediaRow(*row) for row in rows]
 
@@ -217,7 +223,7 @@ def old(
     )
     rows = txn.all(
         f"SELECT {_COLUMNS} FROM media WHERE kind = ? AND last_access_ts < ? AND size > ?"
-        f" AND sha256 IS NOT NULL AND protected = ?{kept} ORDER BY last_access_ts LIMIT ?",
+        f" AND {_FREE}{kept} ORDER BY last_access_ts LIMIT ?",
         (kind, before, larger, False, limit),
     )
     return [MediaRow(*row) for row in rows]
@@ -226,8 +232,8 @@ def old(
 def created_before(txn: Transaction, kind: str, before: int, limit: int) -> list[MediaRow]:
     """Files of a kind that came before this time, whenever they were asked for."""
     rows = txn.all(
-        f"SELECT {_COLUMNS} FROM media WHERE kind = ? AND created_ts < ?"
-        " AND sha256 IS NOT NULL AND protected = ? ORDER BY created_ts LIMIT ?",
+        f"SELECT {_COLUMNS} FROM media WHERE kind = ? AND created_ts < ? AND {_FREE}"
+        " ORDER BY created_ts LIMIT ?",
         (kind, before, False, limit),
     )
     return [MediaRow(*row) for row in rows]
@@ -324,3 +330,19 @@ def forget_content(txn: Transaction, sha256: str) -> list[MediaRow]:
     txn.execute("DELETE FROM media_thumbnails WHERE sha256 = ?", (sha256,))
     media_contents.remove(txn, sha256)
     return rows
+
+
+def invalidate_hash(txn: Transaction, sha256: str) -> int:
+    """Have every process look again at what it knows of a content; how many names it has."""
+    rows = of_hash(txn, sha256)
+    for row in rows:
+        txn.invalidate(CACHE, cache_key(row.server_name, row.media_id))
+    return len(rows)
+
+
+def lost_previews(txn: Transaction) -> int:
+    """Forget previews whose pictures are gone: their pages are asked again."""
+    return txn.execute(
+        "DELETE FROM url_previews WHERE media_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM media m"
+        " WHERE m.kind = 'preview' AND m.media_id = url_previews.media_id)"
+    )

@@ -46,11 +46,13 @@ def events(txn: Transaction, after: int, upto: int, limit: int) -> list[EventRow
     return [EventRow(*row) for row in rows]
 
 
-def event_redacted(txn: Transaction, event_nid: int) -> None:
-    """An event names nothing any more. When that was is set by `notice_redacted`."""
-    txn.execute(
-        "UPDATE media_references SET redacted_ts = 0 WHERE event_nid = ? AND redacted_ts IS NULL",
-        (event_nid,),
+def take_back(txn: Transaction, references: Collection[Reference]) -> None:
+    """An event that named these files was redacted. When that was is set by `notice_redacted`."""
+    txn.many(
+        "INSERT INTO media_references (server_name, media_id, event_nid, room_nid, sender,"
+        " redacted_ts) VALUES (?, ?, ?, ?, ?, 0) ON CONFLICT (server_name, media_id, event_nid)"
+        " DO UPDATE SET redacted_ts = 0",
+        references,
     )
 
 

@@ -46,13 +46,13 @@ class LocalStore:
         finally:
             file.close()
 
-    async def exists(self, name: str) -> bool:
-        return await self._threads.run(os.path.exists, self._path(name))
+    async def exists(self, name: str, size: int) -> bool:
+        return await self._threads.run(_size, self._path(name)) == size
 
     @asynccontextmanager
     async def local(self, name: str) -> AsyncIterator[Path]:
         path = self._path(name)
-        if not await self._threads.run(os.path.exists, path):
+        if await self._threads.run(_size, path) is None:
             raise FileMissing(name)
         yield path
 
@@ -158,6 +158,13 @@ class _File:
         if self._closed and self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return None
 
 
 def _unlink(path: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple, Protocol
 
 from homeserver.core.errors import MatrixError
-from homeserver.media.downloads import Downloads, Wish
+from homeserver.media.downloads import Downloads, Scanner, Wish
 from homeserver.media.thumbnails import Size, Thumbnails
 from storage.media_thumbnails import Thumbnail
 
@@ -34,6 +34,7 @@ class Pictures:
     """Finds thumbnails. All methods raise MatrixError."""
 
     remote: RemoteThumbnails | None = None
+    scanner: Scanner | None = None
 
     def __init__(self, downloads: Downloads, thumbnails: Thumbnails) -> None:
         self._downloads = downloads
@@ -48,5 +49,7 @@ class Pictures:
             if not is_too_large or self.remote is None or not wish.authenticated:
                 raise
             made = await self.remote.fetch_thumbnail(server_name, media_id, size, wish.wait_ms)
+            if self.scanner is not None and not made.is_clean:
+                await self.scanner.check(made.sha256, made.store_name)
             return Picture(made, is_public=False)
         return Picture(await self._thumbnails.of(found, size), not found.row.authenticated)

@@ -66,7 +66,7 @@ class Spool:
         return incoming
 
     async def adopt(self, path: Path) -> Incoming:
-        """A finished file that some program wrote at a `new_path`. Raises OSError."""
+        """A finished file that some program wrote, with its size and hash. Raises OSError."""
         incoming = Incoming(path, 0, self._threads)
         await self._threads.run(incoming.measure)
         return incoming

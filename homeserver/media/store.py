@@ -42,8 +42,8 @@ class Store(Protocol):
     def read(self, name: str, start: int, end: int) -> AsyncIterator[bytes]:
         """The bytes from `start` up to and without `end`. Raises `FileMissing` before the first."""
 
-    async def exists(self, name: str) -> bool:
-        """Whether there is such a file."""
+    async def exists(self, name: str, size: int) -> bool:
+        """Whether there is such a file, of this size."""
 
     def local(self, name: str) -> AbstractAsyncContextManager[Path]:
         """The file as one of this machine, for programs that want a path."""

@@ -13,13 +13,22 @@ from __future__ import annotations
 from homeserver.core import canonical, state_tree, sticky
 from homeserver.core.event import Event
 from homeserver.core.ids import EventID, InvalidIdentifier
+from homeserver.core.media import names_in
 from homeserver.core.power_levels import PowerLevels, can_redact
 from homeserver.core.redaction import redact
 from homeserver.core.room_versions import RoomVersion
 from homeserver.core.texts import TYPES
 from homeserver.core.types import StateKey
-from storage import events, memberships, message_words, redacted_contents, sticky_events
+from storage import (
+    events,
+    media_references,
+    memberships,
+    message_words,
+    redacted_contents,
+    sticky_events,
+)
 from storage.events import EventRow
+from storage.media_references import Reference
 from storage.state import StateStore
 from storage.transaction import Transaction
 
@@ -76,6 +85,12 @@ def _apply(
         sticky_events.remove(txn, target.event_nid)
     if event.type in TYPES:
         message_words.remove(txn, target.event_nid)
+    sent = [
+        Reference(*name, target.event_nid, target.room_nid, target.sender)
+        for name in sorted(names_in(event.content))
+    ]
+    if sent:
+        media_references.take_back(txn, sent)
     if event.type == "m.room.member":
         memberships.clear_profile(txn, row.room_nid, target.event_nid)
     txn.invalidate("event", target.event_id)
