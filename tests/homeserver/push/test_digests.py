@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from homeserver.push.delivery import PushDelivery
 from storage import push_queue, pushers, threepids
+from storage.transaction import Transaction
 from tests.homeserver.api.client.test_receipts import read
 from tests.homeserver.push.test_delivery import PushTestCase
 from tests.homeserver.rooms.test_unread import mention
@@ -20,7 +22,7 @@ HOSTILE = '<script>alert("1")</script>\r\nBcc: everybody@example.org\r\n\r\n{{ 7
 class MailTest(PushTestCase):
     async def mail(self, *, pushed: bool = True, **section: Any) -> SmtpServer:
         smtp = SmtpServer(self)
-        settings = {"delay": "200ms", "pause": "1h", **section}
+        settings = {"delay": "1h", "pause": "1h", **section}
         await self.meet(pushed=False, email=smtp.config, push={"mail": settings})
         if pushed:
             await self.own(self.bob)
@@ -44,6 +46,20 @@ class MailTest(PushTestCase):
             **changes,
         }
 
+    async def send_now(self, count: int) -> None:
+        """Once so much waits, the time has come."""
+
+        async def all_wait() -> bool:
+            return await self.queued() == count
+
+        await eventually(all_wait, f"{count} events that wait")
+
+        def due(txn: Transaction) -> None:
+            txn.execute("UPDATE push_work SET due_ts = 1")
+
+        await self.server.homeserver.db.write(due)
+        self.server.homeserver.services[PushDelivery].wake()
+
     async def queued(self) -> int:
         return (await self.server.homeserver.db.read(push_queue.totals))[0]
 
@@ -56,6 +72,7 @@ class MailTest(PushTestCase):
         await self.alice.send(self.room_id, "one & <b>two</b>")
         await self.alice.send(other, {"msgtype": "m.image", "body": "x.png", "url": "mxc://a/b"})
         last = await self.alice.send(other, {"ciphertext": "x"}, "m.room.encrypted")
+        await self.send_now(4)
         message = await smtp.received(1)
         self.assertEqual(smtp.receivers, [[ADDRESS]])
         self.assertEqual(message["Subject"], "3 unread messages in 2 rooms")
@@ -75,9 +92,11 @@ class MailTest(PushTestCase):
     async def test_nothing_that_was_read_in_time(self) -> None:
         smtp = await self.mail()
         event_id = await self.alice.send(self.room_id)
-        await read(self.bob, self.room_id, event_id)
         gone = await self.alice.send(self.room_id, "regretted")
+        await eventually(lambda: self.queued(), "an event that waits")
+        await read(self.bob, self.room_id, event_id)
         await self.alice.ok("PUT", f"/rooms/{self.room_id}/redact/{gone}/r1", {})
+        await self.send_now(2)
 
         def over(txn: Any) -> bool:
             decided = txn.value("SELECT COUNT(*) FROM push_log WHERE outcome = 'not needed'")
@@ -106,6 +125,7 @@ class MailTest(PushTestCase):
     async def test_unsubscribing(self) -> None:
         smtp = await self.mail()
         await self.alice.send(self.room_id)
+        await self.send_now(1)
         message = await smtp.received(1)
         self.assertEqual(message["List-Unsubscribe-Post"], "List-Unsubscribe=One-Click")
         link = message["List-Unsubscribe"].strip("<>")
@@ -143,6 +163,7 @@ class MailTest(PushTestCase):
         await self.alice.ok("PUT", path, {"displayname": HOSTILE})
         await self.alice.send(other, HOSTILE)
         await self.alice.send(other, {"msgtype": ["x"], "body": {"a": 1}})
+        await self.send_now(2)
         message = await smtp.received(1)
         self.assertIsNone(message["Bcc"])
         self.assertEqual(smtp.receivers, [[ADDRESS]])
@@ -180,6 +201,7 @@ class MailTest(PushTestCase):
         other = await self.alice.create_room(name="Cellar")
         await self.alice.invite(other, self.bob.user_id)
         await self.alice.send(self.room_id, mention(self.bob.user_id))
+        await self.send_now(2)
         text, _ = parts(await smtp.received(1))
         self.assertIn("Cellar\n", text)
         self.assertIn("invited you\n", text)
