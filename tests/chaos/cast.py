@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import json
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -12,7 +12,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from tests.chaos.hosts import CommandFailed, Host, HostGone
+from tests.chaos.hosts import CommandFailed, DeviceAbsent, Host, HostGone
 from tests.chaos.ledger import Ledger
 from tests.chaos.servers import PASSWORD, Server
 
@@ -43,6 +43,8 @@ class Cast:
 
     def __init__(self, directory: Path, hosts: list[Host], ledger: Ledger, seed: str) -> None:
         self.directory = directory
+        directory.mkdir()
+        self.trace = (directory / "reports.jsonl").open("w", encoding="utf-8")
         self.hosts = hosts
         self.ledger = ledger
         self.users: list[User] = []
@@ -69,17 +71,12 @@ class Cast:
         return next(user for user in self.users if user.user_id == user_id)
 
     async def do(self, device: str, command: str, /, **arguments: Any) -> Any:
-        """Have a device do something; once more when its process was killed."""
+        """Have a device do something; again if it was stopped or killed."""
         host = self.user_of(device).host
         while True:
             try:
                 return await host.do(device, command, **arguments)
-            except HostGone:
-                await asyncio.sleep(0.2)
-            except CommandFailed as failure:
-                # Not there yet, after its process was started again.
-                if "KeyError" not in str(failure) or command in ("begin", "logout"):
-                    raise
+            except (HostGone, DeviceAbsent):
                 await asyncio.sleep(0.2)
 
     async def _begin(self, user: User, device: str) -> None:
@@ -136,11 +133,10 @@ class Cast:
             await self.user_of(device).host.do(
                 device, "say", room_id=room, body=f"message {self._said}", rotate=rotate
             )
-        except HostGone:
-            self.counts["clients killed while they sent"] += 1
+        except (HostGone, DeviceAbsent):
+            self.counts["clients stopped while they sent"] += 1
         except CommandFailed as failure:
-            if "KeyError" not in str(failure):
-                self.ledger.problem("a client could not send", f"{device}: {failure}")
+            self.ledger.problem("a client could not send", f"{device}: {failure}")
         finally:
             self.speaking.discard(device)
 
@@ -219,8 +215,7 @@ class Cast:
 
     async def _restart(self, user: User) -> None:
         device = self._chance.choice(sorted(user.devices))
-        with contextlib.suppress(CommandFailed):
-            await user.host.do(device, "end")
+        await user.host.do(device, "end")
         await asyncio.sleep(self._chance.uniform(0, 3))
         await self._begin(user, device)
         self.counts["devices restarted"] += 1
@@ -244,5 +239,6 @@ class Cast:
         }
 
     def take(self, report: dict[str, Any]) -> None:
-        """Give a device's report to the ledger."""
+        """Give a device's report to the ledger, and keep it."""
+        self.trace.write(json.dumps({"at": round(time.monotonic(), 3), **report}) + "\n")
         self.ledger.take(report, time.monotonic())

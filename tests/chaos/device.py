@@ -69,6 +69,9 @@ class Device(nio.AsyncClient):  # type: ignore[misc, unused-ignore]
         self._claim_after: dict[tuple[str, str], float] = {}
         self._pending: dict[str, nio.MegolmEvent] = {}
         self._told: set[str] = set()
+        self._leaving = False
+        self.commands: set[asyncio.Task[Any]] = set()
+        """What it was told to do and is at."""
         self._tasks: list[asyncio.Task[None]] = []
         self._fills: set[asyncio.Task[None]] = set()
         self.add_event_callback(self._hear, (nio.RoomMessageText, nio.MegolmEvent))
@@ -107,16 +110,18 @@ class Device(nio.AsyncClient):  # type: ignore[misc, unused-ignore]
 
     async def end(self) -> None:
         """Stop, between two answers."""
+        own = {*self._tasks, *self._fills, *self.commands} - {asyncio.current_task()}
         async with self._handling:
-            for task in (*self._tasks, *self._fills):
+            for task in own:
                 task.cancel()
-        await asyncio.gather(*self._tasks, *self._fills, return_exceptions=True)
+        await asyncio.gather(*own, return_exceptions=True)
         await self._asking.close()
         if self.store is not None:
             self.store.database.close()
 
     async def logout(self) -> bool:
         """Give the device up."""
+        self._leaving = True
         status, answer = await self._asking.ask("POST", "/_matrix/client/v3/logout", {})
         # Unknown: the answer to the first request was lost.
         assert status in (200, 401), answer
@@ -132,7 +137,7 @@ class Device(nio.AsyncClient):  # type: ignore[misc, unused-ignore]
     async def _follow(self) -> None:
         while True:
             answer = await self.sync(SYNC_MS, FILTER)
-            if isinstance(answer, nio.SyncError):
+            if isinstance(answer, nio.SyncError) and not self._leaving:
                 self._report("trouble", what=f"/sync: {answer}")
                 await asyncio.sleep(1)
 
@@ -332,6 +337,8 @@ class Device(nio.AsyncClient):  # type: ignore[misc, unused-ignore]
         return [f"{each.user_id}/{each.id}" for each in self._lacking(room, session)]
 
     async def _send_session(self, room_id: str, session: Any) -> None:
+        if room_id not in self.rooms:
+            return  # left meanwhile
         with self.store.database.atomic():
             users = list(self.rooms[room_id].users)
             parts = list(self.olm.share_group_session_parallel(room_id, users, True))
@@ -364,9 +371,9 @@ class Device(nio.AsyncClient):  # type: ignore[misc, unused-ignore]
             if self.olm.users_for_key_query & set(room.users):
                 await self._query()
             withheld = await self._share(room)
-            if room_id not in self.rooms:
-                return None
-            session = self.olm.outbound_group_sessions[room_id]
+            session = self.olm.outbound_group_sessions.get(room_id)
+            if session is None or room_id not in self.rooms:
+                return None  # left meanwhile
             index = session.message_index
             content = {"msgtype": "m.text", "body": body}
             _, secret = self.encrypt(room_id, "m.room.message", content)

@@ -1,7 +1,8 @@
 """A process with several devices, told what to do by lines of JSON, and telling what happens.
 
 {"id": N, "device": NAME, "do": NAME, ...} is answered {"id": N, "ok": RESULT} or {"id": N,
-"error": TEXT}, in any order; {"report": KIND, "device": NAME, ...} comes by itself.
+"error": TEXT} (absent: the device is not there, or was stopped meanwhile), in any order;
+{"report": KIND, "device": NAME, ...} comes by itself.
 Runs where Hearth's own packages are not: it imports nothing of them.
 """
 
@@ -20,6 +21,10 @@ from typing import Any
 
 from device import Device  # type: ignore[import-not-found, unused-ignore]
 from device_http import Asking  # type: ignore[import-not-found, unused-ignore]
+
+
+class Absent(Exception):
+    """The device is not there."""
 
 
 class Host:
@@ -74,8 +79,21 @@ class Host:
 
     async def logout(self, name: str) -> bool:
         """Give a device up."""
-        device = self._devices.pop(name)
+        device = self._devices.pop(name, None)
+        if device is None:
+            raise Absent
         return bool(await device.logout())
+
+    async def _have(self, device: Any, what: str, command: dict[str, Any]) -> Any:
+        """Have a device do something, which ends with it. Raises Absent, CancelledError."""
+        if device is None:
+            raise Absent
+        task = asyncio.current_task()
+        device.commands.add(task)
+        try:
+            return await getattr(device, what)(**command)
+        finally:
+            device.commands.discard(task)
 
     async def obey(self, command: dict[str, Any]) -> None:
         """Carry a command out, and answer it."""
@@ -84,8 +102,10 @@ class Host:
             if what in ("begin", "end", "logout"):
                 result = await getattr(self, what)(name, **command)
             else:
-                result = await getattr(self._devices[name], what)(**command)
+                result = await self._have(self._devices.get(name), what, command)
             answer: dict[str, Any] = {"id": number, "ok": result}
+        except (Absent, asyncio.CancelledError):
+            answer = {"id": number, "error": "absent"}
         except Exception:
             answer = {"id": number, "error": traceback.format_exc()}
         self.write(answer)

@@ -18,6 +18,10 @@ class HostGone(Exception):
     """The process ended before it answered."""
 
 
+class DeviceAbsent(Exception):
+    """The device is not there, or was stopped before it had done it."""
+
+
 class CommandFailed(Exception):
     """The process could not do it; its traceback."""
 
@@ -59,7 +63,9 @@ class Host:
             future = self._waiting.pop(said["id"], None)
             if future is None or future.done():
                 continue
-            if "error" in said:
+            if said.get("error") == "absent":
+                future.set_exception(DeviceAbsent())
+            elif "error" in said:
                 future.set_exception(CommandFailed(said["error"]))
             else:
                 future.set_result(said["ok"])
@@ -69,7 +75,7 @@ class Host:
         self._waiting.clear()
 
     async def do(self, device: str, command: str, /, **arguments: Any) -> Any:
-        """Have a device do something. Raises HostGone, CommandFailed."""
+        """Have a device do something. Raises HostGone, DeviceAbsent, CommandFailed."""
         if self._process is None or self._process.returncode is not None:
             raise HostGone
         number = next(self._numbers)

@@ -15,7 +15,7 @@ from tests.chaos.faults import Faults, Say
 from tests.chaos.ledger import Copy, Message
 from tests.chaos.servers import Server, state_of
 
-CALM_S = 150.0
+CALM_S = 300.0
 """Within which everything must be as it should, once nothing is broken any more."""
 PULSE_S = 4.0
 LOOK_AGAIN_S = 15.0
@@ -143,6 +143,7 @@ class Rounds:
                         self._ledger.problem(
                             f"not so {CALM_S:g} s after all was mended: {what}", line
                         )
+                self._ledger.forget_unread()
                 return
             if now > looked + LOOK_AGAIN_S:
                 looked = now

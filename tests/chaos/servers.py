@@ -16,7 +16,7 @@ from tests.support.federated_process import FederatedProcess
 from tests.support.services import RedisServer
 
 PASSWORD = "wonderland"
-READY_S = 90.0
+READY_S = 240.0
 
 
 class Server:
