@@ -130,6 +130,7 @@ def _check_whole(config: Config) -> list[tuple[KeyPath, str]]:
     if scan is not None and bool(scan.command) == bool(scan.url):
         problems.append((("media", "scan"), "needs one of command and url"))
     problems.extend(_check_sso(config))
+    problems.extend(_check_retention(config))
     for index, terms in enumerate(registration.terms):
         path: KeyPath = ("registration", "terms", index)
         if not terms.texts:
@@ -137,6 +138,24 @@ def _check_whole(config: Config) -> list[tuple[KeyPath, str]]:
         if terms.name in {earlier.name for earlier in registration.terms[:index]}:
             problems.append((path, f"{terms.name} is there twice"))
     return problems
+
+
+def _check_retention(config: Config) -> list[tuple[KeyPath, str]]:
+    wanted, section = config.message_retention, "message_retention"
+    problems: list[tuple[KeyPath, str]] = []
+    if _is_less(wanted.longest, wanted.shortest):
+        problems.append(((section, "longest"), "is less than shortest"))
+    for name in ("max_lifetime", "min_lifetime"):
+        if _is_less(wanted.longest, getattr(wanted, name)):
+            problems.append(((section, name), "is more than longest"))
+    least = wanted.min_lifetime if wanted.min_lifetime is not None else wanted.shortest
+    if _is_less(wanted.max_lifetime, least):
+        problems.append(((section, "max_lifetime"), "is less than min_lifetime or shortest"))
+    return problems
+
+
+def _is_less(one: int | None, other: int | None) -> bool:
+    return one is not None and other is not None and one < other
 
 
 def _check_sso(config: Config) -> list[tuple[KeyPath, str]]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from federation.client.requests import FederationClient
+from homeserver.core.retention import RetentionPolicy
 from homeserver.parts import Parts
 from homeserver.rooms.delayed import DelayedEvents
 from homeserver.rooms.forgetting import Forgetting
+from homeserver.rooms.purge import HistoryPurge
+from homeserver.rooms.retention import Retention, RetentionPurge
 from homeserver.rooms.room_facts import RoomFacts
 from homeserver.rooms.thread_subscriptions import ThreadSubscriptions
 from homeserver.rooms.unredacted import UnredactedEvents
@@ -28,11 +31,27 @@ def build_experimental(parts: Parts) -> None:
     states.keeps_redacted = kept_ms > 0
     add(UnredactedEvents(db, states, reactor, kept_ms))
     hooks.erase.append(redacted_contents.erase)
+    _build_retention(parts)
     forgetting = add(Forgetting(db, reactor, kept_ms))
     parts.stops.append(forgetting.stop)
+
+
+def _build_retention(parts: Parts) -> None:
+    """What hides and purges messages that are too old."""
+    wanted, services = parts.config.message_retention, parts.services
+    policy = None
+    if wanted.enabled:
+        times = (wanted.max_lifetime, wanted.min_lifetime, wanted.shortest, wanted.longest)
+        policy = RetentionPolicy(*(None if time is None else int(time) for time in times))
+    retention = services.add(Retention(policy, parts.reactor))
+    if retention.enabled:
+        services[StateStore].begins = retention.begins
+    purge = RetentionPurge(parts.db, retention, services[HistoryPurge], parts.reactor)
+    parts.stops.append(services.add(purge).stop)
 
 
 def start_experimental(parts: Parts) -> None:
     """Begin with what is done without being asked."""
     parts.services[Forgetting].start()
+    parts.services[RetentionPurge].start()
     parts.services[DelayedEvents].start()

@@ -59,6 +59,9 @@ class StateStore:
     def __init__(self, node_cache: int = 4096, key_cache: int = 20_000) -> None:
         self.keeps_redacted = False
         """Whether what events said is kept for a time when they are redacted."""
+        self.begins: Callable[[Transaction, int], int | None] | None = None
+        """The time before which messages of a room (by number) are too old to be shown, in
+        milliseconds; None: nothing is ever too old (`homeserver.rooms.retention`)."""
         self._nodes: LRUCache[bytes, bytes] = LRUCache(node_cache)
         self._nids: LRUCache[StateKey, int] = LRUCache(key_cache)
         self._keys: LRUCache[int, StateKey] = LRUCache(key_cache)

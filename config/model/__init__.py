@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from config.model.history import Redactions
+from config.model.history import MessageRetention, Redactions
 from config.model.listeners import DEFAULT_LISTENERS, LISTENERS_EXAMPLE, Listener, Serves, Tls
 from config.model.log import Log
 from config.model.mail import Email, Recaptcha
@@ -193,6 +193,9 @@ class Config:
         ServerNotices, "What the server itself tells its users, see `hearth notice`."
     )
     redactions: Redactions = option(Redactions, "Redacted events.")
+    message_retention: MessageRetention = option(
+        MessageRetention, "Messages that are not kept for ever."
+    )
     delayed_events: DelayedEvents = option(
         DelayedEvents, "Events that clients have sent later, as calls need it."
     )

@@ -27,6 +27,7 @@ from homeserver.core.visibility import (
 )
 from storage import erasures, events, memberships, room_servers, rooms, state
 from storage.events import EventRow
+from storage.expiry import is_expired
 from storage.rooms import RoomRow
 from storage.state import StateStore
 from storage.transaction import Transaction
@@ -162,6 +163,10 @@ class ServerView:
                     self._stay(row.sender in erased),
                 )
             self._spare_current_state(unclear, found)
+        if self._states.begins is not None:
+            begins = self._states.begins(self.txn, self.room.room_nid)
+            expired = [row for row in rows if is_expired(row, self.room, begins)]
+            found.update({row.event_nid: Verdict.HIDDEN for row in expired})
         return found
 
     def _facts(

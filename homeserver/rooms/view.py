@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from homeserver.core import client_format, state_tree
 from homeserver.core.event import Event
@@ -26,6 +27,7 @@ from homeserver.core.visibility import (
 from homeserver.rooms.merging import DUMMY
 from storage import erasures, events, memberships, state, timeline
 from storage.events import EventRow
+from storage.expiry import is_expired
 from storage.rooms import RoomRow
 from storage.state import StateStore
 from storage.transaction import Transaction
@@ -92,8 +94,16 @@ class RoomView:
         """The event of a row of this room."""
         return Event.from_json(row.json, self.version, row.event_id)
 
+    @cached_property
+    def _begins(self) -> int | None:
+        """The time before which messages are too old to be shown."""
+        begins = self._states.begins
+        return None if begins is None else begins(self.txn, self.room.room_nid)
+
     def visible(self, rows: Sequence[EventRow]) -> list[Seen]:
         """Those of the rows that the reader may see, in the same order."""
+        if self._states.begins is not None:
+            rows = [row for row in rows if not is_expired(row, self.room, self._begins)]
         unclear = self._unclear(rows)
         facts = self._facts(unclear) if unclear else {}
         found = []
