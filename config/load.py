@@ -142,12 +142,13 @@ def _check_whole(config: Config) -> list[tuple[KeyPath, str]]:
 
 def _check_retention(config: Config) -> list[tuple[KeyPath, str]]:
     wanted, section = config.message_retention, "message_retention"
-    problems: list[tuple[KeyPath, str]] = []
+    problems: list[tuple[KeyPath, str]] = [
+        ((section, name), "is more than longest")
+        for name in ("max_lifetime", "min_lifetime")
+        if _is_less(wanted.longest, getattr(wanted, name))
+    ]
     if _is_less(wanted.longest, wanted.shortest):
         problems.append(((section, "longest"), "is less than shortest"))
-    for name in ("max_lifetime", "min_lifetime"):
-        if _is_less(wanted.longest, getattr(wanted, name)):
-            problems.append(((section, name), "is more than longest"))
     least = wanted.min_lifetime if wanted.min_lifetime is not None else wanted.shortest
     if _is_less(wanted.max_lifetime, least):
         problems.append(((section, "max_lifetime"), "is less than min_lifetime or shortest"))
