@@ -77,7 +77,7 @@ async def create_device(
     """Make a device that nobody is logged in on; nothing if there is one of this ID."""
     await administration.known(user_id)
     if await sessions.add_device(user_id, body.device_id):
-        audit.record(requester, "create device", user_id, device=body.device_id)
+        audit.record(requester, "create_device", user_id, device=body.device_id)
     return Response(201, {})
 
 
@@ -105,7 +105,7 @@ async def put_device(
         await devices.get(user_id, device_id)
     else:
         await devices.rename(user_id, device_id, body.display_name)
-        audit.record(requester, "rename device", user_id, device=device_id)
+        audit.record(requester, "rename_device", user_id, device=device_id)
     return EMPTY
 
 
@@ -120,7 +120,7 @@ async def delete_device(
     """Delete a device, and its session; nothing if there is none."""
     await administration.known(user_id)
     await devices.delete(user_id, [device_id])
-    audit.record(requester, "delete devices", user_id, devices=[device_id])
+    audit.record(requester, "delete_devices", user_id, devices=[device_id])
     return EMPTY
 
 
@@ -137,7 +137,7 @@ async def delete_devices(
     """Delete devices, and their sessions."""
     await administration.known(user_id)
     await devices.delete(user_id, body.devices)
-    audit.record(requester, "delete devices", user_id, devices=body.devices)
+    audit.record(requester, "delete_devices", user_id, devices=body.devices)
     return EMPTY
 
 

@@ -113,7 +113,7 @@ async def reset_connection(requester: Requester, destination: ServerName, db: Da
     await _known(db, destination)
     if not await db.write(destinations.retry_now, destination):
         raise invalid_param("destination: this server is not known to be unreachable.")
-    audit.record(requester, "reset connection", destination)
+    audit.record(requester, "reset_connection", destination)
     return EMPTY
 
 

@@ -42,7 +42,7 @@ async def _send(
     event_id = await notices.send_event(
         body.user_id, body.type, body.content, state_key=body.state_key, txn_id=txn_id
     )
-    audit.record(requester, "send notice", body.user_id, event_id=event_id)
+    audit.record(requester, "send_notice", body.user_id, event_id=event_id)
     return NoticeAnswer(event_id)
 
 

@@ -70,7 +70,7 @@ async def create_token(requester: Requester, body: NewToken, tokens: Registratio
     _check(body.uses_allowed, body.expiry_time, tokens.now_ms())
     name = random_token(body.length) if body.token is None else body.token
     made = await tokens.create(name, uses_allowed=body.uses_allowed, expires_ts=body.expiry_time)
-    audit.record(requester, "create registration token", made, uses_allowed=body.uses_allowed)
+    audit.record(requester, "create_registration_token", made, uses_allowed=body.uses_allowed)
     return Token(made, body.uses_allowed, 0, 0, body.expiry_time)
 
 
@@ -95,7 +95,7 @@ async def put_token(
         return row
 
     row = await tokens.change(token, change)
-    audit.record(requester, "change registration token", token, uses_allowed=row.uses_allowed)
+    audit.record(requester, "change_registration_token", token, uses_allowed=row.uses_allowed)
     return _token(row)
 
 
@@ -104,7 +104,7 @@ async def delete_token(requester: Requester, token: str, tokens: RegistrationTok
     """Remove a token."""
     if not await tokens.remove(token):
         await tokens.get(token)  # tells that there is none
-    audit.record(requester, "delete registration token", token)
+    audit.record(requester, "delete_registration_token", token)
     return EMPTY
 
 

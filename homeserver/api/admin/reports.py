@@ -118,7 +118,7 @@ async def get_event_report(report_id: str, reports: Reports) -> WholeEventReport
 async def delete_event_report(requester: Requester, report_id: str, reports: Reports) -> Empty:
     """Remove a report."""
     await reports.delete("event", _number(report_id))
-    audit.record(requester, "delete event report", report_id)
+    audit.record(requester, "delete_event_report", report_id)
     return EMPTY
 
 
@@ -142,7 +142,7 @@ async def get_user_report(report_id: str, reports: Reports) -> UserReport:
 async def delete_user_report(requester: Requester, report_id: str, reports: Reports) -> Empty:
     """Remove a report."""
     await reports.delete("user", _number(report_id))
-    audit.record(requester, "delete user report", report_id)
+    audit.record(requester, "delete_user_report", report_id)
     return EMPTY
 
 

@@ -77,7 +77,7 @@ async def shadow_ban(
 ) -> Empty:
     """Let what the user sends reach nobody."""
     await administration.set_shadow_banned(user_id, True)
-    audit.record(requester, "shadow-ban", user_id)
+    audit.record(requester, "shadow_ban", user_id)
     return EMPTY
 
 
@@ -87,7 +87,7 @@ async def lift_shadow_ban(
 ) -> Empty:
     """Let what the user sends reach people again."""
     await administration.set_shadow_banned(user_id, False)
-    audit.record(requester, "lift shadow-ban", user_id)
+    audit.record(requester, "lift_shadow_ban", user_id)
     return EMPTY
 
 
@@ -112,7 +112,7 @@ async def set_override(
         if not 0 <= value <= MAX_RATE:
             raise invalid_param(f"{name}: from 0 to {MAX_RATE}.")
     await administration.override_rate(user_id, limit)
-    audit.record(requester, "set limit", user_id, **limit._asdict())
+    audit.record(requester, "set_limit", user_id, **limit._asdict())
     return Limit(limit.per_second, limit.burst)
 
 
@@ -122,7 +122,7 @@ async def delete_override(
 ) -> Empty:
     """Let the usual limits apply to a user again."""
     await administration.override_rate(user_id, None)
-    audit.record(requester, "drop limit", user_id)
+    audit.record(requester, "drop_limit", user_id)
     return EMPTY
 
 
@@ -140,7 +140,7 @@ async def login_as(
     """An access token for a user's account, of no device."""
     administration.check_local(user_id)
     token = await puppets.begin(requester, user_id, body.valid_until_ms)
-    audit.record(requester, "log in as", user_id, valid_until_ms=body.valid_until_ms)
+    audit.record(requester, "log_in_as", user_id, valid_until_ms=body.valid_until_ms)
     return LoginAnswer(token)
 
 
@@ -155,7 +155,7 @@ async def allow_key_replacement(
 ) -> KeysAnswer:
     """Let a user replace cross-signing keys for ten minutes without confirmation."""
     until_ms = await administration.allow_key_replacement(user_id)
-    audit.record(requester, "allow replacement of cross-signing keys", user_id)
+    audit.record(requester, "allow_replacement_of_cross_signing_keys", user_id)
     return KeysAnswer(until_ms)
 
 
@@ -176,7 +176,7 @@ async def redact_user(
         body.before_ts,
     )
     redact_id = await redactions.begin(requester.user_id, user_id, wanted)
-    audit.record(requester, "redact events", user_id, rooms=body.rooms, reason=body.reason)
+    audit.record(requester, "redact_events", user_id, rooms=body.rooms, reason=body.reason)
     return RedactAnswer(redact_id)
 
 

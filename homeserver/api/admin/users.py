@@ -283,7 +283,7 @@ async def put_user(
     """Make an account (answered by 201), or change it."""
     change = body.change()
     made = await administration.put(requester, user_id, change)
-    audit.record(requester, "create account" if made else "change account", user_id, **_told(body))
+    audit.record(requester, "create_account" if made else "change_account", user_id, **_told(body))
     answer = _answer(await administration.details(user_id))
     return Response(201 if made else 200, msgspec.to_builtins(answer))
 
@@ -303,7 +303,7 @@ async def deactivate_user(
     await administration.known(user_id)
     withdrawn = await contacts.unbind_all(user_id)
     await accounts.deactivate(user_id, erase=body.erase)
-    audit.record(requester, "deactivate account", user_id, erase=body.erase)
+    audit.record(requester, "deactivate_account", user_id, erase=body.erase)
     return DeactivateAnswer("success" if withdrawn else "no-support")
 
 
@@ -313,7 +313,7 @@ async def suspend_user(
 ) -> dict[str, bool]:
     """Suspend an account, or lift that."""
     await administration.set_suspended(requester, user_id, body.suspend)
-    audit.record(requester, "suspend account", user_id, suspend=body.suspend)
+    audit.record(requester, "suspend_account", user_id, suspend=body.suspend)
     return {f"user_{user_id}_suspended": body.suspend}
 
 
@@ -328,7 +328,7 @@ async def reset_password(
     """Set a user's password."""
     administration.check_local(user_id)
     await accounts.set_password(user_id, body.new_password, logout_devices=body.logout_devices)
-    audit.record(requester, "reset password", user_id, logout_devices=body.logout_devices)
+    audit.record(requester, "reset_password", user_id, logout_devices=body.logout_devices)
     return EMPTY
 
 
@@ -344,7 +344,7 @@ async def put_admin(
 ) -> Empty:
     """Make a user an administrator, or no longer one."""
     await administration.set_admin(requester, user_id, body.admin)
-    audit.record(requester, "set administrator", user_id, is_admin=body.admin)
+    audit.record(requester, "set_administrator", user_id, is_admin=body.admin)
     return EMPTY
 
 

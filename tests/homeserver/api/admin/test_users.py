@@ -112,14 +112,14 @@ class ListTest(AdminTestCase):
 
 
 class AccountTest(AdminTestCase):
-    async def put(self, user_id: str, body: Any) -> tuple[int, Any]:
+    async def put_account(self, user_id: str, body: Any) -> tuple[int, Any]:
         answer = await self.alice.call("PUT", f"{USERS}/{q(user_id)}", body)
         return answer.status, answer.body
 
     async def test_making_showing_and_changing(self) -> None:
         """Shows XC-4."""
         await self.prepare()
-        status, made = await self.put(
+        status, made = await self.put_account(
             NEW,
             {
                 "password": "wonderland",
@@ -146,7 +146,7 @@ class AccountTest(AdminTestCase):
         self.assertEqual(found, {"user_id": NEW})
         new = await log_in(self.server, self.bob.__class__(self.server, NEW, "", ""))
         room_id = await new.create_room()
-        status, changed = await self.put(
+        status, changed = await self.put_account(
             NEW,
             {
                 "displayname": "",
@@ -164,7 +164,7 @@ class AccountTest(AdminTestCase):
         self.assertEqual((changed["admin"], changed["user_type"]), (False, None))
         self.assertTrue(changed["locked"])
         self.assert_error(await new.call("GET", "/joined_rooms"), 401, "M_USER_LOCKED")
-        await self.put(NEW, {"locked": False})
+        await self.put_account(NEW, {"locked": False})
         member = await new.ok("GET", f"/rooms/{q(room_id)}/state/m.room.member/{q(NEW)}")
         self.assertNotIn("displayname", member)
         await self.unknown("GET", f"{V1}/threepid/email/users/a@x.org")
@@ -174,9 +174,9 @@ class AccountTest(AdminTestCase):
     async def test_new_passwords_end_sessions(self) -> None:
         """Shows XC-4."""
         await self.prepare()
-        await self.put(self.bob.user_id, {"password": "one", "logout_devices": False})
+        await self.put_account(self.bob.user_id, {"password": "one", "logout_devices": False})
         await self.bob.ok("GET", "/account/whoami")
-        await self.put(self.bob.user_id, {"password": "wonderland"})
+        await self.put_account(self.bob.user_id, {"password": "wonderland"})
         self.assert_error(await self.bob.call("GET", "/account/whoami"), 401, "M_UNKNOWN_TOKEN")
         self.bob = await log_in(self.server, self.bob)
         path = f"{V1}/reset_password/{q(self.bob.user_id)}"
@@ -310,10 +310,10 @@ class AccountTest(AdminTestCase):
     async def test_changes_are_logged(self) -> None:
         """Who did what to whom, and no secrets. Shows XC-4."""
         await self.prepare()
-        await self.put(NEW, {"password": "s3cret-word", "admin": True})
+        await self.put_account(NEW, {"password": "s3cret-word", "admin": True})
         await self.alice.ok("PUT", f"{V1}/suspend/{q(NEW)}", {"suspend": True})
         told = self.audit
-        self.assertEqual([line["action"] for line in told], ["create account", "suspend account"])
+        self.assertEqual([line["action"] for line in told], ["create_account", "suspend_account"])
         for line in told:
             self.assertEqual((line["admin"], line["subject"]), (self.alice.user_id, NEW))
         self.assertNotIn("s3cret-word", str(told))
