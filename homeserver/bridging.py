@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,24 +10,35 @@ from pathlib import Path
 import yaml
 
 from config import Config
+from homeserver.api.client.appservice_ping import Stopwatch
+from homeserver.appservices.calls import AppserviceCalls
+from homeserver.appservices.delivery import AppserviceDelivery
+from homeserver.appservices.network import AppserviceNetwork
+from homeserver.appservices.queries import Queries
 from homeserver.core.appservices import (
     AppserviceRegistration,
     BadRegistration,
     check_together,
     parse_registration,
 )
+from homeserver.outbound.http import OutgoingHttpClient
 from homeserver.parts import Parts
 from homeserver.rooms.aliases import Aliases
 from homeserver.rooms.create import RoomCreation
+from homeserver.rooms.membership import Membership
+from homeserver.rooms.networks import ThirdPartyNetworks
+from homeserver.rooms.received_invites import ReceivedInvites
 from homeserver.startup import CannotStart
 from homeserver.users.accounts import Accounts
 from homeserver.users.appservices import AppserviceAuthenticator, Appservices
 from homeserver.users.device_activity import DeviceActivity
+from homeserver.users.presence import PresenceTracker
 from homeserver.users.sessions import Sessions
 from homeserver.web.limits import RateLimiter
 from homeserver.web.request import Authenticator, Request, Requester
 from homeserver.web.tokens import sent_token
 from storage import users
+from storage.ephemeral import EphemeralStore
 from storage.transaction import Transaction
 
 _MAX_FILE = 1024 * 1024
@@ -93,13 +105,54 @@ def build_bridges(parts: Parts) -> Entrance:
     aliases.check_claimed = appservices.check_alias
     aliases.owned = appservices.owns_alias
     services[RoomCreation].check_alias = appservices.check_alias
+    _build_conversation(parts, appservices)
     limiter = AppserviceLimits(services.following(RateLimiter), appservices)
     return Entrance(services[AppserviceAuthenticator], limiter, appservices.knows_token)
 
 
+def _build_conversation(parts: Parts, appservices: Appservices) -> None:
+    """What the services are told and asked."""
+    services, reactor = parts.services, parts.reactor
+    # They are the operator's, and mostly beside the server.
+    http = OutgoingHttpClient(
+        reactor,
+        dataclasses.replace(parts.config.outgoing_http, denied_ip_ranges=()),
+        allow_http=True,
+    )
+    parts.stops.append(http.close)
+    calls = services.add(AppserviceCalls(http))
+    services.add(Stopwatch(reactor))
+    delivery = services.add(
+        AppserviceDelivery(
+            parts.db,
+            parts.bus,
+            reactor,
+            appservices.all,
+            calls,
+            services.following(EphemeralStore),
+            services[PresenceTracker],
+        )
+    )
+    parts.stops.append(delivery.stop)
+    networks = services[ThirdPartyNetworks].networks
+    networks += [
+        AppserviceNetwork(each, calls)
+        for each in appservices.all
+        if each.url is not None and each.protocols
+    ]
+    if not any(each.url for each in appservices.all):
+        return
+    queries = Queries(parts.db, appservices.all, calls)
+    services[Aliases].asked = queries.make_alias
+    services[Membership].meet = queries.make_user
+    services[ReceivedInvites].meet = queries.make_user
+
+
 async def start_bridges(parts: Parts) -> None:
-    """Have the accounts of the services themselves."""
-    await parts.db.write(_make_senders, parts)
+    """Have the accounts of the services themselves, and go on telling them what is new."""
+    if parts.services[Appservices].all:
+        await parts.db.write(_make_senders, parts)
+        await parts.services[AppserviceDelivery].start()
 
 
 def _make_senders(txn: Transaction, parts: Parts) -> None:

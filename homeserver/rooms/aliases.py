@@ -39,6 +39,8 @@ class Aliases:
         self._require_membership = require_membership
         self.elsewhere: Callable[[RoomAlias], Awaitable[str | None]] | None = None
         """Finds the rooms of other servers' aliases."""
+        self.asked: Callable[[RoomAlias], Awaitable[bool]] | None = None
+        """Has application services make an alias that there is not; whether one did."""
         self.check_claimed: Callable[[Requester, RoomAlias], None] = lambda requester, alias: None
         """Raises MatrixError 400 M_EXCLUSIVE for aliases of application services."""
         self.owned: Callable[[Requester, RoomAlias], bool] = lambda requester, alias: False
@@ -50,7 +52,10 @@ class Aliases:
         The server of another server's alias is asked.
         """
         if alias.domain == self._server_name:
-            return await self._db.read(_resolve, alias)
+            found = await self._db.read(_resolve, alias)
+            if found is None and self.asked is not None and await self.asked(alias):
+                found = await self._db.read(_resolve, alias)
+            return found
         return await self.elsewhere(alias) if self.elsewhere is not None else None
 
     @property

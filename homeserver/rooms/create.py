@@ -151,6 +151,9 @@ class RoomCreation:
         if alias is not None:
             self.check_alias(requester, alias)
         publish = self._publishes(requester, wanted)
+        if self._members.meet is not None:
+            for invitee in invitees:
+                await self._members.meet(invitee)
         profile = await self._db.read(_profile_content, [requester.user_id, *invitees])
         templates = _Plan(requester.user_id, version, preset, wanted, invitees, alias).templates(
             profile

@@ -7,7 +7,7 @@ not in the room, or not alone concerned, others take part (`homeserver.rooms.rem
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from homeserver.core import errors
 from homeserver.core.ids import RoomID, UserID
@@ -44,6 +44,8 @@ class Membership:
         self._restricted = restricted
         self._server_name = server_name
         self._remote: tuple[RemoteMembership, RemoteInvites] | None = None
+        self.meet: Callable[[str], Awaitable[object]] | None = None
+        """Has application services make a user of this server that there is not."""
 
     def federate(self, remote: RemoteMembership, invites: RemoteInvites) -> None:
         """Have other servers take part; to be called once, before any request."""
@@ -124,6 +126,8 @@ class Membership:
                 403 `M_INVITE_BLOCKED`.
         """
         await self._db.read(blocking.check, room_id)
+        if self.meet is not None:
+            await self.meet(target)
         profile = await self._profile(target)
 
         def decide(state: StateView, membership: str | None) -> JsonObject | None:

@@ -8,7 +8,7 @@ invite is what it says, signs it, and tells the user.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,6 +74,8 @@ class ReceivedInvites:
         self._records = records
         self._signer = signer
         self._clock = clock
+        self.meet: Callable[[str], Awaitable[object]] | None = None
+        """Has application services make a user of this server that there is not."""
 
     async def receive_v1(self, origin: str, invitation: Invitation) -> JsonObject:
         """As `receive`, for an invite to a room of version 1 or 2: it does not say of which."""
@@ -93,6 +95,8 @@ class ReceivedInvites:
         if version is None:
             raise resident.incompatible_version(version_id)
         user_id = self._check_invite(origin, invitation.event)
+        if self.meet is not None:
+            await self.meet(user_id)
         is_here = await self._db.read(_check_invitee, origin, invitation, version_id, user_id)
         pdu = {key: value for key, value in invitation.event.items() if key != "unsigned"}
         pdu = with_signature(pdu, version, self._signer)

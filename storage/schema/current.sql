@@ -33,6 +33,14 @@ CREATE TABLE aliases (
     creator TEXT NOT NULL
 );
 
+CREATE TABLE appservice_streams (
+    appservice_id TEXT NOT NULL PRIMARY KEY,
+    pos BIGINT NOT NULL,
+    txn_number BIGINT NOT NULL,
+    upto BIGINT,
+    body TEXT
+);
+
 CREATE TABLE backed_up_keys (
     user_id TEXT NOT NULL,
     version BIGINT NOT NULL,

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import yaml
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.trial.unittest import TestCase
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Site
 
 from tests.support.client import Client, FullAnswer
+from tests.support.network import reactor
 from tests.support.server import TestServer
 
 AS_TOKEN = "as-token-of-irc"
@@ -63,3 +71,109 @@ class Service:
         """Make an account."""
         body = {"type": "m.login.application_service", "username": localpart, **more}
         return await self.call("POST", "/register", body)
+
+
+@dataclass
+class Told:
+    """A request that an application service got."""
+
+    method: str
+    path: str
+    query: dict[str, str]
+    token: str | None
+    body: Any
+
+
+class Bridge:
+    """An application service that listens on loopback, by plain HTTP.
+
+    `answers` are called with each request, the first whose answer is not None counts; without one
+    transactions and pings are taken, and there is nothing else. `silent`: nothing is answered.
+    """
+
+    def __init__(self, test: TestCase) -> None:
+        self.told: list[Told] = []
+        self.answers: list[Callable[[Told], Any]] = []
+        self.silent = False
+        resource: Any = _Everything(self)
+        self._site: Any = Site(resource)
+        self._listen(0)
+        test.addCleanup(self.stop)
+
+    def _listen(self, port: int) -> None:
+        self._port: Any = reactor.listenTCP(port, self._site, interface="127.0.0.1")
+        self.number = self._port.getHost().port
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.number}"
+
+    def stop(self) -> Deferred[Any]:
+        """Be away."""
+        port, self._port = self._port, None
+        stopped = maybeDeferred(port.stopListening) if port is not None else succeed(None)
+        for channel in list(getattr(self._site, "_open", [])):
+            channel.abortConnection()
+        return stopped
+
+    def come_back(self) -> None:
+        """Listen again, at the same port."""
+        self._listen(self.number)
+
+    def transactions(self) -> list[Told]:
+        """The transactions that came, repeated ones too."""
+        return [each for each in self.told if "/transactions/" in each.path]
+
+    def events(self) -> list[dict[str, Any]]:
+        """The events of all transactions, those of repeated ones once."""
+        bodies = {each.path.rpartition("/")[2]: each.body for each in self.transactions()}
+        return [event for body in bodies.values() for event in body["events"]]
+
+    def ephemeral(self) -> list[dict[str, Any]]:
+        """What came besides events."""
+        return [each for told in self.transactions() for each in told.body.get("ephemeral", ())]
+
+    def answer(self, told: Told) -> Any:
+        self.told.append(told)
+        for answer in self.answers:
+            found = answer(told)
+            if found is not None:
+                return found
+        if told.method in ("PUT", "POST"):
+            return 200, {}
+        return 404, {"errcode": "M_NOT_FOUND", "error": "There is none."}
+
+
+class _Everything(Resource):
+    isLeaf = True
+
+    def __init__(self, bridge: Bridge) -> None:
+        super().__init__()
+        self._bridge = bridge
+
+    def render(self, request: Any) -> Any:
+        path, _, query = request.uri.decode().partition("?")
+        header = request.getHeader("authorization") or ""
+        content = request.content.read()
+        told = Told(
+            request.method.decode(),
+            path,
+            dict(parse_qsl(query)),
+            header.removeprefix("Bearer ") or None,
+            json.loads(content) if content else None,
+        )
+        if self._bridge.silent:
+            self._bridge.told.append(told)
+            return NOT_DONE_YET
+        found = self._bridge.answer(told)
+        if isinstance(found, Deferred):
+            found.addCallback(lambda answer: self._write(request, *answer))
+            return NOT_DONE_YET
+        status, body = found
+        request.setResponseCode(status)
+        return body if isinstance(body, bytes) else json.dumps(body).encode()
+
+    def _write(self, request: Any, status: int, body: Any) -> None:
+        request.setResponseCode(status)
+        request.write(json.dumps(body).encode())
+        request.finish()

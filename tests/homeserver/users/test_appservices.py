@@ -41,14 +41,15 @@ class IdentityTest(AppserviceCase):
             f"{V3}/account/whoami"
         )
         self.assertEqual(whoami.body["user_id"], "@_irc_bob:hearth.test")
-        for body, status, errcode in (
+        wrong: tuple[tuple[dict[str, Any], int, str], ...] = (
             ({"username": "_irc_alice"}, 400, "M_USER_IN_USE"),
             ({"username": "carol"}, 400, "M_EXCLUSIVE"),
             ({"username": "_irc_ä"}, 400, "M_INVALID_USERNAME"),
             ({}, 400, "M_MISSING_PARAM"),
             ({"username": 1}, 400, "M_BAD_JSON"),
-        ):
-            body = {"type": "m.login.application_service", **body}
+        )
+        for changed, status, errcode in wrong:
+            body = {"type": "m.login.application_service", **changed}
             answer = await self.irc.call("POST", "/register", body)
             self.assertEqual((answer.status, answer.body["errcode"]), (status, errcode), body)
         body = {"type": "m.login.application_service", "username": "_irc_x"}

@@ -1,0 +1,1 @@
+"""What application services are told and asked (Application Service API)."""
