@@ -22,6 +22,7 @@ from federation.server import unstable as federation_unstable
 from homeserver.api.admin import devices as admin_devices
 from homeserver.api.admin import federation as admin_federation
 from homeserver.api.admin import notices as admin_notices
+from homeserver.api.admin import pushers as admin_pushers
 from homeserver.api.admin import registration_tokens as admin_registration_tokens
 from homeserver.api.admin import reports as admin_reports
 from homeserver.api.admin import room_deletion as admin_room_deletion
@@ -104,6 +105,7 @@ _MODULES = (
     admin_devices,
     admin_federation,
     admin_notices,
+    admin_pushers,
     admin_registration_tokens,
     admin_reports,
     admin_server,

@@ -11,6 +11,7 @@ import homeserver
 from homeserver.cli.config import config_group
 from homeserver.cli.identities import identities
 from homeserver.cli.notice import notice_group
+from homeserver.cli.push import push_group
 from homeserver.cli.registration_token import registration_token_group
 from homeserver.cli.reports import reports_group
 from homeserver.cli.room import room_group
@@ -42,6 +43,7 @@ user_group.add_command(identities)
 hearth.add_command(room_group)
 hearth.add_command(reports_group)
 hearth.add_command(notice_group)
+hearth.add_command(push_group)
 hearth.add_command(registration_token_group)
 
 
