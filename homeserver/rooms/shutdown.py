@@ -24,7 +24,7 @@ from storage.room_tasks import RoomTask
 from storage.transaction import Transaction
 
 ROOM_NAME = "Content Violation Notification"
-MESSAGE = "Sharing illegal content on this server is not permitted and rooms in violation will be blocked."
+MESSAGE = "The room that you were in was closed by the administrators of this server."
 ROUNDS = 5
 """How often users are looked for who came in meanwhile."""
 
@@ -37,6 +37,13 @@ NOTHING_DONE: JsonObject = {
 """What is told of a shutdown that has yet to begin."""
 
 _log = structlog.get_logger(__name__)
+
+
+class _MadeAlready(MatrixError):
+    """The new room is there."""
+
+    def __init__(self) -> None:
+        super().__init__(400, "M_UNKNOWN", "The new room is there already.")
 
 
 class RoomShutdown:
@@ -76,14 +83,22 @@ class RoomShutdown:
             return
 
         def note(txn: Transaction, room_nid: int, room_id: str) -> None:
-            _change(txn, task.task_id, lambda told: told.update(new_room_id=room_id))
+            def change(told: JsonObject) -> None:
+                if told["new_room_id"] is not None:
+                    raise _MadeAlready
+                told["new_room_id"] = room_id
+
+            _change(txn, task.task_id, change)
 
         wanted = WantedRoom(
             preset="public_chat",
             name=task.wanted.get("room_name") or ROOM_NAME,
             power_level_content_override={"users_default": -10},
         )
-        await self._creation.create(Requester(UserID(creator)), wanted, within=note)
+        try:
+            await self._creation.create(Requester(UserID(creator)), wanted, within=note)
+        except _MadeAlready:
+            return  # by another process that was thought to be dead
 
     async def _move(self, task: RoomTask, user_id: str, membership: str) -> None:
         requester = Requester(UserID(user_id))
