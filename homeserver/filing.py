@@ -11,6 +11,7 @@ from federation.client.media import MediaCalls
 from federation.client.signer import RequestSigner
 from federation.client.tls import BadCaFile
 from homeserver.api.client.media import UPLOAD_BODY
+from homeserver.media.administration import MediaAdministration
 from homeserver.media.downloads import Downloads
 from homeserver.media.files import MediaFiles
 from homeserver.media.janitor import Caps, Janitor, Keep
@@ -76,6 +77,7 @@ def build_media(parts: Parts) -> None:
     parts.stops.append(remote.stop)
     downloads.remote = pictures.remote = remote
     removal = add(MediaRemoval(db, files, reactor, config.server_name))
+    add(MediaAdministration(db, removal, config.server_name))
     sweeping = add(Sweeping(db, files, reactor))
     janitor = add(Janitor(db, removal, sweeping, reactor, _caps(config), _keep(config)))
     parts.stops.append(janitor.stop)

@@ -5,6 +5,7 @@ Times are milliseconds, sizes bytes. A row without hash is reserved: its file is
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
@@ -346,3 +347,58 @@ def lost_previews(txn: Transaction) -> int:
         "DELETE FROM url_previews WHERE media_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM media m"
         " WHERE m.kind = 'preview' AND m.media_id = url_previews.media_id)"
     )
+
+
+class Usage(NamedTuple):
+    """What a user has uploaded."""
+
+    user_id: str
+    displayname: str | None
+    media_count: int
+    media_length: int
+
+
+def usage(
+    txn: Transaction,
+    order: str,
+    *,
+    backwards: bool,
+    since: int,
+    until: int | None,
+    search: str | None,
+    start: int,
+    limit: int,
+) -> tuple[list[Usage], int]:
+    """What users have uploaded in a time, some of them, and how many there are.
+
+    `order` is a field of `Usage`; `search` is looked for in user IDs and names.
+    """
+    conditions = ["m.uploader IS NOT NULL", "m.sha256 IS NOT NULL", "m.created_ts >= ?"]
+    args: list[object] = [since]
+    if until is not None:
+        conditions.append("m.created_ts <= ?")
+        args.append(until)
+    if search:
+        wanted = "".join("\\" + char if char in "\\%_" else char for char in search.lower())
+        conditions.append(
+            "(lower(m.uploader) LIKE ? ESCAPE '\\' OR lower(p.value) LIKE ? ESCAPE '\\')"
+        )
+        args += [f"%{wanted}%", f"%{wanted}%"]
+    found = (
+        "SELECT m.uploader AS user_id, p.value AS displayname, count(*) AS media_count,"
+        " COALESCE(sum(m.size), 0) AS media_length FROM media m LEFT JOIN profiles p"
+        " ON p.user_id = m.uploader AND p.field = 'displayname'"
+        f" WHERE {' AND '.join(conditions)} GROUP BY m.uploader, p.value"
+    )
+    way = "DESC" if backwards else "ASC"
+    column = order if order in Usage._fields else "user_id"
+    rows = txn.all(
+        f"SELECT * FROM ({found}) u ORDER BY {column} {way}, user_id {way} LIMIT ? OFFSET ?",
+        [*args, limit, start],
+    )
+    total = txn.value(f"SELECT count(*) FROM ({found}) u", args)
+    listed = [
+        Usage(user, None if name is None else json.loads(name), int(count), int(size))
+        for user, name, count, size in rows
+    ]
+    return listed, int(total)

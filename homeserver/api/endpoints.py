@@ -21,6 +21,7 @@ from federation.server import transactions as federation_transactions
 from federation.server import unstable as federation_unstable
 from homeserver.api.admin import devices as admin_devices
 from homeserver.api.admin import federation as admin_federation
+from homeserver.api.admin import media as admin_media
 from homeserver.api.admin import notices as admin_notices
 from homeserver.api.admin import pushers as admin_pushers
 from homeserver.api.admin import registration_tokens as admin_registration_tokens
@@ -104,6 +105,7 @@ _MODULES = (
     admin_register,
     admin_devices,
     admin_federation,
+    admin_media,
     admin_notices,
     admin_pushers,
     admin_registration_tokens,

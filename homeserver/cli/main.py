@@ -10,6 +10,7 @@ import click
 import homeserver
 from homeserver.cli.config import config_group
 from homeserver.cli.identities import identities
+from homeserver.cli.media import media_group
 from homeserver.cli.notice import notice_group
 from homeserver.cli.push import push_group
 from homeserver.cli.registration_token import registration_token_group
@@ -44,6 +45,7 @@ hearth.add_command(room_group)
 hearth.add_command(reports_group)
 hearth.add_command(notice_group)
 hearth.add_command(push_group)
+hearth.add_command(media_group)
 hearth.add_command(registration_token_group)
 
 
