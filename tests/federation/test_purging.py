@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -58,7 +59,7 @@ class TestPurging(TestCase):
                 self.assertEqual((await bob.call("GET", path)).status, 404)
             await alice.send(room_id, "and on")
             late = await bob.send(room_id, "yes, on")
-            await eventually(lambda user=alice, late=late: is_here(user, late))
+            await eventually(partial(is_here, alice, late))
             again = await all_pages(bob, room_id)
             self.assertLessEqual(set(whole), set(again), version)
             self.assertEqual(sorted(again), sorted(await all_pages(alice, room_id)), version)

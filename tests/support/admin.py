@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tests.support.server import User
 from storage import tokens
 from storage.transaction import Transaction
+from tests.support.server import User
 
 
 async def make_admin(user: User) -> User:

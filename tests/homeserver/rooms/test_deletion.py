@@ -160,7 +160,7 @@ class TestShutdown(DeletionCase):
         await self.alice.invite(self.room_id, carol.user_id)
         alias = "#here:hearth.test"
         await self.alice.ok("PUT", f"/directory/room/{q(alias)}", {"room_id": self.room_id})
-        body = {
+        body: dict[str, Any] = {
             "new_room_user_id": "@warden:hearth.test",
             "room_name": "Moved",
             "message": "It was bad.",
