@@ -143,6 +143,7 @@ class AppserviceAuthenticator:
             is_guest=user.is_guest,
             is_admin=user.is_admin,
             appservice_id=registration.appservice_id,
+            is_shadow_banned=user.shadow_banned,
             is_locked=user.locked,
             is_suspended=user.suspended,
             is_rate_limited=registration.rate_limited and wanted != registration.sender,

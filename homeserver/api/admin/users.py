@@ -14,6 +14,7 @@ from homeserver.core.ids import UserID
 from homeserver.users.account_changes import AccountChange
 from homeserver.users.accounts import Accounts
 from homeserver.users.administration import AccountAdministration, AccountDetails
+from homeserver.users.appservices import Appservices
 from homeserver.users.contacts import Contacts
 from homeserver.web.endpoint import EMPTY, Auth, Empty, Requester, Response, endpoint
 from storage.user_lists import Listed, Wanted
@@ -226,8 +227,9 @@ async def get_users_v3(query: UsersQuery, administration: AccountAdministration)
     return await _list(query, query.deactivated, administration)
 
 
-def _answer(found: AccountDetails) -> UserAnswer:
+def _answer(found: AccountDetails, appservices: Appservices) -> UserAnswer:
     user = found.user
+    owners = [each.appservice_id for each in appservices.all if each.claims_user(user.user_id)]
     version, consent_ts = found.consent or (None, None)
     return UserAnswer(
         name=user.user_id,
@@ -236,7 +238,7 @@ def _answer(found: AccountDetails) -> UserAnswer:
         locked=user.locked,
         shadow_banned=user.shadow_banned,
         creation_ts=user.created_ts // 1000,
-        appservice_id=None,
+        appservice_id=owners[0] if owners else None,
         consent_server_notice_sent=None,
         consent_version=version,
         consent_ts=consent_ts,
@@ -264,9 +266,11 @@ def _told(body: UserBody) -> dict[str, object]:
 
 
 @endpoint("GET", f"{_USERS}/{{user_id}}", auth=Auth.ADMIN, rate="read")
-async def get_user(user_id: UserID, administration: AccountAdministration) -> UserAnswer:
+async def get_user(
+    user_id: UserID, administration: AccountAdministration, appservices: Appservices
+) -> UserAnswer:
     """One account."""
-    return _answer(await administration.details(user_id))
+    return _answer(await administration.details(user_id), appservices)
 
 
 @endpoint(
@@ -278,13 +282,17 @@ async def get_user(user_id: UserID, administration: AccountAdministration) -> Us
     returns=UserAnswer,
 )
 async def put_user(
-    requester: Requester, user_id: UserID, body: UserBody, administration: AccountAdministration
+    requester: Requester,
+    user_id: UserID,
+    body: UserBody,
+    administration: AccountAdministration,
+    appservices: Appservices,
 ) -> Response:
     """Make an account (answered by 201), or change it."""
     change = body.change()
     made = await administration.put(requester, user_id, change)
     audit.record(requester, "create_account" if made else "change_account", user_id, **_told(body))
-    answer = _answer(await administration.details(user_id))
+    answer = _answer(await administration.details(user_id), appservices)
     return Response(201 if made else 200, msgspec.to_builtins(answer))
 
 

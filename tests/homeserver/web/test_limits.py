@@ -70,6 +70,15 @@ class LimiterTests(TestCase):
         bridge = Requester(UserID("@bridge:example.org"), is_rate_limited=False)
         self.assertEqual({await self.allowed(bridge, "login") for _ in range(9)}, {True})
 
+    async def test_a_limit_that_was_set_for_a_user_outlasts_others(self) -> None:
+        """A bucket that fills slowly is not forgotten as if it filled as usual. Shows XC-4."""
+        slow = Requester(UserID("@slow:example.org"), rate=(0, 1))
+        self.assertTrue(await self.allowed(slow, "message"))
+        self.clock.advance(3600)
+        for number in range(5):
+            await self.allowed(None, "login", f"192.0.2.{number}")
+        self.assertFalse(await self.allowed(slow, "message"))
+
     async def test_disabled(self) -> None:
         self.limiter = MemoryRateLimiter(RateLimits(enabled=False), self.clock)
         self.assertEqual({await self.allowed(ALICE, "login") for _ in range(99)}, {True})

@@ -62,6 +62,18 @@ class SharedCase(TestCase):
 
 
 class SharingTest(SharedCase):
+    async def test_a_limit_that_was_set_for_a_user(self) -> None:
+        """Shows XC-4."""
+        bob = Requester(UserID("@bob:example.org"), rate=(0, 3))
+        processes = [self.limiter() for _ in range(2)]
+        granted = [await self.allowed(each, "message", bob) for each in processes * 3]
+        self.assertEqual(sum(granted), 3)
+        # Of other classes it only raises what is usual.
+        granted = [await self.allowed(each, "join", bob) for each in processes * 3]
+        self.assertEqual(sum(granted), 3)
+        granted = [await self.allowed(each, "login", bob) for each in processes * 3]
+        self.assertEqual(sum(granted), 5)
+
     async def test_processes_grant_together_what_one_would(self) -> None:
         """Shows HTTP-10."""
         processes = [self.limiter() for _ in range(3)]

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
+
+from twisted.trial.unittest import SkipTest
 
 from tests.homeserver.api.admin.case import V1, AdminTestCase
 from tests.support.admin import make_admin
+from tests.support.databases import default_kind, migrated_database, redis_url
 from tests.support.federation import make_federation
 from tests.support.room_case import TEXT, q
+from tests.support.server import User, make_server
 
 
 class ShadowBanTest(AdminTestCase):
@@ -141,6 +146,26 @@ class ShadowBanTest(AdminTestCase):
         self.assertEqual(
             await self.bob.ok("GET", "/joined_rooms"), {"joined_rooms": [self.room_id]}
         )
+
+    async def test_other_processes_know_at_once(self) -> None:
+        """Those that have seen the user's token before. Shows XC-4."""
+        if default_kind() != "postgres":
+            raise SkipTest("several processes need PostgreSQL")
+        url = migrated_database(self)
+        name = f"bans{time.time_ns()}.test"
+        await self.prepare(server_name=name, database_url=url, redis={"url": redis_url()})
+        other = await make_server(
+            self, server_name=name, database_url=url, redis={"url": redis_url()}
+        )
+        self.room_id = await self.alice.create_room(preset="public_chat")
+        elsewhere = User(other, self.bob.user_id, self.bob.token, self.bob.device_id)
+        await elsewhere.join(self.room_id)
+        await self.ban()
+        db = other.homeserver.db
+        await db.position(fresh=True)  # it looks each second by itself
+        before = await self.state()
+        await elsewhere.send(self.room_id, "hidden")
+        self.assertEqual(await self.state(), before)
 
     async def test_whom(self) -> None:
         """Shows XC-4."""

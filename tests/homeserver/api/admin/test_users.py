@@ -7,6 +7,7 @@ from typing import Any
 from homeserver.users.accounts import Accounts
 from storage import accepted_terms, threepids
 from tests.homeserver.api.admin.case import V1, V2, AdminTestCase
+from tests.support.appservices import Service, registration, registration_files
 from tests.support.room_case import log_in, q
 
 USERS = f"{V2}/users"
@@ -306,6 +307,16 @@ class AccountTest(AdminTestCase):
         await self.refused("M_INVALID_USERNAME", "GET", f"{path}?username=a%20b")
         await self.refused("M_MISSING_PARAM", "GET", path)
         await self.refused("M_INVALID_PARAM", "GET", f"{path}?username=")
+
+    async def test_users_of_application_services(self) -> None:
+        """Shows XC-4."""
+        await self.prepare(application_service_files=registration_files(self, registration()))
+        bridged = "@_irc_eve:hearth.test"
+        await Service(self.server).register("_irc_eve", inhibit_login=True)
+        shown = await self.alice.ok("GET", f"{USERS}/{q(bridged)}")
+        self.assertEqual(shown["appservice_id"], registration()["id"])
+        shown = await self.alice.ok("GET", f"{USERS}/{q(self.bob.user_id)}")
+        self.assertIsNone(shown["appservice_id"])
 
     async def test_changes_are_logged(self) -> None:
         """Who did what to whom, and no secrets. Shows XC-4."""
