@@ -266,8 +266,9 @@ class SingleSignOn:
         fixed, error = bool(localpart) and not known.choose_localpart, ""
         if fixed:
             try:
-                await self._people.check_name(localpart)
-                if not self._rules.terms:
+                if self._rules.terms:
+                    await self._people.check_name(localpart)
+                else:
                     user_id = await self._people.create(stranger, localpart)
                     return await self._hand_over(user_id, redirect, row)
             except MatrixError as refused:

@@ -111,9 +111,16 @@ class PeopleHere:
         """Make an account. Raises MatrixError 400: M_USER_IN_USE, M_INVALID_USERNAME,
         M_EXCLUSIVE."""
         self.check_new()
-        await self.check_name(localpart)
-        user_id = self._accounts.new_user_id(localpart)
-        return await self._db.write(self._create, user_id, stranger)
+        try:
+            await self.check_name(localpart)
+            user_id = self._accounts.new_user_id(localpart)
+            return await self._db.write(self._create, user_id, stranger)
+        except MatrixError as error:
+            # By another request of the same person, it may be.
+            known = await self.known(stranger.provider, stranger.subject)
+            if known is None or error.errcode != "M_USER_IN_USE":
+                raise
+            return known
 
     def _create(self, txn: Transaction, user_id: UserID, stranger: Stranger) -> UserID:
         known = external_ids.get_user(txn, stranger.provider, stranger.subject)
