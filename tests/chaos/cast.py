@@ -16,7 +16,7 @@ from tests.chaos.hosts import CommandFailed, DeviceAbsent, Host, HostGone
 from tests.chaos.ledger import Ledger
 from tests.chaos.servers import PASSWORD, Server
 
-MAX_DEVICES = 3
+MAX_DEVICES = 2
 ROTATE = 0.15
 """How often a message begins a new session."""
 DROP_RATE = 0.02

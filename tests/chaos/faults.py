@@ -29,6 +29,7 @@ class Faults:
         self.counts: Counter[str] = Counter()
         self._over = asyncio.Event()
         self._crashing = False
+        self._without_redis: set[Server] = set()
 
     async def run(self, seconds: float) -> None:
         """Spoil things for so long; in the end nothing is held any more, and much is broken."""
@@ -124,15 +125,15 @@ class Faults:
 
     async def _redis(self, server: Server) -> None:
         redis = server.redis
-        if redis is None or self.counts[f"down {server.name}"]:
+        if redis is None or server in self._without_redis:
             return
-        self.counts[f"down {server.name}"] = 1
+        self._without_redis.add(server)
         self._say(f"Redis of {server.directory.name} is stopped")
         self.counts["stop of Redis"] += 1
         await asyncio.to_thread(redis.stop)
         await self._last(0, 10)
         await asyncio.to_thread(redis.start)
-        self.counts[f"down {server.name}"] = 0
+        self._without_redis.discard(server)
         self._say(f"Redis of {server.directory.name} is back")
 
     async def _crash(self) -> None:

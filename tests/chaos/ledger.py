@@ -81,7 +81,6 @@ class Ledger:
         self.problems: dict[str, list[str]] = defaultdict(list)
         self.gone: set[str] = set()
         self.decrypted = 0
-        self.late_keys = 0
         self.withheld = 0
         self._by_event: dict[str, Message] = {}
         self._has_session: dict[tuple[str, str], set[str]] = defaultdict(set)
