@@ -286,7 +286,8 @@ def _set_visibility(
         raise errors.forbidden("Only moderators of the room may change the directory.")
     if policy is not None:
         require_publication(policy, requester)
-    published.set_published(txn, room.room_nid, policy is not None)
+    if not requester.is_shadow_banned:
+        published.set_published(txn, room.room_nid, policy is not None)
 
 
 def _set_in_network(txn: Transaction, instance_id: str, room_id: str, is_published: bool) -> None:

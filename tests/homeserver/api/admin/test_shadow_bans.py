@@ -87,6 +87,8 @@ class ShadowBanTest(AdminTestCase):
         )
         sync = await self.alice.sync()
         self.assertNotIn("invite", sync.get("rooms", {}))
+        path = f"/directory/list/room/{q(room_id)}"
+        await self.bob.ok("PUT", path, {"visibility": "public"})
         listed = await self.alice.ok("GET", "/publicRooms")
         self.assertEqual(listed["chunk"], [])
         messages = {user.user_id: {"*": {"a": 1}} for user in (self.alice, self.bob)}
