@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from config import Config
 from config.model import MediaScan
 from federation.client.agent import Agent
@@ -23,6 +21,7 @@ from homeserver.media.references import SentMedia
 from homeserver.media.remote import RemoteMedia, RemoteRules
 from homeserver.media.remote_files import RemoteFiles
 from homeserver.media.removal import MediaRemoval
+from homeserver.media.s3_store import MissingLibrary, S3Store
 from homeserver.media.scanning import MediaScanner, ScanRules
 from homeserver.media.spool import Spool
 from homeserver.media.store import Store
@@ -38,7 +37,7 @@ from homeserver.rooms.append import Appender
 from homeserver.startup import CannotStart
 
 SPOOL = "incoming"
-"""The directory for what is on the way, in that of the store or of the data."""
+"""The directory for what is on the way, in that for media."""
 
 
 def body_limits(config: Config) -> dict[str, int]:
@@ -51,13 +50,13 @@ def build_media(parts: Parts) -> None:
     config, db, reactor, add = parts.config, parts.db, parts.reactor, parts.services.add
     threads = FileThreads(reactor)
     parts.stops.append(threads.stop)
-    store, directory = _store(config, threads)
+    directory = (config.media.store.directory or config.data_directory / "media") / SPOOL
     spool = Spool(directory, db.process_token, threads)
     try:
         spool.prepare()
     except OSError as error:
         raise CannotStart(f"Cannot use the directory {directory}: {error.strerror}.") from None
-    files = add(MediaFiles(db, store, spool, threads))
+    files = add(MediaFiles(db, _store(config, threads, spool), spool, threads))
     usage = add(Usage(db, reactor))
     parts.stops.append(usage.stop)
     add(Uploads(db, files, reactor, _upload_rules(config)))
@@ -113,10 +112,16 @@ def _build_previews(parts: Parts, files: MediaFiles) -> None:
     parts.stops.append(previews.stop)
 
 
-def _store(config: Config, threads: FileThreads) -> tuple[Store, Path]:
-    """The store, and the directory for what is on the way into it."""
-    directory = config.media.store.directory or config.data_directory / "media"
-    return LocalStore(directory, threads), directory / SPOOL
+def _store(config: Config, threads: FileThreads, spool: Spool) -> Store:
+    chosen = config.media.store
+    if chosen.s3 is None:
+        return LocalStore(chosen.directory or config.data_directory / "media", threads)
+    try:
+        return S3Store(chosen.s3, threads, spool)
+    except MissingLibrary:
+        raise CannotStart(
+            "media.store.s3 needs the package boto3: pip install 'hearth[s3]'."
+        ) from None
 
 
 def _upload_rules(config: Config) -> UploadRules:
