@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from federation.client.errors import RemoteError, RemoteHttpError
+from federation.client.membership import is_unrecognized
 from federation.client.requests import FederationClient
 from homeserver.core.errors import MatrixError
 from homeserver.core.event import Event
 from homeserver.core.policy import PolicyServer, is_recommended, with_signature
+from homeserver.core.types import JsonObject
 
 TIMEOUT_S = 15.0
 MAX_ANSWER = 64 * 1024
@@ -26,13 +28,7 @@ class PolicyCalls:
                 cannot be asked, or answers without a valid signature.
         """
         try:
-            answer = await self._client.post_json(
-                server.name,
-                "/_matrix/policy/v1/sign",
-                event.pdu,
-                timeout_s=TIMEOUT_S,
-                max_bytes=MAX_ANSWER,
-            )
+            answer = await self._ask(event, server)
         except RemoteHttpError as refusal:
             if refusal.errcode is not None and 400 <= refusal.status < 500:
                 raise MatrixError(refusal.status, refusal.errcode, refusal.error or "") from None
@@ -44,6 +40,21 @@ class PolicyCalls:
             text = f"The policy server {server.name} did not sign the event."
             raise MatrixError(502, "M_UNKNOWN", text)
         return signed
+
+
+    async def _ask(self, event: Event, server: PolicyServer) -> JsonObject:
+        """The answer to the request, or to that of before version 1.18 of the specification."""
+        try:
+            return await self._post(event, server, "/_matrix/policy/v1/sign")
+        except RemoteHttpError as refusal:
+            if not is_unrecognized(refusal):
+                raise
+        return await self._post(event, server, "/_matrix/policy/unstable/org.matrix.msc4284/sign")
+
+    async def _post(self, event: Event, server: PolicyServer, path: str) -> JsonObject:
+        return await self._client.post_json(
+            server.name, path, event.pdu, timeout_s=TIMEOUT_S, max_bytes=MAX_ANSWER
+        )
 
 
 def _unreachable(server: PolicyServer) -> MatrixError:

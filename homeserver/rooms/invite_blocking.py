@@ -8,7 +8,11 @@ from homeserver.core.invite_permission import InvitePermission, Verdict, stricte
 from storage import account_data
 from storage.transaction import Transaction
 
-_TYPES = ("m.invite_permission_config", "org.matrix.msc4155.invite_permission_config")
+_TYPES = (
+    "m.invite_permission_config",
+    "org.matrix.msc4155.invite_permission_config",
+    "org.matrix.msc4380.invite_permission_config",
+)
 
 
 class Invites:

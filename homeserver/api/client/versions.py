@@ -46,8 +46,11 @@ UNSTABLE_FEATURES = {
     "org.matrix.msc3882": True,
     "org.matrix.msc3981": True,
     "org.matrix.msc4222": True,
+    "org.matrix.msc4380": True,
+    "org.matrix.msc4380.stable": True,
     "uk.half-shot.msc2666.query_mutual_rooms": True,
     "uk.half-shot.msc2666.query_mutual_rooms.stable": True,
+    "uk.timedout.msc4323": True,
     "uk.tcpip.msc4133": True,
     "uk.tcpip.msc4133.stable": True,
 }

@@ -131,6 +131,16 @@ class InviteListsTest(RoomTestCase):
         await self.bob.ok("PUT", path, {**lists, "enabled": False})
         self.assertIn(ignored, (await self.bob.sync())["rooms"]["invite"])
 
+    async def test_the_simple_form_under_its_old_name(self) -> None:
+        """Of MSC4380."""
+        await self.start()
+        kind = "org.matrix.msc4380.invite_permission_config"
+        path = f"/user/{q(self.bob.user_id)}/account_data/{kind}"
+        await self.bob.ok("PUT", path, {"default_action": "block"})
+        target = {"user_id": self.bob.user_id}
+        answer = await self.alice.call("POST", f"/rooms/{q(self.room_id)}/invite", target)
+        self.assertEqual((answer.status, answer.body["errcode"]), (403, "M_INVITE_BLOCKED"))
+
 
 class OldNamesTest(RoomTestCase):
     async def test_counts_of_threads_under_their_old_name(self) -> None:
@@ -165,5 +175,7 @@ class OldNamesTest(RoomTestCase):
             "com.beeper.msc4446",
             "org.matrix.msc4155",
             "org.matrix.msc3773",
+            "org.matrix.msc4380.stable",
+            "uk.timedout.msc4323",
         ):
             self.assertIs(answer.body["unstable_features"].get(flag), True, flag)

@@ -147,14 +147,15 @@ class SlidingTest(ProfileTestCase):
         self.assertEqual(list(users), [carol.user_id])
 
     async def test_bad_input(self) -> None:
-        for options in (
+        wrong: tuple[dict[str, Any], ...] = (
             {"fields": "m.tz"},
             {"fields": [1]},
             {"fields": ["x" * 300]},
             {"fields": ["x"] * 201},
             {"rooms": {}},
             {"lists": ["x"] * 2000},
-        ):
-            body = {"extensions": {EXTENSION: {"enabled": True, **options}}, "lists": {}}
-            answer = await self.call(self.bob, **body)
+        )
+        for options in wrong:
+            extensions = {EXTENSION: {"enabled": True, **options}}
+            answer = await self.call(self.bob, extensions=extensions, lists={})
             self.assertEqual(answer.status, 400, options)

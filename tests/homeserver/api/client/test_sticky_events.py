@@ -37,12 +37,20 @@ class StickyEventsTest(SlidingTestCase):
     count = 0
 
     async def stick(
-        self, user: User, room_id: str, duration: Any = HOUR, state: bool = False, **query: Any
+        self,
+        user: User,
+        room_id: str,
+        duration: Any = HOUR,
+        state: bool = False,
+        delay: int | None = None,
     ) -> Answer:
         self.count += 1
         kind = "state/org.example.call/x" if state else f"send/m.room.message/s{self.count}"
         path = f"/rooms/{q(room_id)}/{kind}"
-        return await user.call("PUT", path, TEXT, query={PARAMETER: duration, **query})
+        query = {PARAMETER: duration}
+        if delay is not None:
+            query["org.matrix.msc4140.delay"] = delay
+        return await user.call("PUT", path, TEXT, query=query)
 
     async def stuck(self, user: User, room_id: str, **options: Any) -> str:
         status, body = await self.stick(user, room_id, **options)
@@ -144,7 +152,7 @@ class StickyEventsTest(SlidingTestCase):
 
     async def test_it_is_said_in_each_way_of_sending(self) -> None:
         room_id = await self.shared_room()
-        delayed = await self.stick(self.alice, room_id, **{"org.matrix.msc4140.delay": HOUR})
+        delayed = await self.stick(self.alice, room_id, delay=HOUR)
         path = "/_matrix/client/unstable/org.matrix.msc4140"
         one = delayed.body["delay_id"]
         body = {"delay": HOUR, "content": TEXT, PARAMETER: 5}

@@ -31,9 +31,12 @@ class ThreadNotificationsTest(RoomTestCase):
     async def follow(self, root: str, method: str = "PUT") -> None:
         await self.bob.ok(method, self.path(root), {} if method == "PUT" else None)
 
-    async def say(self, root: str, body: str = "x", kind: str = "m.text", **more: Any) -> str:
+    async def say(
+        self, root: str, body: str = "x", kind: str = "m.text", mentions: Any = None
+    ) -> str:
         relation = {"rel_type": "m.thread", "event_id": root}
-        content = {"msgtype": kind, "body": body, "m.relates_to": relation, **more}
+        content: dict[str, Any] = {"msgtype": kind, "body": body, "m.relates_to": relation}
+        content |= {"m.mentions": mentions} if mentions else {}
         return await self.alice.send(self.room_id, content)
 
     async def counts(self, user: User) -> dict[str, tuple[int, int]]:
@@ -62,7 +65,7 @@ class ThreadNotificationsTest(RoomTestCase):
         self.assertEqual(await self.counts(self.bob), {"root": (1, 0)})
         self.assertEqual(await self.counts(self.carol), {"root": (1, 0), "other": (1, 0)})
         mentions = {"user_ids": [self.bob.user_id]}
-        await self.say(self.other, "you", **{"m.mentions": mentions})
+        await self.say(self.other, "you", mentions=mentions)
         self.assertEqual(await self.counts(self.bob), {"root": (1, 0), "other": (1, 1)})
         self.assertEqual(await self.notified(self.bob), ["you", "x", "other", "root"])
         # What was decided stays so; who stops following is told of nothing more.
