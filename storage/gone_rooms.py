@@ -14,11 +14,12 @@ from storage.transaction import Transaction
 class GoneRoom(NamedTuple):
     """A room that a user left before it was removed.
 
-    Parameters: `pos`, of the leave; `event`, JSON of its event, if there was one; `version`, the
-    room's.
+    Parameters: `room_nid`, the number that it had; `pos`, of the leave; `event`, JSON of its
+    event, if there was one; `version`, the room's.
     """
 
     room_id: str
+    room_nid: int
     pos: int
     event_id: str | None
     event: str | None
@@ -33,15 +34,16 @@ def note(txn: Transaction, room_nid: int, pos: int) -> list[str]:
     Returns the users of this server who still are joined.
     """
     txn.execute(
-        "INSERT INTO gone_rooms (user_id, room_id, pos, event_id, event, version)"
-        " SELECT m.user_id, r.room_id, CASE WHEN m.membership IN ('leave', 'ban') THEN m.pos"
-        " ELSE ? END, CASE WHEN m.membership IN ('leave', 'ban') THEN e.event_id END,"
+        "INSERT INTO gone_rooms (user_id, room_id, room_nid, pos, event_id, event, version)"
+        " SELECT m.user_id, r.room_id, r.room_nid,"
+        " CASE WHEN m.membership IN ('leave', 'ban') THEN m.pos ELSE ? END,"
+        " CASE WHEN m.membership IN ('leave', 'ban') THEN e.event_id END,"
         " CASE WHEN m.membership IN ('leave', 'ban') THEN e.json END, r.version"
         " FROM memberships m JOIN rooms r ON r.room_nid = m.room_nid"
         " LEFT JOIN events e ON e.event_nid = m.event_nid"
         " WHERE m.room_nid = ? AND m.is_local"
         " ON CONFLICT (user_id, room_id) DO UPDATE SET pos = excluded.pos,"
-        " event_id = excluded.event_id, event = excluded.event, version = excluded.version",
+        " room_nid = excluded.room_nid, event_id = excluded.event_id, event = excluded.event, version = excluded.version",
         (pos, room_nid),
     )
     rows = txn.all(
@@ -55,7 +57,7 @@ def note(txn: Transaction, room_nid: int, pos: int) -> list[str]:
 def of_user(txn: Transaction, user_id: str, after: int, upto: int) -> list[GoneRoom]:
     """Rooms that are gone for the user since a position, the first left first."""
     rows = txn.all(
-        "SELECT room_id, pos, event_id, event, version FROM gone_rooms"
+        "SELECT room_id, room_nid, pos, event_id, event, version FROM gone_rooms"
         " WHERE user_id = ? AND pos > ? AND pos <= ? ORDER BY pos, room_id",
         (user_id, after, upto),
     )

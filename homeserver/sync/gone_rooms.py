@@ -6,6 +6,8 @@ else of the room is left.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from homeserver.core import client_format
 from homeserver.core.event import Event
 from homeserver.core.room_versions import ROOM_VERSIONS
@@ -36,26 +38,55 @@ def _is_back(snapshot: Snapshot, room_id: str) -> bool:
     )
 
 
+def add_known(
+    snapshot: Snapshot,
+    known: Collection[int],
+    present: Collection[str],
+    answer: dict[str, JsonObject],
+) -> None:
+    """The same in the answer of sliding sync.
+
+    Parameters: `known`, the numbers of the rooms that the connection was sent; `present`, the IDs
+    of those that the user has to do with.
+    """
+    user_id, since = snapshot.request.user_id, snapshot.request.since
+    if since is None:
+        return
+    for gone in gone_rooms.of_user(snapshot.txn, user_id, since, snapshot.now):
+        if gone.room_nid in known and gone.room_id not in present:
+            shown = _shown(snapshot, gone)
+            answer[gone.room_id] = {
+                "membership": "leave",
+                "timeline": shown,
+                "limited": False,
+                "num_live": len(shown),
+                "required_state": shown,
+                "bump_stamp": gone.pos,
+            }
+
+
 def _section(snapshot: Snapshot, gone: GoneRoom) -> JsonObject:
-    version = ROOM_VERSIONS.get(gone.version)
-    shown = []
-    if gone.event is not None and gone.event_id is not None and version is not None:
-        event = Event.from_json(gone.event, version, gone.event_id)
-        filters = snapshot.request.filter
-        if filters.event_format == "federation":
-            shown = [client_format.to_federation(event)]
-        else:
-            shown = [
-                client_format.to_client(
-                    event, now_ms=snapshot.now_ms, room_id=False, membership=event.membership
-                )
-            ]
     key = "state_after" if snapshot.request.use_state_after else "state"
     return {
         "timeline": {
-            "events": shown,
+            "events": _shown(snapshot, gone),
             "limited": False,
             "prev_batch": str(SyncToken(gone.pos, 0)),
         },
         key: {"events": []},
     }
+
+
+def _shown(snapshot: Snapshot, gone: GoneRoom) -> list[JsonObject]:
+    """The event by which the user left, if there was one."""
+    version = ROOM_VERSIONS.get(gone.version)
+    if gone.event is None or gone.event_id is None or version is None:
+        return []
+    event = Event.from_json(gone.event, version, gone.event_id)
+    if snapshot.request.filter.event_format == "federation":
+        return [client_format.to_federation(event)]
+    return [
+        client_format.to_client(
+            event, now_ms=snapshot.now_ms, room_id=False, membership=event.membership
+        )
+    ]

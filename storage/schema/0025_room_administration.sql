@@ -32,6 +32,8 @@ CREATE INDEX room_tasks_room ON room_tasks (room_id);
 CREATE TABLE gone_rooms (
     user_id TEXT NOT NULL,
     room_id TEXT NOT NULL,
+    -- the number that the room had
+    room_nid BIGINT NOT NULL,
     pos BIGINT NOT NULL,
     -- the event by which the user left: its ID, and its JSON in the federation form
     event_id TEXT,

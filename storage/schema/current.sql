@@ -237,6 +237,7 @@ CREATE TABLE filters (
 CREATE TABLE gone_rooms (
     user_id TEXT NOT NULL,
     room_id TEXT NOT NULL,
+    room_nid BIGINT NOT NULL,
     pos BIGINT NOT NULL,
     event_id TEXT,
     event TEXT,

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from homeserver.core.errors import unknown_pos
 from homeserver.core.filters import NO_FILTER
 from homeserver.core.types import JsonObject
+from homeserver.sync import gone_rooms
 from homeserver.sync.lazy_members import NOTHING as NO_MEMBERS
 from homeserver.sync.lazy_members import SentMembers
 from homeserver.sync.request import Snapshot, SyncRequest
@@ -148,6 +149,9 @@ class _Answer:
         for nid, section in sections.items():
             if section.answer is not None:
                 rooms[chosen.rooms[nid].room_id] = self._finish(nid, section.answer)
+        if self._since is not None and is_after(self._snapshot.newest.gone, self._since):
+            present = {room.room_id for room in chosen.rooms.values()}
+            gone_rooms.add_known(self._snapshot, self._sent.rooms.keys(), present, rooms)
         asked = extensions.asked_for(self._request.extensions)
         sent = Sent(self._sent_rooms(sections), asked)
         more = extensions.read(self._snapshot, self._request, self._sent, chosen, sections)

@@ -102,6 +102,13 @@ class DeletionCase(RoomTestCase):
         thread = f"/_matrix/client/unstable/io.element.msc4306/rooms/{q(room)}/thread/{q(first)}"
         await alice.ok("PUT", f"{thread}/subscription", {})
 
+    async def slide(self, pos: str | None = None) -> Any:
+        """Bob's next answer of sliding sync."""
+        path = "/_matrix/client/unstable/org.matrix.simplified_msc3575/sync"
+        rooms = {"ranges": [[0, 9]], "timeline_limit": 5, "required_state": []}
+        query = {"timeout": 0} if pos is None else {"timeout": 0, "pos": pos}
+        return await self.bob.ok("POST", path, {"lists": {"all": rooms}}, query=query)
+
 
 class TestDeletion(DeletionCase):
     async def test_nothing_is_left(self) -> None:
@@ -110,6 +117,7 @@ class TestDeletion(DeletionCase):
         await self.fill()
         nid = await self.nid()
         since = (await self.bob.sync())["next_batch"]
+        pos = (await self.slide())["pos"]
         answer = await self.delete()
         self.assertEqual(
             answer,
@@ -126,6 +134,10 @@ class TestDeletion(DeletionCase):
         synced = await self.bob.sync(since)
         section = synced["rooms"]["leave"][self.room_id]
         self.assertEqual(section["timeline"]["events"][0]["content"], {"membership": "leave"})
+        slid = await self.slide(pos)
+        self.assertEqual(slid["rooms"][self.room_id]["membership"], "leave")
+        self.assertEqual(slid["rooms"][self.room_id]["timeline"][0]["type"], "m.room.member")
+        self.assertEqual((await self.slide(slid["pos"]))["rooms"], {})
         again = await self.bob.sync(synced["next_batch"])
         self.assertNotIn("leave", again.get("rooms", {}))
         self.assertEqual((await self.bob.sync()).get("rooms", {}), {})
@@ -138,6 +150,7 @@ class TestDeletion(DeletionCase):
         known = {table.name for table in room_removal.BY_NUMBER} | {
             "events",
             "message_words",
+            *room_removal.KEPT,
             "rooms",
         }
         ids = {table.name for table in room_removal.BY_ID} | set(room_removal.KEPT) | {"rooms"}
