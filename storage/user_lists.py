@@ -60,6 +60,8 @@ class Wanted(NamedTuple):
     admins: bool | None = None
     deactivated: bool | None = None
     locked: bool | None = None
+    suspended: bool | None = None
+    shadow_banned: bool | None = None
     not_types: Sequence[str] = ()
 
 
@@ -126,6 +128,8 @@ def _where(wanted: Wanted) -> tuple[str, list[Any]]:
         "u.is_guest": wanted.guests,
         "u.is_admin": wanted.admins,
         "u.locked": wanted.locked,
+        "u.suspended": wanted.suspended,
+        "u.shadow_banned": wanted.shadow_banned,
     }
     for column, value in flags.items():
         if value is not None:

@@ -45,6 +45,8 @@ class UsersQuery(Page, frozen=True):
     admins: bool | None = None
     deactivated: bool | None = None
     locked: bool = False
+    suspended: bool | None = None
+    shadow_banned: bool | None = None
     not_user_type: list[str] = []
 
 
@@ -205,6 +207,8 @@ async def _list(
         admins=query.admins,
         deactivated=deactivated,
         locked=None if query.locked else False,
+        suspended=query.suspended,
+        shadow_banned=query.shadow_banned,
         not_types=query.not_user_type,
     )
     rows, total = await administration.search(

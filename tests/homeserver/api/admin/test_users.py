@@ -44,6 +44,10 @@ class ListTest(AdminTestCase):
         self.assertEqual(
             await self.names(not_user_type="bot", guests="false"), ["alice", "bob", "carol"]
         )
+        await accounts.set_suspended(self.bob.user_id, True)
+        await self.alice.ok("POST", f"{V1}/users/{q(carol.user_id)}/shadow_ban")
+        self.assertEqual(await self.names(suspended="true"), ["bob"])
+        self.assertEqual(await self.names(shadow_banned="true"), ["carol"])
         await accounts.set_locked(self.bob.user_id, True)
         self.assertNotIn("bob", await self.names())
         self.assertIn("bob", await self.names(locked="true"))
