@@ -24,8 +24,8 @@ from storage.events import EventRow
 from storage.rooms import RoomRow
 from storage.transaction import Transaction
 
-NOBODY = "@:"
-"""No user: the rules for them are the defaults without what names a user."""
+_DEFAULTS = Ruleset("@:")
+"""The rules of no user: the defaults without what names a user."""
 _CREATE = ("m.room.create", "")
 _POWER = ("m.room.power_levels", "")
 _HIGHLIGHT = {"set_tweak": "highlight"}
@@ -83,7 +83,7 @@ class Judged:
             return agreeing(found, told)
         known = self._of_all.get(told)
         if known is None:
-            plain = Ruleset(NOBODY).evaluate(self._question, None, self._shared)
+            plain = _DEFAULTS.evaluate(self._question, None, self._shared)
             known = self._of_all[told] = agreeing(plain, told)
         return known
 
