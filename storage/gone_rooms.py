@@ -43,7 +43,8 @@ def note(txn: Transaction, room_nid: int, pos: int) -> list[str]:
         " LEFT JOIN events e ON e.event_nid = m.event_nid"
         " WHERE m.room_nid = ? AND m.is_local"
         " ON CONFLICT (user_id, room_id) DO UPDATE SET pos = excluded.pos,"
-        " room_nid = excluded.room_nid, event_id = excluded.event_id, event = excluded.event, version = excluded.version",
+        " room_nid = excluded.room_nid, event_id = excluded.event_id, event = excluded.event,"
+        " version = excluded.version",
         (pos, room_nid),
     )
     rows = txn.all(
