@@ -12,6 +12,7 @@ from homeserver.rooms.retention import Retention, RetentionPurge
 from homeserver.rooms.room_facts import RoomFacts
 from homeserver.rooms.thread_subscriptions import ThreadSubscriptions
 from homeserver.rooms.unredacted import UnredactedEvents
+from homeserver.sync.engine import SyncEngine
 from homeserver.users.account_status import AccountStatuses
 from homeserver.users.hooks import UserHooks
 from storage import redacted_contents, thread_subscriptions
@@ -32,6 +33,7 @@ def build_experimental(parts: Parts) -> None:
     add(UnredactedEvents(db, states, reactor, kept_ms))
     hooks.erase.append(redacted_contents.erase)
     _build_retention(parts)
+    services[SyncEngine].counts_messages = parts.config.experimental.unread_messages
     forgetting = add(Forgetting(db, reactor, kept_ms))
     parts.stops.append(forgetting.stop)
 

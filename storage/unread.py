@@ -251,6 +251,34 @@ class _Counter:
         )
 
 
+_STATE = ("m.room.name", "m.room.topic", "m.room.avatar", "m.room.tombstone")
+
+
+def messages(
+    txn: Transaction, room_nid: int, user_id: str, after: int, ignored: Collection[str] = ()
+) -> int:
+    """Messages of others behind a position, and changes that look like messages (MSC2654); of
+    more than `MAX_LOOKED_AT` these many."""
+    by_ignored, names = txn.any_of("sender", ignored)
+    # The stored text has no spaces between tokens, and quotes within strings are escaped.
+    found: int = txn.value(
+        "SELECT COUNT(*) FROM (SELECT 1 FROM events WHERE room_nid = ? AND pos > ? AND sender <> ?"
+        f" AND redacted_by IS NULL AND NOT ({by_ignored})"
+        " AND (rel_type IS NULL OR rel_type <> 'm.replace')"
+        f" AND ((state_key IS NOT NULL AND type IN ({', '.join('?' * len(_STATE))}))"
+        " OR type = 'm.room.encrypted' OR (json LIKE ? AND json NOT LIKE ?))"
+        " AND NOT (type = 'm.room.message' AND state_key IS NULL AND json LIKE ?) LIMIT ?) found",
+        (
+            *(room_nid, after, user_id),
+            *names,
+            *_STATE,
+            *('%"body":"%', '%"body":""%', '%"msgtype":"m.notice"%'),
+            MAX_LOOKED_AT,
+        ),
+    )
+    return found
+
+
 def rooms_of(txn: Transaction, user_id: str) -> list[tuple[int, int, int, str]]:
     """The rooms that a user is in: number, position of the newest event, position of the user's
     newest receipt (0: none), ID."""

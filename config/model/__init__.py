@@ -200,5 +200,5 @@ class Config:
         DelayedEvents, "Events that clients have sent later, as calls need it."
     )
     experimental: Experimental = option(
-        Experimental, "A switch for each proposal that is not yet in the specification."
+        Experimental, "A switch for each proposal that few clients use and that costs something."
     )

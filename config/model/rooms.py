@@ -67,7 +67,13 @@ class ServerNotices:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Experimental:
-    """A switch for each proposal that is not yet in the specification."""
+    """A switch for each proposal that few clients use and that costs something."""
+
+    unread_messages: bool = option(
+        False,
+        "Whether clients are told how many messages of each room are unread, notifying or not "
+        "(org.matrix.msc2654.unread_count). They are counted for each room with news.",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

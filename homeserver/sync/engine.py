@@ -66,6 +66,8 @@ class SyncEngine:
     def __init__(self, states: StateStore) -> None:
         self._states = states
         self._sent_members = SentMembers()
+        self.counts_messages = False
+        """Whether clients are told how many messages are unread (MSC2654)."""
 
     def read(
         self, txn: Transaction, request: SyncRequest, now_ms: int, *, all_rooms: bool = True
@@ -90,6 +92,7 @@ class SyncEngine:
             now_ms,
             account_data.ignored_by(user_id, json.loads(newest.ignored or "{}")),
             self._sent_members.known(user_id, device_id, since) if lazy else NOTHING,
+            self.counts_messages,
         )
         durable = _read(snapshot, all_rooms)
         if lazy:

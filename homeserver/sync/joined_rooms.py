@@ -158,3 +158,9 @@ class _Joined:
         )
         for nid, section in self._sections.items():
             room_section.unread(section, counts[nid], self._request.filter.room)
+        if snapshot.counts_messages:
+            found = unread_stream.messages(
+                snapshot.txn, self._request.user_id, concerned, snapshot.ignored
+            )
+            for nid, section in self._sections.items():
+                section["org.matrix.msc2654.unread_count"] = found[nid]

@@ -52,6 +52,8 @@ class Snapshot:
     ignored: frozenset[str]
     known_members: frozenset[int]
     """Numbers of the member events that the device has (with lazy loading)."""
+    counts_messages: bool = False
+    """Whether all unread messages are counted (MSC2654)."""
     sent_members: set[int] = field(default_factory=set)
     """Numbers of the member events that this answer has (with lazy loading)."""
     dropped_members: set[int] = field(default_factory=set)

@@ -12,6 +12,21 @@ from storage.unread import Counts
 from storage.user_news import Newest, RoomThen
 
 
+def messages(
+    txn: Transaction, user_id: str, rooms: Collection[RoomThen], ignored: Collection[str] = ()
+) -> dict[int, int]:
+    """How many messages of each of the rooms are unread, notifying or not (MSC2654): since the
+    user's receipt, or join."""
+    read = receipts.read_positions(txn, user_id, [room.row.room_nid for room in rooms])
+    found = {}
+    for room in rooms:
+        nid = room.row.room_nid
+        marks = [pos for thread, pos in read.get(nid, {}).items() if thread in ("", "main")]
+        after = max([room.joined_at or 0, *marks])
+        found[nid] = unread.messages(txn, nid, user_id, after, ignored)
+    return found
+
+
 def counts(
     txn: Transaction,
     user_id: str,
