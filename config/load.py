@@ -162,12 +162,16 @@ def _is_less(one: int | None, other: int | None) -> bool:
 def _check_sso(config: Config) -> list[tuple[KeyPath, str]]:
     problems: list[tuple[KeyPath, str]] = []
     providers = config.sso.providers
+    if config.cas is not None and config.public_base_url is None:
+        problems.append((("cas",), "needs public_base_url, where people come back to"))
     if providers and config.public_base_url is None:
         problems.append((("sso", "providers"), "needs public_base_url, where people come back to"))
     for index, provider in enumerate(providers):
         path: KeyPath = ("sso", "providers", index)
         if provider.id in {earlier.id for earlier in providers[:index]}:
             problems.append(((*path, "id"), f"{provider.id} is there twice"))
+        if config.cas is not None and provider.id == config.cas.id:
+            problems.append(((*path, "id"), f"{provider.id} is the CAS server's"))
         if "openid" not in provider.scopes:
             problems.append(((*path, "scopes"), "must hold openid"))
     return problems

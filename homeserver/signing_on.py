@@ -7,7 +7,7 @@ from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from config import Config
-from config.model import SsoProvider
+from config.model import SignOn
 from homeserver.api.client.login import IdentityProvider, LoginSettings
 from homeserver.api.client.sso import CALLBACK, SsoPages
 from homeserver.core.errors import MatrixError
@@ -19,9 +19,10 @@ from homeserver.users.accounts import Accounts
 from homeserver.users.appservices import Appservices
 from homeserver.users.hooks import UserHooks
 from homeserver.users.login import Login
+from homeserver.users.sso.cas import CasProvider
 from homeserver.users.sso.flow import Known, SignOnRules, SingleSignOn
 from homeserver.users.sso.oidc import OidcProvider
-from homeserver.users.sso.people import Mapping
+from homeserver.users.sso.people import Mapping, Provider
 from homeserver.users.sso.people_here import PeopleHere
 from homeserver.users.uia import InteractiveAuth
 from storage import external_ids
@@ -36,10 +37,18 @@ def build_sign_on(parts: Parts, refuse_new: Callable[[], MatrixError] | None) ->
         reactor, dataclasses.replace(config.outgoing_http, denied_ip_ranges=())
     )
     parts.stops.append(inside.close)
+    callback = f"{config.public_base_url}{CALLBACK}"
+    outside = services[OutgoingHttpClient]
     providers = {
-        each.id: _known(parts, each, inside, services[OutgoingHttpClient])
+        each.id: _known(
+            each,
+            OidcProvider(each, _clients(each.issuer, inside, outside), reactor, callback),
+        )
         for each in config.sso.providers
     }
+    if config.cas is not None:
+        cas = CasProvider(config.cas.server_url, inside, callback)
+        providers[config.cas.id] = _known(config.cas, cas)
     terms = policies(config)
     versions = {name: policy["version"] for name, policy in terms.items()}
     people = add(PeopleHere(parts.db, reactor, services[Accounts], versions, refuse_new))
@@ -67,24 +76,23 @@ def _known_clients(config: Config) -> list[str]:
     return [*config.sso.known_clients, *(own if config.public_base_url else ())]
 
 
-def _known(
-    parts: Parts, settings: SsoProvider, inside: OutgoingHttpClient, outside: OutgoingHttpClient
-) -> Known:
-    own = urlsplit(settings.issuer).netloc.lower()
+def _clients(
+    issuer: str, inside: OutgoingHttpClient, outside: OutgoingHttpClient
+) -> Callable[[str], OutgoingHttpClient]:
+    own = urlsplit(issuer).netloc.lower()
+    return lambda url: inside if urlsplit(url).netloc.lower() == own else outside
 
-    def client_for(url: str) -> OutgoingHttpClient:
-        return inside if urlsplit(url).netloc.lower() == own else outside
 
+def _known(settings: SignOn, provider: Provider) -> Known:
     def accept_email(claims: JsonObject) -> bool:
         return settings.trust_email or claims.get("email_verified") is True
 
-    callback = f"{parts.config.public_base_url}{CALLBACK}"
     return Known(
         settings.id,
         settings.name,
         settings.icon,
         settings.brand,
-        OidcProvider(settings, client_for, parts.reactor, callback),
+        provider,
         Mapping(
             settings.localpart,
             settings.display_name,

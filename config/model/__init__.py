@@ -33,10 +33,9 @@ from config.model.rooms import (
     RoomAliases,
     ServerNotices,
 )
-from config.model.sso import RequiredClaim, Sso, SsoProvider
+from config.model.sso import Cas, RequiredClaim, SignOn, Sso, SsoProvider
 from config.model.storage import Database, Redis
 from config.model.users import (
-    Cas,
     MatrixRtc,
     Passwords,
     Presence,
@@ -85,6 +84,7 @@ __all__ = [
     "ServerNotices",
     "Serves",
     "Sessions",
+    "SignOn",
     "Sso",
     "SsoProvider",
     "Terms",
@@ -179,7 +179,7 @@ class Config:
         "Identity servers at which people may have their addresses published and withdrawn.",
     )
     sso: Sso = option(Sso, "Single sign-on: people log in with accounts that they have elsewhere.")
-    cas: Cas | None = option(None, "Single sign-on with a CAS server.", not_yet=True)
+    cas: Cas | None = option(None, "Single sign-on with a CAS server.")
     url_previews: UrlPreviews = option(UrlPreviews, "Previews of pages that people link to.")
     media: Media = option(Media, "Files that people send.")
     public_rooms: PublicRooms = option(PublicRooms, "The list of public rooms.")

@@ -78,8 +78,8 @@ class RequiredClaim:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SsoProvider:
-    """A provider that speaks OpenID Connect."""
+class SignOn:
+    """What all kinds of providers have."""
 
     id: str = option(
         doc="What clients and stored accounts know it by; not to be changed.", check=_check_id
@@ -89,26 +89,10 @@ class SsoProvider:
     brand: str | None = option(
         None, "What clients may know to draw, such as google, github.", check=_check_brand
     )
-    issuer: str = option(
-        doc="Its address; what else is to be known is found below it.", check=check_https
-    )
-    client_id: str = option(doc="What the provider knows this server by.")
-    client_secret: str | None = option(
-        None, "The secret that was agreed on with the provider.", secret=True
-    )
-    client_auth: Literal["basic", "post"] = option(
-        "basic", "How the secret is handed in: in the header, or in the form."
-    )
-    scopes: tuple[str, ...] = option(
-        ("openid", "profile", "email"), "What the provider is asked for; openid must be there."
-    )
-    userinfo: bool = option(
-        True, "Whether the provider is asked for more about a person than the ID token says."
-    )
     localpart: str = option(
         "{{ user.preferred_username }}",
-        "The first part of a new user ID, made of the provider's claims (Jinja). Where nothing "
-        "comes of it, or it is taken, people choose one.",
+        "The first part of a new user ID, made of what the provider says of the person (Jinja). "
+        "Where nothing comes of it, or it is taken, people choose one.",
         check=_check_template,
     )
     display_name: str = option(
@@ -135,6 +119,55 @@ class SsoProvider:
         (),
         "What people must have to be let in.",
         example="[{claim: groups, values: [staff]}]",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SsoProvider(SignOn):
+    """A provider that speaks OpenID Connect."""
+
+    issuer: str = option(
+        doc="Its address; what else is to be known is found below it.", check=check_https
+    )
+    client_id: str = option(doc="What the provider knows this server by.")
+    client_secret: str | None = option(
+        None, "The secret that was agreed on with the provider.", secret=True
+    )
+    client_auth: Literal["basic", "post"] = option(
+        "basic", "How the secret is handed in: in the header, or in the form."
+    )
+    scopes: tuple[str, ...] = option(
+        ("openid", "profile", "email"), "What the provider is asked for; openid must be there."
+    )
+    userinfo: bool = option(
+        True, "Whether the provider is asked for more about a person than the ID token says."
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cas(SignOn):
+    """Single sign-on with a CAS server."""
+
+    id: str = option(
+        "cas", "What clients and stored accounts know it by; not to be changed.", check=_check_id
+    )
+    name: str = option("CAS", "What people know it by.")
+    server_url: str = option(
+        doc="The CAS server.", check=check_https, example="https://cas.example.org/cas"
+    )
+    localpart: str = option(
+        "{{ user.user }}",
+        "The first part of a new user ID, made of the user name there (user.user) and the "
+        "attributes (Jinja). Where nothing comes of it, or it is taken, people choose one.",
+        check=_check_template,
+    )
+    display_name: str = option(
+        "{{ user.displayName }}", "A new user's display name.", check=_check_template
+    )
+    email: str = option(
+        "{{ user.mail }}",
+        "A new user's e-mail address, used with trust_email.",
+        check=_check_template,
     )
 
 

@@ -157,10 +157,3 @@ class MatrixRtc:
         "The services that let clients into LiveKit servers, such as "
         '"https://livekit-jwt.example.org"; clients prefer the first.',
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cas:
-    """Single sign-on with a CAS server."""
-
-    server_url: str = option(doc="The CAS server.", example="https://cas.example.org")

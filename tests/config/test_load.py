@@ -9,6 +9,9 @@ from twisted.trial.unittest import TestCase
 
 import config
 from config import ConfigError
+from config.describe import options_of
+from config.model import UrlPreviews
+from config.types import Notes
 
 
 class LoadTests(TestCase):
@@ -227,6 +230,13 @@ class TogetherTests(TestCase):
             found = self.problems(public_base_url=base, sso={"providers": wrong})
             self.assertIn(told, found)
         self.assertIn("public_base_url", self.problems(sso={"providers": [good]}))
+        self.assertIn("public_base_url", self.problems(cas={"server_url": "https://a"}))
+        found = self.problems(
+            public_base_url=base,
+            sso={"providers": [{**good, "id": "cas"}]},
+            cas={"server_url": "https://a"},
+        )
+        self.assertIn("CAS server's", found)
         wrong_clients = {"known_clients": ["app.example.org"]}
         self.assertIn("no address", self.problems(sso=wrong_clients))
 
@@ -238,11 +248,13 @@ class NotYetUsedTests(TestCase):
                 "server_name": "a",
                 "federation": {"ca_files": ["x.pem"]},
                 "url_previews": {"enabled": True},
-                "cas": {"server_url": "https://cas.example.org"},
                 "presence": {"enabled": False},
             }
         )
-        self.assertEqual(config.not_yet_used(loaded), ["cas", "url_previews.enabled"])
+        option = options_of(UrlPreviews)["enabled"]
+        self.assertEqual(config.not_yet_used(loaded), [])
+        self.patch(Notes, "not_yet", property(lambda notes: notes is option.notes))
+        self.assertEqual(config.not_yet_used(loaded), ["url_previews.enabled"])
 
     def test_defaults_are_not_named(self) -> None:
         self.assertEqual(config.not_yet_used(config.from_dict({"server_name": "a"})), [])
