@@ -62,6 +62,8 @@ class _Line:
         self.registration = registration
         self.running: Deferred[None] | None = None
         self.again = False
+        self.seen = 0
+        """The position up to which there is nothing, which need not be written down each time."""
         self.typing: dict[str, int] = {}
         """Rooms in which other people type than before, with their numbers."""
         self.present: set[str] = set()
@@ -279,8 +281,10 @@ class AppserviceDelivery:
         if row.body is None:
             now_ms = int(self._reactor.seconds() * 1000)
             live = await self._live(line)
-            end, upto, body = await self._db.read(_next, line.owned, row, now_ms, live)
+            after = max(row.pos, line.seen)
+            end, upto, body = await self._db.read(_next, line.owned, after, now_ms, live)
             if body is None:
+                line.seen = upto
                 if upto - row.pos >= IDLE_STEP or upto < end:
                     await self._db.write(appservice_streams.skip, name, row.pos, upto)
                 return upto < end
@@ -310,11 +314,11 @@ class AppserviceDelivery:
 
 
 def _next(
-    txn: Transaction, owned: Owned, row: StreamRow, now_ms: int, live: Live
+    txn: Transaction, owned: Owned, after: int, now_ms: int, live: Live
 ) -> tuple[int, int, str | None]:
     """The end of the log, how far it was looked into, and a transaction if there is one."""
     end = clock.position(txn)
-    part = next_part(txn, owned, row.pos, end, now_ms, live)
+    part = next_part(txn, owned, after, end, now_ms, live)
     if part.body is None:
         return end, part.upto, None
     return end, part.upto, canonical.encode_plain(part.body).decode()

@@ -18,7 +18,6 @@ from storage.rooms import RoomRow
 from storage.transaction import Transaction
 
 MEMBER = "m.room.member"
-CREATE = "m.room.create"
 KNOWN_USERS = 100_000
 """User IDs of which it is remembered whether they are a service's."""
 
@@ -43,37 +42,30 @@ class Interest:
     def __init__(
         self, txn: Transaction, owned: Owned, after: int, room_nids: Collection[int]
     ) -> None:
+        self._txn = txn
         self._owned = owned
+        self._after = after
         self.rooms: dict[int, RoomRow] = rooms.get_many(txn, room_nids)
-        self._named = {nid for nid in self.rooms if self._is_named(txn, nid)}
-        others = [nid for nid in self.rooms if nid not in self._named]
-        self._joined = {
-            nid: {user for user in memberships.local_joined(txn, nid) if owned.user(user)}
-            for nid in others
-        }
-        self._moves: dict[int, dict[str, list[tuple[int, str]]]] = defaultdict(dict)
-        for move in appservice_streams.moves(txn, after, others):
-            if owned.user(move.user_id):
-                of_user = self._moves[move.room_nid].setdefault(move.user_id, [])
-                of_user.append((move.pos, move.previous))
+        self._named = {nid for nid in self.rooms if self._is_named(nid)}
+        self._stays: dict[int, _Stays] = {}
 
-    def _is_named(self, txn: Transaction, room_nid: int) -> bool:
+    def _is_named(self, room_nid: int) -> bool:
         registration = self._owned.registration
         if registration.rooms and registration.has_room(self.rooms[room_nid].room_id):
             return True
         return bool(registration.aliases) and any(
-            registration.owns_alias(alias) for alias in aliases.of_room(txn, room_nid)
+            registration.owns_alias(alias) for alias in aliases.of_room(self._txn, room_nid)
         )
 
     def wants(self, row: EventRow) -> bool:
         """Whether the service is told of an event."""
         if row.room_nid not in self.rooms:
             return False
-        is_target = row.type == MEMBER and row.state_key is not None
-        if is_target and self._owned.user(str(row.state_key)):
-            return True
-        if row.type == CREATE and self._owned.user(row.sender):
-            # Who makes a room joins it right afterwards.
+        if row.type == MEMBER:
+            if row.state_key is not None and self._owned.user(row.state_key):
+                return True
+        elif self._owned.user(row.sender):
+            # Joined, or about to join the room that they make.
             return True
         return self.is_in(row.room_nid, row.pos or 0)
 
@@ -81,10 +73,29 @@ class Interest:
         """Whether the room is the service's, or one of its users was joined at a position."""
         if room_nid in self._named:
             return True
-        moves = self._moves.get(room_nid, {})
-        joined = self._joined.get(room_nid, set())
-        for user in joined | moves.keys():
-            later = next((previous for at, previous in moves.get(user, ()) if at > pos), None)
-            if (user in joined) if later is None else later == "join":
+        stays = self._stays.get(room_nid)
+        if stays is None:
+            stays = self._stays[room_nid] = _Stays(self._txn, self._owned, self._after, room_nid)
+        return stays.at(pos)
+
+
+class _Stays:
+    """When a service's users were in a room: who is now, and who came and went since."""
+
+    def __init__(self, txn: Transaction, owned: Owned, after: int, room_nid: int) -> None:
+        self._joined = {
+            user for user in memberships.local_joined(txn, room_nid) if owned.user(user)
+        }
+        self._moves: dict[str, list[tuple[int, str]]] = defaultdict(list)
+        for move in appservice_streams.moves(txn, after, [room_nid]):
+            if owned.user(move.user_id):
+                self._moves[move.user_id].append((move.pos, move.previous))
+
+    def at(self, pos: int) -> bool:
+        """Whether any of them was joined at a position behind the first."""
+        for user in self._joined | self._moves.keys():
+            moves = self._moves.get(user, ())
+            later = next((previous for at, previous in moves if at > pos), None)
+            if (user in self._joined) if later is None else later == "join":
                 return True
         return False
