@@ -16,6 +16,10 @@ from homeserver.rooms.room_tasks import RoomTasks
 from homeserver.rooms.send import Sending
 from homeserver.rooms.shutdown import RoomShutdown
 from homeserver.rooms.state_collection import StateCollection
+from storage.jobs import JobRunner
+
+AT_ONCE = 2
+"""Purges and deletions that one process works on at a time."""
 
 
 def build_room_administration(parts: Parts) -> None:
@@ -23,7 +27,6 @@ def build_room_administration(parts: Parts) -> None:
     services, db, reactor = parts.services, parts.db, parts.reactor
     server_name = parts.config.server_name
     tasks = services.add(RoomTasks(db, parts.feed, reactor))
-    parts.jobs[RoomTasks.KIND] = tasks.run
     collection = services.add(StateCollection(db))
     services.add(HistoryPurge(db, tasks, collection, reactor, server_name))
     shutdown = RoomShutdown(db, services[RoomCreation], services[Membership], services[Sending])
@@ -40,3 +43,18 @@ def build_room_administration(parts: Parts) -> None:
             server_name,
         )
     )
+
+
+def start_room_administration(parts: Parts) -> None:
+    """Work on what was begun. Other jobs do not wait for these, which may take hours."""
+    db, tasks = parts.db, parts.services[RoomTasks]
+    runner = JobRunner(
+        db,
+        parts.feed,
+        parts.reactor,
+        db.process_token,
+        {RoomTasks.KIND: tasks.run},
+        concurrency=AT_ONCE,
+    )
+    runner.start()
+    parts.stops.append(runner.stop)

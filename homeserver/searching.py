@@ -5,7 +5,7 @@ from __future__ import annotations
 from config import Config
 from homeserver.administering import build_account_administration
 from homeserver.core.ids import UserID
-from homeserver.overseeing import build_room_administration
+from homeserver.overseeing import build_room_administration, start_room_administration
 from homeserver.parts import Parts
 from homeserver.rooms.append import Appender
 from homeserver.rooms.create import RoomCreation
@@ -47,6 +47,7 @@ def start_searching(parts: Parts) -> None:
     """Go on reading the log where the last process stopped."""
     parts.services[SearchableTexts].wake()
     parts.services[UserWords].wake()
+    start_room_administration(parts)
 
 
 def reserved_users(config: Config) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 Events go on coming meanwhile. Their roots are safe for two reasons:
 
-1. `roots` is one statement, so that it sees all roots at one moment, and all below them is kept.
+1. `roots` sees all roots at one moment, and all below them is kept.
 2. A root that is newer is made of nodes that were written since, whose `saved` tells so, and of
    parts of roots that were there when it was made: of one of 1, or of one of 2.
 
@@ -16,17 +16,37 @@ from collections.abc import Collection, Mapping, Sequence
 
 from storage.transaction import Transaction
 
+_AT_ONCE = 20_000
+
 
 def roots(txn: Transaction, room_nid: int) -> set[bytes]:
-    """The roots of all states of a room that something refers to."""
+    """The roots of all states of a room that something refers to.
+
+    To be called in a transaction that reads: all of its statements see the same moment.
+    """
     rows = txn.all(
-        "SELECT state_before FROM events WHERE room_nid = ? AND state_before IS NOT NULL"
-        " UNION SELECT state_after FROM events WHERE room_nid = ? AND state_after IS NOT NULL"
-        " UNION SELECT root FROM room_states WHERE room_nid = ?"
-        " UNION SELECT state_root FROM rooms WHERE room_nid = ? AND state_root IS NOT NULL",
+        "SELECT root FROM room_states WHERE room_nid = ?"
+        " UNION SELECT state_root FROM rooms WHERE room_nid = ? AND state_root IS NOT NULL"
+        " UNION SELECT state_before FROM events WHERE room_nid = ? AND pos IS NULL"
+        " AND state_before IS NOT NULL"
+        " UNION SELECT state_after FROM events WHERE room_nid = ? AND pos IS NULL"
+        " AND state_after IS NOT NULL",
         (room_nid,) * 4,
     )
-    return {bytes(row[0]) for row in rows}
+    found = {bytes(row[0]) for row in rows}
+    above: tuple[int, ...] = ()
+    while True:
+        behind = " AND (depth, pos) > (?, ?)" if above else ""
+        # No statement takes long, however long the history is.
+        rows = txn.all(
+            "SELECT state_before, state_after, depth, pos FROM events WHERE room_nid = ?"
+            f" AND pos IS NOT NULL{behind} ORDER BY depth, pos LIMIT ?",
+            (room_nid, *above, _AT_ONCE),
+        )
+        found.update(bytes(root) for row in rows for root in row[:2] if root is not None)
+        if len(rows) < _AT_ONCE:
+            return found
+        above = (rows[-1][2], rows[-1][3])
 
 
 def load(txn: Transaction, room_nid: int, hashes: Collection[bytes]) -> Mapping[bytes, bytes]:

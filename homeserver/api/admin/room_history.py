@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import msgspec
 
+from homeserver.api.admin import audit
 from homeserver.core import errors
 from homeserver.core.ids import EventID, RoomID
 from homeserver.rooms.purge import HistoryPurge, Point
-from homeserver.web.endpoint import Auth, endpoint
+from homeserver.web.endpoint import Auth, Requester, endpoint
 from storage.room_tasks import COMPLETE, FAILED
 
 _PATH = "/_synapse/admin/v1/purge_history"
@@ -29,7 +30,11 @@ class PurgeStatus(msgspec.Struct, omit_defaults=True):
 
 
 async def _begin(
-    purges: HistoryPurge, room_id: str, body: PurgeBody, event_id: str | None
+    requester: Requester,
+    purges: HistoryPurge,
+    room_id: str,
+    body: PurgeBody,
+    event_id: str | None,
 ) -> PurgeAnswer:
     if event_id is None:
         event_id = body.purge_up_to_event_id
@@ -39,23 +44,30 @@ async def _begin(
     purge_id = await purges.purge_before(
         room_id, point, delete_local_events=body.delete_local_events
     )
+    audit.record(requester, "purge_history", room_id, delete_local_events=body.delete_local_events)
     return PurgeAnswer(purge_id)
 
 
 @endpoint("POST", _PATH + "/{room_id}", auth=Auth.ADMIN, rate="write", optional_body=True)
-async def purge_history(room_id: RoomID, body: PurgeBody, purges: HistoryPurge) -> PurgeAnswer:
+async def purge_history(
+    requester: Requester, room_id: RoomID, body: PurgeBody, purges: HistoryPurge
+) -> PurgeAnswer:
     """Purge what comes before an event or a time."""
-    return await _begin(purges, room_id, body, None)
+    return await _begin(requester, purges, room_id, body, None)
 
 
 @endpoint(
     "POST", _PATH + "/{room_id}/{event_id}", auth=Auth.ADMIN, rate="write", optional_body=True
 )
 async def purge_history_before(
-    room_id: RoomID, event_id: EventID, body: PurgeBody, purges: HistoryPurge
+    requester: Requester,
+    room_id: RoomID,
+    event_id: EventID,
+    body: PurgeBody,
+    purges: HistoryPurge,
 ) -> PurgeAnswer:
     """Purge what comes before an event."""
-    return await _begin(purges, room_id, body, event_id)
+    return await _begin(requester, purges, room_id, body, event_id)
 
 
 @endpoint("GET", "/_synapse/admin/v1/purge_history_status/{purge_id}", auth=Auth.ADMIN, rate="read")
