@@ -64,6 +64,11 @@ def build_pushing(parts: Parts) -> None:
         )
     )
     parts.stops.append(delivery.stop)
+    parts.metrics.gauge(
+        "hearth_pushes_under_way",
+        "Pushers that this process is serving.",
+        lambda: float(delivery.under_way),
+    )
     reader = services.add(PushReader(parts.db, reactor, int(settings.mail.delay)))
     parts.stops.append(reader.stop)
 

@@ -96,14 +96,16 @@ def invites(txn: Transaction, after: int, upto: int) -> list[Invited]:
     return [Invited(*raw) for raw in rows]
 
 
-def readers(txn: Transaction, after: int, upto: int) -> set[str]:
+def readers(txn: Transaction, after: int, upto: int, senders: Collection[str]) -> set[str]:
     """Users with a pusher who read something, or entered or left a room, in this part of the
-    log."""
+    log, and those of the senders who have one: who writes has read."""
+    where, args = txn.any_of("user_id", senders)
     rows = txn.all(
         f"SELECT user_id FROM receipts WHERE pos > ? AND pos <= ? AND user_id IN ({_HAS_PUSHER})"
         " UNION SELECT user_id FROM membership_log WHERE pos > ? AND pos <= ?"
-        f" AND previous <> membership AND user_id IN ({_HAS_PUSHER})",
-        (after, upto, after, upto),
+        f" AND previous <> membership AND user_id IN ({_HAS_PUSHER})"
+        f" UNION {_HAS_PUSHER} AND {where}",
+        (after, upto, after, upto, *args),
     )
     return {row[0] for row in rows}
 

@@ -33,6 +33,9 @@ from storage.transaction import Transaction
 NAME = "pushes"
 STEP = 200
 """Events of one step."""
+MAX_NOTICES = 5_000
+"""People to be told of the events of one step, but for those of its last event."""
+_ALL = 2**62
 SOON_S = 0.05
 """Seconds from a commit until it is read."""
 POLL_S = 5.0
@@ -107,10 +110,11 @@ class PushReader(LogReader[Found]):
         rows = notified.loud_events(txn, after, upto, STEP)
         if len(rows) == STEP:
             upto = rows[-1].pos or upto
-        notices = _notices(txn, rows)
+        notices, judged = _notices(txn, rows)
+        upto = min(upto, judged)
         notices += _invites(txn, notified.invites(txn, after, upto))
-        readers = notified.readers(txn, after, upto)
-        readers |= {row.sender for row in rows}
+        senders = {row.sender for row in rows if (row.pos or 0) <= upto}
+        readers = notified.readers(txn, after, upto, senders)
         if not notices and not readers:
             return upto, None
         return upto, Found(sorted(notices, key=lambda notice: notice.pos), readers)
@@ -152,16 +156,16 @@ def _waiting(notice: Notice, pusher: PusherRow, now: int) -> Waiting:
     return Waiting(pusher.pusher_nid, *place, notice.tweaks, now)
 
 
-def _notices(txn: Transaction, rows: Sequence[EventRow]) -> list[Notice]:
-    """Whom events of rooms notify."""
+def _notices(txn: Transaction, rows: Sequence[EventRow]) -> tuple[list[Notice], int]:
+    """Whom events of rooms notify, and up to where these were looked at."""
     if not rows:
-        return []
+        return [], _ALL
     by_room: dict[int, list[Member]] = defaultdict(list)
     for member in notified.members(txn, {row.room_nid for row in rows}):
         by_room[member.room_nid].append(member)
     rows = [row for row in rows if row.room_nid in by_room]
     if not rows:
-        return []
+        return [], _ALL
     people = {member.user_id for members in by_room.values() for member in members}
     stored = push_rules.get_many(txn, people)
     ignored = account_data.ignored_by_users(txn, people)
@@ -173,6 +177,8 @@ def _notices(txn: Transaction, rows: Sequence[EventRow]) -> list[Notice]:
     is_in = _Joined(txn, by_room)
     found: list[Notice] = []
     for row in rows:
+        if len(found) >= MAX_NOTICES:
+            return found, (row.pos or 0) - 1
         judged = Judged(txn, row, facts[row.room_nid])
         texts: dict[int, tuple[Actions, str]] = {}
         for member in by_room[row.room_nid]:
@@ -192,7 +198,7 @@ def _notices(txn: Transaction, rows: Sequence[EventRow]) -> list[Notice]:
                 texts[id(actions)] = actions, encoded(tweaks(actions))
             text = texts[id(actions)][1]
             found.append(Notice(user_id, pos, row.room_nid, row.event_nid, text))
-    return found
+    return found, _ALL
 
 
 class _Joined:

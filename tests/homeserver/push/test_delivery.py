@@ -280,6 +280,7 @@ class FailureTest(PushTestCase):
             (302, {}),
             (429, {}, {"Retry-After": "1"}),
             (503, b"<html>"),
+            (200, b"x" * 100_000),
         ]
         sent = [await self.alice.send(self.room_id, f"m{n}") for n in range(4)]
         told = await self.gateway.heard(4)
