@@ -3,6 +3,8 @@ Information")."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from twisted.internet.interfaces import IReactorTime
 
 from homeserver.core.errors import MatrixError, forbidden, invalid_param
@@ -121,6 +123,17 @@ class Contacts:
             except MatrixError:
                 done = False
         return done
+
+    async def unbind_gone(self, user_id: str, before: Sequence[ThreepidRow]) -> None:
+        """Have addresses withdrawn that were the account's and are not any more, as far as
+        possible."""
+        kept = {(row.medium, row.address) for row in await self.of_user(user_id)}
+        for row in before:
+            if (row.medium, row.address) not in kept:
+                try:
+                    await self._withdraw(user_id, row.medium, row.address, None)
+                except MatrixError:
+                    continue  # It is the account's no more whatever an identity server says.
 
     async def _withdraw(
         self, user_id: str, medium: str, address: str, id_server: str | None

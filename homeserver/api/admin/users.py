@@ -291,11 +291,17 @@ async def put_user(
     body: UserBody,
     administration: AccountAdministration,
     appservices: Appservices,
+    contacts: Contacts,
 ) -> Response:
     """Make an account (answered by 201), or change it."""
     change = body.change()
+    before = await contacts.of_user(user_id)
     made = await administration.put(requester, user_id, change)
     audit.record(requester, "create_account" if made else "change_account", user_id, **_told(body))
+    if change.deactivated:
+        await contacts.unbind_all(user_id)
+    elif change.threepids is not None:
+        await contacts.unbind_gone(user_id, before)
     answer = _answer(await administration.details(user_id), appservices)
     return Response(201 if made else 200, msgspec.to_builtins(answer))
 

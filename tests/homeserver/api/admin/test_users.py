@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from homeserver.core.errors import unavailable
 from homeserver.users.accounts import Accounts
-from storage import accepted_terms, threepids
+from homeserver.users.identity_servers import IdentityServers
+from storage import accepted_terms, bound_threepids, threepids
+from storage.bound_threepids import BoundRow
 from tests.homeserver.api.admin.case import V1, V2, AdminTestCase
 from tests.support.appservices import Service, registration, registration_files
 from tests.support.room_case import log_in, q
@@ -311,6 +314,32 @@ class AccountTest(AdminTestCase):
         await self.refused("M_INVALID_USERNAME", "GET", f"{path}?username=a%20b")
         await self.refused("M_MISSING_PARAM", "GET", path)
         await self.refused("M_INVALID_PARAM", "GET", f"{path}?username=")
+
+    async def test_addresses_that_go_are_withdrawn(self) -> None:
+        """Where they were published. Shows XC-4."""
+        await self.prepare()
+        identity = self.server.homeserver.services[IdentityServers]
+        asked: list[str] = []
+
+        async def unbind(server: str, medium: str, address: str, user_id: str) -> bool:
+            asked.append(address)
+            if address == "b@x.org":
+                raise unavailable()
+            return True
+
+        self.patch(identity, "unbind", unbind)
+        addresses = ["a@x.org", "b@x.org", "c@x.org"]
+        given = [{"medium": "email", "address": address} for address in addresses]
+        await self.put_account(self.bob.user_id, {"threepids": given})
+        for address in (*addresses, "elsewhere@x.org"):
+            row = BoundRow(self.bob.user_id, "email", address, "id.example")
+            await self.server.homeserver.db.write(bound_threepids.add, row)
+        _, shown = await self.put_account(self.bob.user_id, {"threepids": given[2:]})
+        self.assertEqual(len(shown["threepids"]), 1)
+        self.assertEqual(asked, ["a@x.org", "b@x.org"])
+        asked.clear()
+        await self.put_account(self.bob.user_id, {"deactivated": True})
+        self.assertEqual(sorted(asked), ["b@x.org", "c@x.org", "elsewhere@x.org"])
 
     async def test_users_of_application_services(self) -> None:
         """Shows XC-4."""
