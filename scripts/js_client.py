@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-SOURCES = ("package.json", "js_client.mjs", "js_crypto.mjs")
+SOURCES = ("package.json", "js_client.mjs", "js_crypto.mjs", "js_media.mjs")
 NODE = 20
 """The oldest version of node that the client runs on."""
 
