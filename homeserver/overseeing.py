@@ -16,6 +16,8 @@ from homeserver.rooms.room_tasks import RoomTasks
 from homeserver.rooms.send import Sending
 from homeserver.rooms.shutdown import RoomShutdown
 from homeserver.rooms.state_collection import StateCollection
+from homeserver.users.hooks import UserHooks
+from storage import gone_rooms
 from storage.jobs import JobRunner
 
 AT_ONCE = 2
@@ -31,6 +33,7 @@ def build_room_administration(parts: Parts) -> None:
     services.add(HistoryPurge(db, tasks, collection, reactor, server_name))
     shutdown = RoomShutdown(db, services[RoomCreation], services[Membership], services[Sending])
     services.add(RoomDeletion(db, tasks, shutdown, reactor, server_name))
+    services[UserHooks].deactivated.append(gone_rooms.delete_all)
     services.add(RoomBlocks(db, reactor))
     services.add(RoomList(db))
     services.add(

@@ -63,3 +63,8 @@ def of_user(txn: Transaction, user_id: str, after: int, upto: int) -> list[GoneR
         (user_id, after, upto),
     )
     return [GoneRoom(*row) for row in rows]
+
+
+def delete_all(txn: Transaction, user_id: str) -> None:
+    """Nobody tells a user of a closed account."""
+    txn.execute("DELETE FROM gone_rooms WHERE user_id = ?", (user_id,))

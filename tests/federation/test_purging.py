@@ -17,10 +17,12 @@ from tests.support.server import User
 ADMIN = "/_synapse/admin/v1"
 
 
-async def purge(server: FederatedServer, admin: User, room_id: str, event_id: str) -> None:
+async def purge(
+    server: FederatedServer, admin: User, room_id: str, event_id: str, local: bool = True
+) -> None:
     """Purge a room up to an event."""
     path = f"{ADMIN}/purge_history/{quote(room_id)}/{quote(event_id)}"
-    answer = await admin.ok("POST", path, {"delete_local_events": True})
+    answer = await admin.ok("POST", path, {"delete_local_events": local})
     task = await server.homeserver.services[RoomTasks].over(answer["purge_id"])
     assert task is not None and task.status == "complete", task
 
@@ -65,6 +67,30 @@ class TestPurging(TestCase):
             self.assertEqual(sorted(again), sorted(await all_pages(alice, room_id)), version)
             event = await bob.ok("GET", f"/rooms/{quote(room_id)}/event/{quote(oops)}")
             self.assertEqual(event["content"], {}, version)
+
+    async def test_own_events_find_their_places_again(self) -> None:
+        """What this server's users sent is kept, and shown again with what lies around it."""
+        a, b = await make_federation(self, 2)
+        alice, bob = await a.register("alice"), await make_admin(await b.register("bob"))
+        room_id = await alice.create_room(preset="public_chat")
+        await bob.ok("POST", f"/join/{room_id}", {}, query={"via": a.name})
+        for number in range(4):
+            last = await bob.send(room_id, f"mine {number}")
+
+        async def is_here(user: User, event_id: str) -> bool:
+            return event_id in await all_pages(user, room_id)
+
+        await eventually(partial(is_here, alice, last))
+        late = await alice.send(room_id, "hers")
+        await eventually(partial(is_here, bob, late))
+        whole = await all_pages(bob, room_id)
+        await purge(b, bob, room_id, late, local=False)
+        path = f"/rooms/{quote(room_id)}/event/{quote(last)}"
+        self.assertEqual((await bob.call("GET", path)).status, 404)
+        fetched = await bob.ok("GET", f"{ADMIN}/fetch_event/{quote(last)}")
+        self.assertEqual(fetched["event"]["content"]["body"], "mine 3")
+        self.assertEqual(sorted(await all_pages(bob, room_id)), sorted(whole))
+        self.assertEqual((await bob.ok("GET", path))["content"]["body"], "mine 3")
 
     async def test_events_that_build_on_purged_ones(self) -> None:
         """A server that was cut off goes on with what it knew; all end with one state."""

@@ -145,6 +145,19 @@ class TestDeletion(DeletionCase):
             await self.bob.call("POST", f"/join/{q(self.room_id)}", {}), 404, "M_NOT_FOUND"
         )
 
+    async def test_accounts_that_are_closed_are_told_nothing(self) -> None:
+        await self.start()
+        await self.bob.join(self.room_id)
+        await self.delete()
+        auth = {
+            "type": "m.login.password",
+            "identifier": {"type": "m.id.user", "user": self.bob.user_id},
+            "password": "wonderland",
+        }
+        await self.bob.ok("POST", "/account/deactivate", {"auth": auth})
+        rows = await self.db.read(lambda txn: txn.all("SELECT user_id FROM gone_rooms"))
+        self.assertEqual(rows, [(self.alice.user_id,)])
+
     async def test_all_tables_with_rooms_are_known(self) -> None:
         await self.start()
         known = {table.name for table in room_removal.BY_NUMBER} | {
