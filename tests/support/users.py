@@ -26,6 +26,7 @@ from homeserver.api.client import (
 )
 from homeserver.core.signing import generate_signing_key
 from homeserver.outbound.http import OutgoingHttpClient
+from homeserver.push.web_push import VapidKey
 from homeserver.users.accounts import Accounts
 from homeserver.users.appservices import Appservices
 from homeserver.users.contacts import Contacts
@@ -152,6 +153,7 @@ class UserServer:
             login.LoginSettings(SERVER_NAME, passwords),
             discovery or well_known.WellKnown(),
             turn or Turn(clock),
+            VapidKey(db, clock, "https://example.org", offered=False),
         ]
         router = Router(
             ENDPOINTS,
