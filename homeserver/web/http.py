@@ -12,9 +12,10 @@ from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
 
 from homeserver.telemetry.logs import Logger
-from homeserver.web.http_connection import Application, HttpConnection
+from homeserver.web.http_connection import HttpConnection
 from homeserver.web.http_head import HttpLimits, Network
 from homeserver.web.http_output import gzip
+from homeserver.web.http_owner import Application
 
 __all__ = ["Application", "HttpFactory", "HttpLimits"]
 

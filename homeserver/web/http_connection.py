@@ -16,9 +16,7 @@ Timeouts are two numbers per connection, looked at once a second by the factory
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable
-from enum import IntEnum
-from typing import Any, Protocol
+from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import (
@@ -30,46 +28,13 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from homeserver.core.errors import MatrixError, too_large
-from homeserver.telemetry.logs import Logger
 from homeserver.web.http_body import BodyStream
-from homeserver.web.http_head import BadRequest, Head, HttpLimits, Network, client_address
+from homeserver.web.http_head import BadRequest, Head, client_address
 from homeserver.web.http_output import CONTINUE, render_error, send_response
+from homeserver.web.http_owner import Owner, State
 from homeserver.web.request import BodyPlan, ClientDisconnected, Request
-from homeserver.web.responses import Response
 
 _NEVER = math.inf
-
-
-class Application(Protocol):
-    """What answers requests: see `homeserver.web.router.Router`."""
-
-    def body_plan(self, request: Request) -> BodyPlan: ...
-
-    async def handle(self, request: Request) -> Response: ...
-
-
-class Owner(Protocol):
-    """What a connection asks of its factory."""
-
-    application: Application
-    limits: HttpLimits
-    trusted_proxies: tuple[Network, ...]
-    log: Logger
-    connections: set[HttpConnection]
-    running: int
-    is_stopping: bool
-
-    def now(self) -> float: ...
-
-    def compress(self, data: bytes) -> Awaitable[bytes]: ...
-
-
-class State(IntEnum):
-    HEAD = 0
-    BODY = 1
-    BUSY = 2
-    DISCARD = 3
-    CLOSING = 4
 
 
 @implementer(IProtocol, IPushProducer)

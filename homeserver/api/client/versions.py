@@ -44,6 +44,8 @@ UNSTABLE_FEATURES = {
     "org.matrix.msc3856.stable": True,
     "org.matrix.msc3874": True,
     "org.matrix.msc3882": True,
+    "org.matrix.msc3916": True,
+    "org.matrix.msc3916.stable": True,
     "org.matrix.msc3981": True,
     "org.matrix.msc4222": True,
     "org.matrix.msc4380": True,

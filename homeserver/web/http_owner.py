@@ -1,0 +1,47 @@
+"""What a connection knows of those around it, and the states that it has."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from enum import IntEnum
+from typing import TYPE_CHECKING, Protocol
+
+from homeserver.telemetry.logs import Logger
+from homeserver.web.http_head import HttpLimits, Network
+from homeserver.web.request import BodyPlan, Request
+from homeserver.web.responses import Response
+
+if TYPE_CHECKING:
+    from homeserver.web.http_connection import HttpConnection
+
+
+class Application(Protocol):
+    """What answers requests: see `homeserver.web.router.Router`."""
+
+    def body_plan(self, request: Request) -> BodyPlan: ...
+
+    async def handle(self, request: Request) -> Response: ...
+
+
+class Owner(Protocol):
+    """What a connection asks of its factory."""
+
+    application: Application
+    limits: HttpLimits
+    trusted_proxies: tuple[Network, ...]
+    log: Logger
+    connections: set[HttpConnection]
+    running: int
+    is_stopping: bool
+
+    def now(self) -> float: ...
+
+    def compress(self, data: bytes) -> Awaitable[bytes]: ...
+
+
+class State(IntEnum):
+    HEAD = 0
+    BODY = 1
+    BUSY = 2
+    DISCARD = 3
+    CLOSING = 4
