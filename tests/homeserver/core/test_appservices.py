@@ -80,7 +80,8 @@ class ParsingTest(TestCase):
             with self.assertRaises(BadRegistration) as caught:
                 parse_registration(registration(**changed), "hearth.test")
             self.assertIn(told, "\n".join(caught.exception.problems))
-        for content in (None, [], "text", 17):
+        contents: tuple[Any, ...] = (None, [], "text", 17)
+        for content in contents:
             with self.assertRaises(BadRegistration):
                 parse_registration(content, "hearth.test")
 
