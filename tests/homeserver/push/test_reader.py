@@ -71,6 +71,30 @@ class CostTest(TestCase):
         waiting, _ = await server.homeserver.db.read(push_queue.totals)
         self.assertEqual(waiting, 1)
 
+    async def test_what_has_no_place_in_the_timeline(self) -> None:
+        """Events that were rejected or soft-failed, and fetched history. Shows PSH-7."""
+        server = await make_server(self, push={"enabled": False})
+        alice, bob = await server.register(), await server.register()
+        gateway = PushGateway(self)
+        room_id = await alice.create_room(preset="public_chat")
+        await bob.join(room_id)
+        await gateway.add(bob)
+        names = [await alice.send(room_id, mention(bob.user_id)) for _ in range(4)]
+
+        def displace(txn: Any) -> None:
+            sql = "UPDATE events SET pos = ?, status = ? WHERE event_id = ?"
+            for values in ((None, 1, names[0]), (None, 2, names[1]), (-5, 0, names[2])):
+                txn.execute(sql, values)
+
+        await server.homeserver.db.write(displace)
+        await server.homeserver.services[reader.PushReader].catch_up()
+        found = await server.homeserver.db.read(
+            lambda txn: txn.all(
+                "SELECT e.event_id FROM push_queue q JOIN events e ON e.event_nid = q.event_nid"
+            )
+        )
+        self.assertEqual(found, [(names[3],)])
+
     async def test_much_is_found_in_parts(self) -> None:
         self.patch(reader, "MAX_NOTICES", 2)
         self.patch(reader, "STEP", 3)
