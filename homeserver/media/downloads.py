@@ -40,8 +40,8 @@ class Remote(Protocol):
 class Scanner(Protocol):
     """Looks at files before anybody gets them: see `homeserver.media.scanning`."""
 
-    async def check(self, sha256: str, store_name: str) -> None:
-        """Raises MatrixError for a file that nobody gets."""
+    async def check(self, sha256: str, store_name: str) -> bool:
+        """Whether it was looked at. Raises MatrixError for a file that nobody gets."""
 
 
 class Wish(NamedTuple):
@@ -90,9 +90,10 @@ class Downloads:
             raise not_found("This file is only given to those who are logged in.")
         if self.scanner is not None and not found.is_clean:
             assert row.sha256 is not None and found.store_name is not None
-            await self.scanner.check(row.sha256, found.store_name)
-            found = found._replace(is_clean=True)
-            self._remember(found, self._generation)
+            generation = self._generation
+            if await self.scanner.check(row.sha256, found.store_name):
+                found = found._replace(is_clean=True)
+                self._remember(found, generation)
         self._usage.seen(server_name, media_id)
         return found
 

@@ -83,6 +83,7 @@ class Janitor:
             self._loop.stop()
         if self._running is not None:
             self._running.cancel()
+            await self._running
 
     async def round(self) -> bool:
         """Do all that is due; False if another process is at it."""

@@ -59,17 +59,21 @@ class MediaScanner:
         self._running: SharedLookups[bool] = SharedLookups()
         self._turns = DeferredSemaphore(AT_ONCE)
 
-    async def check(self, sha256: str, store_name: str) -> None:
-        """Raises MatrixError: 404 for a harmful file, 503 if the scanner does not work."""
+    async def check(self, sha256: str, store_name: str) -> bool:
+        """Whether the file was looked at, and is clean; False if it is given unseen.
+
+        Raises MatrixError: 404 for a harmful file, 503 if the scanner does not work.
+        """
         try:
             is_clean = await self._running.get(sha256, lambda: self._scanned(sha256, store_name))
         except (ScanFailed, StoreError) as error:
             _log.warning("A file could not be scanned", sha256=sha256, reason=str(error))
             if self._rules.deliver_if_failed and isinstance(error, ScanFailed):
-                return
+                return False
             raise unavailable() from error
         if not is_clean:
             raise MatrixError(404, "M_NOT_FOUND", "This file was found to be harmful.")
+        return True
 
     async def _scanned(self, sha256: str, store_name: str) -> bool:
         await self._turns.acquire()
