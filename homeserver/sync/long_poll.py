@@ -134,7 +134,8 @@ class Sync:
         if wish.timeout_ms == 0 and not self._notifier.is_alone:
             return None
         token = settled.token
-        if token != (request.since, request.ephemeral_since, None, None) or request.is_behind:
+        asked = (request.since, request.ephemeral_since, None, None)
+        if tuple(token) != asked or request.is_behind:
             return None
         if self._clock.seconds() >= settled.until:
             return None
