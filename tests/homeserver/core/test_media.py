@@ -64,7 +64,7 @@ class NameTests(SynchronousTestCase):
             ("attachment; filename*=UTF-8'en'%C3%BC.png; filename=u.png", "ü.png"),
             ("attachment; filename*=latin-1''%FC; filename=u", "u"),
             ("attachment; filename*=utf-8''%FF; filename=u", "u"),
-            ('attachment; filename="unclosed', '"unclosed'),
+            ('attachment; filename="unclosed', None),
             ('attachment; filename=""', None),
             ("; ; ;=;filename", None),
         ]
