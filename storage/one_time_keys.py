@@ -43,16 +43,19 @@ class Counts(NamedTuple):
 
 def lock(txn: Transaction, user_id: str, device_id: str) -> Counts:
     """Lock the keys of a device until the transaction ends; makes the row if there is none."""
-    txn.execute(
-        "INSERT INTO one_time_key_counts (user_id, device_id, next_seq, counts, unused_fallback)"
-        " VALUES (?, ?, 1, '{}', '[]') ON CONFLICT (user_id, device_id) DO NOTHING",
-        (user_id, device_id),
-    )
-    row = txn.one(
+    sql = (
         "SELECT next_seq, counts, unused_fallback FROM one_time_key_counts"
-        f" WHERE user_id = ? AND device_id = ?{txn.dialect.for_update}",
-        (user_id, device_id),
+        f" WHERE user_id = ? AND device_id = ?{txn.dialect.for_update}"
     )
+    row = txn.one(sql, (user_id, device_id))
+    if row is None:
+        txn.execute(
+            "INSERT INTO one_time_key_counts"
+            " (user_id, device_id, next_seq, counts, unused_fallback)"
+            " VALUES (?, ?, 1, '{}', '[]') ON CONFLICT (user_id, device_id) DO NOTHING",
+            (user_id, device_id),
+        )
+        row = txn.one(sql, (user_id, device_id))
     assert row is not None
     return Counts(row[0], json.loads(row[1]), json.loads(row[2]))
 
@@ -82,23 +85,36 @@ def named(
 
 
 def add(
-    txn: Transaction, user_id: str, device_id: str, locked: Counts, keys: Iterable[UploadedKey]
+    txn: Transaction,
+    user_id: str,
+    device_id: str,
+    locked: Counts,
+    keys: Iterable[UploadedKey],
+    *,
+    are_new: bool,
 ) -> Counts:
-    """Add keys in this order to a locked device; the keys are not there yet, or claimed."""
+    """Add keys in this order to a locked device; the keys are not there yet (`are_new`), or
+    claimed."""
     seq, found = locked.next_seq, dict(locked.counts)
     rows = []
     for key in keys:
         rows.append((user_id, device_id, key.algorithm, key.key_id, seq, key.key, False))
         found[key.algorithm] = found.get(key.algorithm, 0) + 1
         seq += 1
-    txn.many(
+    sql = (
         "INSERT INTO one_time_keys (user_id, device_id, algorithm, key_id, seq, key, claimed)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (user_id, device_id, algorithm, key_id)"
-        " DO UPDATE SET seq = excluded.seq, key = excluded.key, claimed = excluded.claimed",
-        rows,
+        " VALUES (?, ?, ?, ?, ?, ?, ?)"
     )
-    for algorithm in {row[2] for row in rows}:
-        _drop_claimed(txn, user_id, device_id, algorithm)
+    if not are_new:
+        sql += (
+            " ON CONFLICT (user_id, device_id, algorithm, key_id)"
+            " DO UPDATE SET seq = excluded.seq, key = excluded.key, claimed = excluded.claimed"
+        )
+    txn.many(sql, rows)
+    # No more have been claimed than were uploaded before.
+    if locked.next_seq > KEPT_CLAIMED:
+        for algorithm in {row[2] for row in rows}:
+            _drop_claimed(txn, user_id, device_id, algorithm)
     return locked._replace(next_seq=seq, counts=found)
 
 
@@ -206,12 +222,14 @@ def _take(txn: Transaction, wanted: list[Wanted]) -> dict[Wanted, ClaimedKey]:
         return {}
     marks = ", ".join(["(?, ?, ?)"] * len(wanted))
     rows = txn.all(
-        f"WITH wanted (user_id, device_id, algorithm) AS (VALUES {marks})"
-        " UPDATE one_time_keys SET claimed = ? WHERE (user_id, device_id, algorithm, seq) IN ("
-        "SELECT w.user_id, w.device_id, w.algorithm,"
-        " (SELECT MIN(k.seq) FROM one_time_keys k WHERE k.user_id = w.user_id"
-        " AND k.device_id = w.device_id AND k.algorithm = w.algorithm AND NOT k.claimed)"
-        " FROM wanted w) AND NOT claimed"
+        f"WITH wanted (user_id, device_id, algorithm) AS (VALUES {marks}),"
+        # Else PostgreSQL looks for the first key of a device once for each that it has.
+        " firsts AS MATERIALIZED (SELECT w.user_id, w.device_id, w.algorithm,"
+        " (SELECT k.key_id FROM one_time_keys k WHERE k.user_id = w.user_id"
+        " AND k.device_id = w.device_id AND k.algorithm = w.algorithm AND NOT k.claimed"
+        " ORDER BY k.seq LIMIT 1) AS key_id FROM wanted w)"
+        " UPDATE one_time_keys SET claimed = ? WHERE (user_id, device_id, algorithm, key_id) IN"
+        " (SELECT user_id, device_id, algorithm, key_id FROM firsts) AND NOT claimed"
         " RETURNING user_id, device_id, algorithm, key_id, key",
         [*(part for each in wanted for part in each), True],
     )

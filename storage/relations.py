@@ -52,6 +52,15 @@ def tallies(
     return {(row[0], row[1]): Tally(row[2], bool(row[3])) for row in rows}
 
 
+def with_children(txn: Transaction, event_ids: Collection[str]) -> frozenset[str]:
+    """Those of the events to which any other relates."""
+    if not event_ids:
+        return frozenset()
+    where, args = txn.any_of("relates_to", event_ids)
+    rows = txn.all(f"SELECT DISTINCT relates_to FROM events WHERE {where}", args)
+    return frozenset(row[0] for row in rows)
+
+
 def newest(
     txn: Transaction,
     room_nid: int,

@@ -15,6 +15,8 @@ from storage.transaction import Transaction
 
 MAX_LOOKED_AT = 10_000
 """Of more unread events in threads, or of more marks, only the newest are counted."""
+_AT_ONCE = 50
+"""Rooms."""
 
 
 class Mark(NamedTuple):
@@ -86,11 +88,53 @@ def counts(
         volume: the user's volume of the room.
         ignored: users whose events do not count.
     """
-    everything = max(since, read.get(None, 0))
-    if volume is Volume.NOTHING or room.last_pos <= everything:
-        return Counts(NOTHING, {})
-    counter = _Counter(txn, room, user_id, volume, ignored)
-    start = counter.start(everything, max(everything, read.get("main", 0)))
+    asked = Asked(room, since, read, volume)
+    return counts_of_rooms(txn, user_id, [asked], ignored)[room.room_nid]
+
+
+class Asked(NamedTuple):
+    """A room whose unread counts are asked for: see `counts`."""
+
+    room: RoomRow
+    since: int
+    read: Mapping[str | None, int]
+    volume: Volume
+
+    @property
+    def everything(self) -> int:
+        """Up to where all is read, in threads too."""
+        return max(self.since, self.read.get(None, 0))
+
+    @property
+    def main(self) -> int:
+        """Up to where the main timeline is read."""
+        return max(self.everything, self.read.get("main", 0))
+
+
+def counts_of_rooms(
+    txn: Transaction, user_id: str, asked: Collection[Asked], ignored: Collection[str] = ()
+) -> dict[int, Counts]:
+    """`counts` of several rooms, by number."""
+    found = {one.room.room_nid: Counts(NOTHING, {}) for one in asked}
+    left = [
+        one
+        for one in asked
+        if one.volume is not Volume.NOTHING and one.room.last_pos > one.everything
+    ]
+    for first in range(0, len(left), _AT_ONCE):
+        part = left[first : first + _AT_ONCE]
+        starts = _starts(txn, user_id, part)
+        for one in part:
+            nid = one.room.room_nid
+            found[nid] = _counts(txn, user_id, one, starts[nid], ignored)
+    return found
+
+
+def _counts(
+    txn: Transaction, user_id: str, asked: Asked, start: _Start, ignored: Collection[str]
+) -> Counts:
+    everything, read, volume = asked.everything, asked.read, asked.volume
+    counter = _Counter(txn, asked.room, user_id, volume, ignored)
     notify, highlight = counter.main(start)
     read_threads = {root: pos for root, pos in read.items() if root and root != "main"}
     threads = counter.threads(everything, read_threads) if start.has_threads else {}
@@ -134,11 +178,40 @@ def _total(column: str, least: int) -> str:
     left.
     """
     return (
-        f"COALESCE((SELECT {column} FROM events WHERE room_nid = ? AND pos > 0"
-        " AND pos <= own.pos ORDER BY pos DESC LIMIT 1),"
+        f"COALESCE((SELECT {column} FROM events e WHERE e.room_nid = own.room_nid AND e.pos > 0"
+        " AND e.pos <= own.pos ORDER BY e.pos DESC LIMIT 1),"
         f" (SELECT {column} - CASE WHEN thread_root IS NULL AND notify >= {least} THEN 1 ELSE 0 END"
-        " FROM events WHERE room_nid = ? AND pos > 0 ORDER BY pos LIMIT 1))"
+        " FROM events e WHERE e.room_nid = own.room_nid AND e.pos > 0 ORDER BY e.pos LIMIT 1))"
     )
+
+
+def _starts(txn: Transaction, user_id: str, asked: Collection[Asked]) -> dict[int, _Start]:
+    """Where the unread part of each room begins.
+
+    One statement, because in most rooms there is nothing more to ask.
+    """
+    values = ", ".join(["(CAST(? AS BIGINT), CAST(? AS BIGINT), CAST(? AS BIGINT))"] * len(asked))
+    rows = txn.all(
+        f"WITH asked (room_nid, everything, main) AS (VALUES {values}),"
+        " own AS MATERIALIZED (SELECT a.room_nid, a.everything,"
+        " COALESCE((SELECT e.pos FROM events e"
+        " WHERE e.room_nid = a.room_nid AND e.sender = ? AND e.pos > a.main AND e.notify > 0"
+        " AND e.thread_root IS NULL ORDER BY e.pos DESC LIMIT 1), a.main) AS pos FROM asked a)"
+        f" SELECT own.room_nid, own.pos,"
+        f" {_total('notify_total', 1)}, {_total('highlight_total', 2)},"
+        " EXISTS (SELECT 1 FROM events e WHERE e.room_nid = own.room_nid AND e.pos > own.pos"
+        " AND e.redacted_by IS NOT NULL),"
+        " EXISTS (SELECT 1 FROM events e WHERE e.room_nid = own.room_nid"
+        " AND e.pos > own.everything AND e.thread_root IS NOT NULL AND e.notify > 0),"
+        " EXISTS (SELECT 1 FROM notify_marks k WHERE k.user_id = ? AND k.room_nid = own.room_nid"
+        " AND k.pos > own.everything) FROM own",
+        [
+            *(n for one in asked for n in (one.room.room_nid, one.everything, one.main)),
+            user_id,
+            user_id,
+        ],
+    )
+    return {raw[0]: _Start(*raw[1:]) for raw in rows}
 
 
 class _Counter:
@@ -159,33 +232,6 @@ class _Counter:
         # Which events count now, of those that were counted when they were written.
         self._by_ignored, self._ignored = txn.any_of("sender", ignored)
         self._counts = f"redacted_by IS NULL AND NOT ({self._by_ignored})"
-
-    def start(self, everything: int, main: int) -> _Start:
-        """Where the unread part begins: parameters as `counts` finds them in receipts.
-
-        One statement, because in most rooms there is nothing more to ask.
-        """
-        room_nid, user_id = self._room.room_nid, self._user_id
-        raw = self._txn.one(
-            "WITH own (pos) AS MATERIALIZED (SELECT COALESCE((SELECT pos FROM events"
-            " WHERE room_nid = ? AND sender = ? AND pos > ? AND notify > 0"
-            " AND thread_root IS NULL ORDER BY pos DESC LIMIT 1), ?))"
-            f" SELECT own.pos, {_total('notify_total', 1)}, {_total('highlight_total', 2)},"
-            " EXISTS (SELECT 1 FROM events WHERE room_nid = ? AND pos > own.pos"
-            " AND redacted_by IS NOT NULL),"
-            " EXISTS (SELECT 1 FROM events WHERE room_nid = ? AND pos > ?"
-            " AND thread_root IS NOT NULL AND notify > 0),"
-            " EXISTS (SELECT 1 FROM notify_marks WHERE user_id = ? AND room_nid = ? AND pos > ?)"
-            " FROM own",
-            (
-                *(room_nid, user_id, main, main),
-                *(room_nid,) * 5,
-                *(room_nid, everything),
-                *(user_id, room_nid, everything),
-            ),
-        )
-        assert raw is not None, "own has one row"
-        return _Start(*raw)
 
     def main(self, start: _Start) -> Count:
         """Unread events outside threads."""

@@ -183,6 +183,33 @@ def current_state(
     return found
 
 
+def current_numbers(
+    txn: Transaction, room_nids: Collection[int], limit: int, *, without: str | None
+) -> dict[int, dict[StateKey, int]] | None:
+    """Numbers of the events of the current state of each room, but for those of one type.
+
+    None if there are more than `limit`.
+    """
+    found: dict[int, dict[StateKey, int]] = {nid: {} for nid in room_nids}
+    if not found:
+        return found
+    where, args = txn.any_of("room_nid", room_nids)
+    sql = f"SELECT room_nid, type, state_key, event_nid FROM current_state WHERE {where}"
+    if without is None:
+        rows = txn.all(f"{sql} LIMIT ?", [*args, limit + 1])
+    else:
+        # Two ranges of the index, so that very many of that type cost nothing.
+        rows = txn.all(
+            f"{sql} AND type < ? UNION ALL {sql} AND type > ? LIMIT ?",
+            [*args, without, *args, without, limit + 1],
+        )
+    if len(rows) > limit:
+        return None
+    for nid, event_type, state_key, number in rows:
+        found[nid][event_type, state_key] = number
+    return found
+
+
 def current_members(
     txn: Transaction, wanted: Mapping[int, Collection[str]]
 ) -> dict[int, dict[StateKey, EventRow]]:

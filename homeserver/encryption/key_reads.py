@@ -3,9 +3,10 @@ security"): which signatures somebody sees depends on who looks."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+
+import orjson
 
 from homeserver.core.types import JsonObject
 from storage import cross_signing, device_keys
@@ -48,7 +49,7 @@ def local_keys(
         device_ids = wanted[row.user_id]
         if row.keys is None or (device_ids and row.device_id not in device_ids):
             continue
-        keys = json.loads(row.keys)
+        keys = orjson.loads(row.keys)
         device_keys.with_signatures(keys, signatures.get((row.user_id, row.device_id), ()))
         keys["unsigned"] = {}
         if row.display_name is not None:
@@ -64,7 +65,7 @@ def local_keys(
             if usage == cross_signing.USER_SIGNING and user_id != viewer:
                 continue
             kinds[usage][user_id] = device_keys.with_signatures(
-                json.loads(key.keys), signatures.get((user_id, key.public_key), ())
+                orjson.loads(key.keys), signatures.get((user_id, key.public_key), ())
             )
     return found
 

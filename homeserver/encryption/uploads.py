@@ -91,7 +91,9 @@ class KeyUploads:
         # A device that is deleted at this moment leaves no keys behind.
         if not devices.lock_device(txn, user_id, device_id):
             raise unknown_token()
-        before = device_keys.get(txn, user_id, device_id)
+        before = None
+        if upload.device_keys is not None:
+            before = device_keys.get(txn, user_id, device_id)
         changed = upload.device_keys is not None and upload.device_keys != before
         if (
             changed
@@ -117,7 +119,7 @@ class KeyUploads:
         known = one_time_keys.named(
             txn, user_id, device_id, {key.key_id for key in upload.one_time_keys}
         )
-        new = []
+        new, are_new = [], True
         for key in upload.one_time_keys:
             there = known.get((key.algorithm, key.key_id))
             if there is None:
@@ -127,7 +129,10 @@ class KeyUploads:
                     name = f"{key.algorithm}:{key.key_id}"
                     raise invalid_param(f"There is another one-time key {name}.")
                 new.append(key)
-        counts = one_time_keys.add(txn, user_id, device_id, found, new) if new else found
+                are_new = False
+        counts = found
+        if new:
+            counts = one_time_keys.add(txn, user_id, device_id, found, new, are_new=are_new)
         _check_bounds(counts)
         if upload.fallback_keys:
             counts = one_time_keys.put_fallback(

@@ -109,9 +109,7 @@ def commit_group(txn: Transaction, context: AppendContext, jobs: Sequence[Job]) 
     return GroupResult(
         [_outcome(outcome, positions) for outcome in outcomes],
         {
-            draft.row.room_id: CachedHead(
-                draft.row.room_nid, draft.row.head_version, draft.known
-            )
+            draft.row.room_id: CachedHead(draft.row.room_nid, draft.row.head_version, draft.known)
             for draft in group.drafts.values()
         },
         written,

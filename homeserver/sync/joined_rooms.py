@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from homeserver.core import sticky
 from homeserver.core.types import JsonObject
-from homeserver.sync import room_section
+from homeserver.sync import ahead, room_section
 from homeserver.sync.request import Snapshot, nothing
 from homeserver.sync.streams import account_data as account_data_stream
 from homeserver.sync.streams import receipts as receipts_stream
@@ -65,15 +65,22 @@ class _Joined:
             busy | ephemeral.keys() | data.keys() | own | self._stuck.keys(),
             request.since,
         )
-        for nid in busy:
-            since = None if nid in self._fresh else request.since
-            section = room_section.joined(self._snapshot, self._rooms[nid], since)
-            if section is not None:
-                self._sections[nid] = section
+        self._read_busy(list(busy))
         self._add(ephemeral, data)
         self._add_sticky()
         self._add_counts(own)
         return {self._here[nid].room_id: section for nid, section in self._sections.items()}
+
+    def _read_busy(self, busy: Sequence[int]) -> None:
+        for start in range(0, len(busy), ahead.AT_ONCE):
+            part = busy[start : start + ahead.AT_ONCE]
+            fresh = [self._rooms[nid] for nid in part if nid in self._fresh]
+            snapshot = ahead.with_rooms(self._snapshot, fresh)
+            for nid in part:
+                since = None if nid in self._fresh else self._request.since
+                section = room_section.joined(snapshot, self._rooms[nid], since)
+                if section is not None:
+                    self._sections[nid] = section
 
     def _busy(self) -> set[int]:
         since = self._request.since

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from homeserver.core.filters import Filter
-from homeserver.core.types import JsonObject
+from homeserver.core.types import JsonObject, StateKey
+from storage.events import EventRow
 from storage.state import StateStore
 from storage.transaction import Transaction
 from storage.user_news import Newest
@@ -41,6 +43,25 @@ class SyncRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Ahead:
+    """What was read of several rooms at once (`homeserver.sync.ahead`), by number of the room."""
+
+    timelines: Mapping[int, Sequence[EventRow]]
+    """The newest events, one more than the limit, newest first."""
+    numbers: Mapping[int, Mapping[StateKey, int]]
+    """Numbers of the events of the current state: for lazy clients without members."""
+    members: Mapping[int, Mapping[StateKey, int]]
+    """Those of the members whom a lazy client has to know."""
+    rows: Mapping[int, EventRow]
+    """State events by their numbers."""
+    heroes: Mapping[int, list[str]]
+    counts: Mapping[int, Mapping[str, int]]
+    """How many users are joined and invited."""
+    related: frozenset[str]
+    """IDs of those of the events in the timelines to which others relate."""
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """One consistent reading: everything up to `now` and nothing after it."""
 
@@ -58,6 +79,9 @@ class Snapshot:
     """Numbers of the member events that this answer has (with lazy loading)."""
     dropped_members: set[int] = field(default_factory=set)
     """Numbers of those of `known_members` that are of rooms with which the client starts anew."""
+
+    ahead: Ahead | None = None
+    """What was read already of rooms of which the client knows nothing."""
 
     @property
     def now(self) -> int:

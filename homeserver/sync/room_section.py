@@ -37,6 +37,8 @@ def joined(snapshot: Snapshot, then: RoomThen, since: int | None) -> JsonObject 
     Parameters: `since`, from where on, None for "from the beginning".
     """
     request, room = snapshot.request, then.row
+    if since is not None and snapshot.ahead is not None:
+        snapshot = replace(snapshot, ahead=None)
     view = view_of(snapshot, room, then.joined_at)
     if since is None and snapshot.known_members:
         # The client may have dropped what it knew of the room when the user left.
@@ -56,14 +58,14 @@ def joined(snapshot: Snapshot, then: RoomThen, since: int | None) -> JsonObject 
         change = replace(change, touches_summary=True)
     heroes: list[str] = []
     if change.touches_summary:
-        heroes = summary.heroes(snapshot.txn, room.room_nid, request.user_id)
+        heroes = _heroes(snapshot, room.room_nid)
     rows = room_state.read_state(snapshot, view, timeline, between, change, heroes)
     is_news = bool(timeline.seen or timeline.limited or rows or change.touches_summary)
     if not is_news and since is not None and not request.full_state:
         return None
     section = _section(snapshot, view, timeline, rows)
     if change.touches_summary:
-        section["summary"] = summary.summary(snapshot.txn, room.room_nid, heroes)
+        section["summary"] = summary.summary(snapshot, room.room_nid, heroes)
     return section
 
 
@@ -132,7 +134,10 @@ def _timeline(
     snapshot: Snapshot, view: RoomView, since: int | None, upto: int, last_break: int | None
 ) -> RoomTimeline:
     """The timeline after `since`; None: from the beginning."""
-    found = read_timeline(snapshot, view, since, upto, last_break)
+    ahead, rows = snapshot.ahead, None
+    if ahead is not None:
+        rows = ahead.timelines.get(view.room.room_nid)
+    found = read_timeline(snapshot, view, since, upto, last_break, rows)
     token = snapshot.request.since
     if since is None and token is not None and found.seen:
         # The client may have some of it, from an earlier stay: it must not add it to what it has.
@@ -146,9 +151,11 @@ def _section(
 ) -> JsonObject:
     wanted, now_ms = snapshot.request.filter, snapshot.now_ms
     federation = wanted.event_format == "federation"
-    relations = aggregations.bundle(
-        view, timeline.seen, now_ms, ignored=snapshot.ignored, room_id=False
-    )
+    relations: dict[str, JsonObject] = {}
+    if _may_have_relations(snapshot, view.room.room_nid, timeline):
+        relations = aggregations.bundle(
+            view, timeline.seen, now_ms, ignored=snapshot.ignored, room_id=False
+        )
     shown = view.render(
         timeline.seen, now_ms, room_id=False, federation_format=federation, relations=relations
     )
@@ -166,6 +173,20 @@ def _section(
         },
         "state_after" if snapshot.request.use_state_after else "state": {"events": states},
     }
+
+
+def _heroes(snapshot: Snapshot, room_nid: int) -> list[str]:
+    known = None if snapshot.ahead is None else snapshot.ahead.heroes.get(room_nid)
+    if known is not None:
+        return known
+    return summary.heroes(snapshot.txn, room_nid, snapshot.request.user_id)
+
+
+def _may_have_relations(snapshot: Snapshot, room_nid: int, timeline: RoomTimeline) -> bool:
+    ahead = snapshot.ahead
+    if ahead is None or room_nid not in ahead.timelines:
+        return True
+    return any(item.row.event_id in ahead.related for item in timeline.seen)
 
 
 def sticky_events(snapshot: Snapshot, then: RoomThen, rows: Sequence[EventRow]) -> list[JsonObject]:

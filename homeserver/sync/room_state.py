@@ -59,9 +59,12 @@ def find_change(
     """What changed between the token and the end of the timeline."""
     new = between.new or state_tree.EMPTY
     if between.old is None:
+        known = _known_ahead(snapshot, view, between)
         if not snapshot.request.filter.room.lazy_load_members:
-            return Change(view.numbers_at(new), True)
-        if between.is_current:
+            return Change(view.numbers_at(new) if known is None else known, True)
+        if known is not None:
+            found = known
+        elif between.is_current:
             found = state.current_numbers(snapshot.txn, view.room.room_nid, without=MEMBER)
         else:
             found = view.numbers_at(new, lambda key: key[0] != MEMBER)
@@ -75,6 +78,16 @@ def find_change(
     touches = any(key[0] == MEMBER or key in _NAMES for key in entries)
     found = {key: number for key, number in entries.items() if number is not None}
     return Change(found, touches)
+
+
+def _known_ahead(
+    snapshot: Snapshot, view: RoomView, between: Between
+) -> dict[StateKey, int] | None:
+    """The current state as far as the client is sent it, if it was read with that of others."""
+    if snapshot.ahead is None or not between.is_current:
+        return None
+    known = snapshot.ahead.numbers.get(view.room.room_nid)
+    return None if known is None else dict(known)
 
 
 def read_state(
@@ -153,7 +166,13 @@ def _lazy_members(
     keys = [(MEMBER, name) for name in names if (MEMBER, name) not in entries]
     if not keys or between.new is None:
         return {}
-    found = view.numbers(between.new, keys)
+    ahead = None
+    if snapshot.ahead is not None and between.is_current and between.old is None:
+        ahead = snapshot.ahead.members.get(view.room.room_nid)
+    if ahead is None:
+        found = view.numbers(between.new, keys)
+    else:
+        found = {key: ahead[key] for key in keys if key in ahead}
     if request.filter.room.state.include_redundant_members:
         return found
     if between.old is None:
@@ -172,8 +191,12 @@ def _rows(snapshot: Snapshot, view: RoomView, entries: dict[StateKey, int]) -> l
         entries = {key: number for key, number in entries.items() if wanted.matches_type(key[0])}
     numbers = list(entries.values())
     rows: dict[int, EventRow] = {}
-    for start in range(0, len(numbers), 500):
-        rows |= events.get_by_nids(snapshot.txn, numbers[start : start + 500])
+    if snapshot.ahead is not None:
+        known = snapshot.ahead.rows
+        rows = {number: known[number] for number in numbers if number in known}
+    missing = [number for number in numbers if number not in rows]
+    for start in range(0, len(missing), 500):
+        rows |= events.get_by_nids(snapshot.txn, missing[start : start + 500])
     found = [rows[number] for number in numbers if number in rows]
     if wanted.matches_everything:
         return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from homeserver.core.types import JsonObject
+from homeserver.sync.request import Snapshot
 from storage import memberships, state
 from storage.transaction import Transaction
 
@@ -17,9 +18,11 @@ def heroes(txn: Transaction, room_nid: int, user_id: str) -> list[str]:
     return present or memberships.first_others(txn, room_nid, user_id, ("leave", "ban"), HEROES)
 
 
-def summary(txn: Transaction, room_nid: int, chosen: list[str]) -> JsonObject:
+def summary(snapshot: Snapshot, room_nid: int, chosen: list[str]) -> JsonObject:
     """The `summary` object, with heroes that were chosen before."""
-    counts = memberships.counts(txn, room_nid)
+    counts = None if snapshot.ahead is None else snapshot.ahead.counts.get(room_nid)
+    if counts is None:
+        counts = memberships.counts(snapshot.txn, room_nid)
     found: JsonObject = {
         "m.joined_member_count": counts.get("join", 0),
         "m.invited_member_count": counts.get("invite", 0),

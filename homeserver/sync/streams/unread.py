@@ -8,7 +8,7 @@ from homeserver.core.push_rules import Ruleset
 from homeserver.core.push_volume import volume
 from storage import push_rules, receipts, unread
 from storage.transaction import Transaction
-from storage.unread import Counts
+from storage.unread import Asked, Counts
 from storage.user_news import Newest, RoomThen
 
 
@@ -43,19 +43,11 @@ def counts(
         read = receipts.read_positions(txn, user_id, [room.row.room_nid for room in rooms])
     has_rules = newest.push_rules is not None
     ruleset = push_rules.get(txn, user_id) if has_rules else Ruleset(user_id)
-    found = {}
+    asked = []
     for room in rooms:
         row = room.row
         positions: dict[str | None, int] = {
             thread_id or None: pos for thread_id, pos in read.get(row.room_nid, {}).items()
         }
-        found[row.room_nid] = unread.counts(
-            txn,
-            row,
-            user_id,
-            room.joined_at or 0,
-            positions,
-            volume(ruleset, row.room_id),
-            ignored,
-        )
-    return found
+        asked.append(Asked(row, room.joined_at or 0, positions, volume(ruleset, row.room_id)))
+    return unread.counts_of_rooms(txn, user_id, asked, ignored)
