@@ -40,6 +40,7 @@ class Newest(NamedTuple):
     """Of sticky events, in any room."""
     profiles: int | None
     """Of changes of local users' profiles."""
+    anybodys_receipt: int | None
 
 
 def _last(rows: str) -> str:
@@ -68,7 +69,8 @@ def newest(txn: Transaction, user_id: str, device_id: str) -> Newest:
         " AND type = 'm.ignored_user_list'),"
         f" {_key_counts('counts')}, {_key_counts('unused_fallback')},"
         # Without the condition, PostgreSQL has what is NULL first.
-        f" {_last('sticky_events WHERE pos IS NOT NULL')}, {_last('profile_changes')}"
+        f" {_last('sticky_events WHERE pos IS NOT NULL')}, {_last('profile_changes')},"
+        f" {_last('receipts')}"
         " FROM clock",
         (user_id,) * 6 + (device_id, user_id) + (user_id, device_id) * 2,
     )
@@ -91,17 +93,16 @@ class JoinedRoom(NamedTuple):
     """The position of its newest receipt."""
 
 
-def joined_rooms(txn: Transaction, user_id: str, since: int | None = None) -> dict[int, JoinedRoom]:
-    """The rooms that the user is joined to, by number: all, or those with something new."""
-    receipt = _last("receipts c WHERE c.room_nid = m.room_nid")
-    sql = (
-        f"SELECT m.room_nid, r.room_id, r.last_pos, {receipt} FROM memberships m"
-        " JOIN rooms r ON r.room_nid = m.room_nid WHERE m.user_id = ? AND m.membership = 'join'"
+_RECEIPT = _last("receipts c WHERE c.room_nid = r.room_nid")
+
+
+def joined_rooms(txn: Transaction, user_id: str) -> dict[int, JoinedRoom]:
+    """The rooms that the user is joined to, by number."""
+    rows = txn.all(
+        f"SELECT m.room_nid, r.room_id, r.last_pos, {_RECEIPT} FROM memberships m"
+        " JOIN rooms r ON r.room_nid = m.room_nid WHERE m.user_id = ? AND m.membership = 'join'",
+        (user_id,),
     )
-    if since is None:
-        rows = txn.all(sql, (user_id,))
-    else:
-        rows = txn.all(f"{sql} AND (r.last_pos > ? OR {receipt} > ?)", (user_id, since, since))
     return {raw[0]: JoinedRoom(*raw[1:]) for raw in rows}
 
 
@@ -120,6 +121,47 @@ class RoomThen(NamedTuple):
 _ROOM = ", ".join("r." + column for column in COLUMNS.split(", "))
 
 
+_THEN = (
+    "(SELECT s.root FROM room_states s WHERE s.room_nid = r.room_nid AND s.pos <= ?"
+    " ORDER BY s.pos DESC LIMIT 1),"
+    " (SELECT l.pos FROM membership_log l WHERE l.room_nid = r.room_nid AND l.user_id = ?"
+    " AND l.membership = 'join' AND l.previous <> 'join' ORDER BY l.pos DESC LIMIT 1),"
+    f" {_last('timeline_breaks b WHERE b.room_nid = r.room_nid')},"
+    f" {_ROOM}"
+)
+
+
+class NewsOfRoom(NamedTuple):
+    """A room of the user in which something is new."""
+
+    joined: JoinedRoom
+    then: RoomThen
+
+
+def joined_with_news(
+    txn: Transaction, user_id: str, since: int, *, receipts: bool
+) -> dict[int, NewsOfRoom]:
+    """Those of the rooms that the user is joined to that have new events or receipts, by number.
+
+    Parameters: `receipts`, False if it is known that there are no new ones.
+    """
+    news, more = "r.last_pos > ?", [since]
+    if receipts:
+        # A look into each room, for which there is no better way once some room has any.
+        news, more = f"(r.last_pos > ? OR {_RECEIPT} > ?)", [since, since]
+    rows = txn.all(
+        f"SELECT r.room_id, r.last_pos, {_RECEIPT}, {_THEN} FROM memberships m"
+        " JOIN rooms r ON r.room_nid = m.room_nid"
+        f" WHERE m.user_id = ? AND m.membership = 'join' AND {news}",
+        [since, user_id, user_id, *more],
+    )
+    found = {}
+    for raw in rows:
+        row = from_row(raw[6:])
+        found[row.room_nid] = NewsOfRoom(JoinedRoom(*raw[:3]), RoomThen(row, *raw[3:6]))
+    return found
+
+
 def rooms_since(
     txn: Transaction, user_id: str, room_nids: Collection[int], since: int | None
 ) -> dict[int, RoomThen]:
@@ -128,12 +170,7 @@ def rooms_since(
         return {}
     where, args = txn.any_of("r.room_nid", room_nids)
     rows = txn.all(
-        "SELECT (SELECT s.root FROM room_states s WHERE s.room_nid = r.room_nid AND s.pos <= ?"
-        " ORDER BY s.pos DESC LIMIT 1),"
-        " (SELECT l.pos FROM membership_log l WHERE l.room_nid = r.room_nid AND l.user_id = ?"
-        " AND l.membership = 'join' AND l.previous <> 'join' ORDER BY l.pos DESC LIMIT 1),"
-        f" {_last('timeline_breaks b WHERE b.room_nid = r.room_nid')},"
-        f" {_ROOM} FROM rooms r WHERE {where}",
+        f"SELECT {_THEN} FROM rooms r WHERE {where}",
         [-1 if since is None else since, user_id, *args],
     )
     found = (RoomThen(from_row(raw[3:]), *raw[:3]) for raw in rows)

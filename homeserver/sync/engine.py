@@ -19,6 +19,7 @@ from homeserver.sync.joined_rooms import read_joined
 from homeserver.sync.lazy_members import NOTHING, SentMembers
 from homeserver.sync.other_rooms import read_others
 from homeserver.sync.request import Snapshot, SyncRequest
+from homeserver.sync.shared import SharedReads
 from homeserver.sync.streams import account_data as account_data_stream
 from homeserver.sync.streams import device_lists as device_lists_stream
 from homeserver.sync.streams import profiles as profiles_stream
@@ -68,6 +69,7 @@ class SyncEngine:
         self._sent_members = SentMembers()
         self.counts_messages = False
         """Whether clients are told how many messages are unread (MSC2654)."""
+        self._shared = SharedReads()
 
     def read(
         self, txn: Transaction, request: SyncRequest, now_ms: int, *, all_rooms: bool = True
@@ -93,6 +95,7 @@ class SyncEngine:
             account_data.ignored_by(user_id, json.loads(newest.ignored or "{}")),
             self._sent_members.known(user_id, device_id, since) if lazy else NOTHING,
             self.counts_messages,
+            shared=self._shared,
         )
         durable = _read(snapshot, all_rooms)
         if lazy:
@@ -172,7 +175,13 @@ def _joined(snapshot: Snapshot, all_rooms: bool) -> dict[int, JoinedRoom]:
         since = None
     if since is not None and since >= newest.now:
         return {}
-    return user_news.joined_rooms(snapshot.txn, request.user_id, since)
+    if since is None:
+        return user_news.joined_rooms(snapshot.txn, request.user_id)
+    found = user_news.joined_with_news(
+        snapshot.txn, request.user_id, since, receipts=is_after(newest.anybodys_receipt, since)
+    )
+    snapshot.then.update((nid, room.then) for nid, room in found.items())
+    return {nid: room.joined for nid, room in found.items()}
 
 
 def _own_changes(snapshot: Snapshot) -> list[MembershipChange]:

@@ -59,11 +59,10 @@ class _Joined:
         ephemeral = self._receipts()
         data = self._account_data()
         own = self._read_by_user()
-        self._rooms = user_news.rooms_since(
-            self._snapshot.txn,
-            request.user_id,
-            busy | ephemeral.keys() | data.keys() | own | self._stuck.keys(),
-            request.since,
+        needed = busy | ephemeral.keys() | data.keys() | own | self._stuck.keys()
+        known = self._snapshot.then
+        self._rooms = known | user_news.rooms_since(
+            self._snapshot.txn, request.user_id, needed - known.keys(), request.since
         )
         self._read_busy(list(busy))
         self._add(ephemeral, data)

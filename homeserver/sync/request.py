@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 
 from homeserver.core.filters import Filter
 from homeserver.core.types import JsonObject, StateKey
+from homeserver.sync.shared import SharedReads
 from storage.events import EventRow
 from storage.state import StateStore
 from storage.transaction import Transaction
-from storage.user_news import Newest
+from storage.user_news import Newest, RoomThen
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,10 @@ class Snapshot:
     dropped_members: set[int] = field(default_factory=set)
     """Numbers of those of `known_members` that are of rooms with which the client starts anew."""
 
+    then: dict[int, RoomThen] = field(default_factory=dict)
+    """Rooms that were read already, as they are and as they were at the token."""
+    shared: SharedReads | None = None
+    """What other answers may have read already."""
     ahead: Ahead | None = None
     """What was read already of rooms of which the client knows nothing."""
 

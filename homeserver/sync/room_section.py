@@ -12,7 +12,14 @@ from homeserver.rooms.view import RoomView, Seen
 from homeserver.sync import room_state, summary
 from homeserver.sync.request import Snapshot
 from homeserver.sync.room_state import Between
-from homeserver.sync.room_timeline import RoomTimeline, read_timeline, without_overtaken
+from homeserver.sync.room_timeline import (
+    DEFAULT_LIMIT,
+    MAX_LIMIT,
+    RoomTimeline,
+    first_wanted,
+    read_timeline,
+    without_overtaken,
+)
 from storage import events, gaps, memberships, state
 from storage.events import EventRow
 from storage.rooms import RoomRow
@@ -134,9 +141,11 @@ def _timeline(
     snapshot: Snapshot, view: RoomView, since: int | None, upto: int, last_break: int | None
 ) -> RoomTimeline:
     """The timeline after `since`; None: from the beginning."""
-    ahead, rows = snapshot.ahead, None
-    if ahead is not None:
-        rows = ahead.timelines.get(view.room.room_nid)
+    rows: Sequence[EventRow] | None = None
+    if since is None and snapshot.ahead is not None:
+        rows = snapshot.ahead.timelines.get(view.room.room_nid)
+    elif since is not None and upto == snapshot.now:
+        rows = _shared_rows(snapshot, view.room.room_nid, since, last_break)
     found = read_timeline(snapshot, view, since, upto, last_break, rows)
     token = snapshot.request.since
     if since is None and token is not None and found.seen:
@@ -184,9 +193,23 @@ def _heroes(snapshot: Snapshot, room_nid: int) -> list[str]:
 
 def _may_have_relations(snapshot: Snapshot, room_nid: int, timeline: RoomTimeline) -> bool:
     ahead = snapshot.ahead
-    if ahead is None or room_nid not in ahead.timelines:
+    ids = sorted(item.row.event_id for item in timeline.seen)
+    if ahead is not None and room_nid in ahead.timelines:
+        return not ahead.related.isdisjoint(ids)
+    if snapshot.shared is None:
         return True
-    return any(item.row.event_id in ahead.related for item in timeline.seen)
+    return bool(snapshot.shared.related(snapshot.txn, ids, snapshot.now))
+
+
+def _shared_rows(
+    snapshot: Snapshot, room_nid: int, since: int, last_break: int | None
+) -> Sequence[EventRow] | None:
+    """The newest events, as other clients are told them."""
+    wanted, after = snapshot.request.filter.room.timeline, first_wanted(since, last_break)
+    if snapshot.shared is None or after is None or not wanted.matches_everything:
+        return None
+    limit = wanted.limit_within(DEFAULT_LIMIT, MAX_LIMIT)
+    return snapshot.shared.newest(snapshot.txn, room_nid, after, snapshot.now, limit + 1)
 
 
 def sticky_events(snapshot: Snapshot, then: RoomThen, rows: Sequence[EventRow]) -> list[JsonObject]:
