@@ -6,9 +6,10 @@ users and devices: uploads and claims of one device follow each other, in any pr
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple, TypeAlias
+
+import orjson
 
 from storage.transaction import Transaction
 
@@ -40,6 +41,11 @@ class Counts(NamedTuple):
     counts: dict[str, int]
     unused_fallback: list[str]
 
+    @property
+    def is_used(self) -> bool:
+        """Whether the device has ever had a one-time key."""
+        return self.next_seq > 1
+
 
 def lock(txn: Transaction, user_id: str, device_id: str) -> Counts:
     """Lock the keys of a device until the transaction ends; makes the row if there is none."""
@@ -57,7 +63,7 @@ def lock(txn: Transaction, user_id: str, device_id: str) -> Counts:
         )
         row = txn.one(sql, (user_id, device_id))
     assert row is not None
-    return Counts(row[0], json.loads(row[1]), json.loads(row[2]))
+    return Counts(row[0], orjson.loads(row[1]), orjson.loads(row[2]))
 
 
 def counts(txn: Transaction, user_id: str, device_id: str) -> dict[str, int]:
@@ -66,7 +72,7 @@ def counts(txn: Transaction, user_id: str, device_id: str) -> dict[str, int]:
         "SELECT counts FROM one_time_key_counts WHERE user_id = ? AND device_id = ?",
         (user_id, device_id),
     )
-    return {} if text is None else dict(json.loads(text))
+    return {} if text is None else dict(orjson.loads(text))
 
 
 def named(
@@ -167,11 +173,15 @@ def set_counts(txn: Transaction, changed: Mapping[tuple[str, str], Counts]) -> N
         " DO UPDATE SET next_seq = excluded.next_seq, counts = excluded.counts,"
         " unused_fallback = excluded.unused_fallback",
         [
-            (*device, each.next_seq, json.dumps(each.counts), json.dumps(each.unused_fallback))
+            (*device, each.next_seq, _text(each.counts), _text(each.unused_fallback))
             for device, each in changed.items()
         ],
     )
     txn.notify(*{f"user:{user_id}" for user_id, _ in changed})
+
+
+def _text(value: object) -> str:
+    return orjson.dumps(value).decode()
 
 
 def claim(txn: Transaction, wanted: Collection[Wanted]) -> dict[Wanted, ClaimedKey]:
@@ -188,7 +198,7 @@ def _claim(txn: Transaction, wanted: list[Wanted]) -> dict[Wanted, ClaimedKey]:
     devices = sorted({(user_id, device_id) for user_id, device_id, _ in wanted})
     marks = ", ".join(["(?, ?)"] * len(devices))
     locked = {
-        (row[0], row[1]): Counts(row[2], json.loads(row[3]), json.loads(row[4]))
+        (row[0], row[1]): Counts(row[2], orjson.loads(row[3]), orjson.loads(row[4]))
         for row in txn.all(
             "SELECT user_id, device_id, next_seq, counts, unused_fallback FROM one_time_key_counts"
             f" WHERE (user_id, device_id) IN (VALUES {marks})"

@@ -5,10 +5,10 @@ Of one device, keys of several algorithms or several of one can be wanted (MSC39
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+import orjson
 from twisted.internet.interfaces import IReactorTime
 
 from federation.client.errors import RemoteHttpError
@@ -120,7 +120,7 @@ class KeyClaims:
         for claimed in await self._db.write(_claim, claims):
             for (user_id, device_id, algorithm), key in claimed.items():
                 named = found.setdefault(user_id, {}).setdefault(device_id, {})
-                named[f"{algorithm}:{key.key_id}"] = json.loads(key.key)
+                named[f"{algorithm}:{key.key_id}"] = orjson.loads(key.key)
         return found
 
 

@@ -116,9 +116,10 @@ class KeyUploads:
     def _add(
         self, txn: Transaction, user_id: str, device_id: str, upload: Upload, found: Counts
     ) -> Counts:
-        known = one_time_keys.named(
-            txn, user_id, device_id, {key.key_id for key in upload.one_time_keys}
-        )
+        known: Mapping[tuple[str, str], tuple[str, bool]] = {}
+        if found.is_used:
+            names = {key.key_id for key in upload.one_time_keys}
+            known = one_time_keys.named(txn, user_id, device_id, names)
         new, are_new = [], True
         for key in upload.one_time_keys:
             there = known.get((key.algorithm, key.key_id))
