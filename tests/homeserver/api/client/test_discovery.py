@@ -62,6 +62,7 @@ class CapabilitiesTest(TestCase):
                 "m.3pid_changes": False,
                 "m.get_login_token": True,
                 "m.forget_forced_upon_leave": False,
+                "org.matrix.msc3720.account_status": True,
             },
         )
 
