@@ -61,16 +61,18 @@ def build_media(parts: Parts) -> None:
     parts.stops.append(usage.stop)
     add(Uploads(db, files, reactor, _upload_rules(config)))
     _build_previews(parts, files)
-    downloads = add(Downloads(db, parts.feed, reactor, usage, config.server_name))
+    frozen = not config.media.unauthenticated
+    name = config.server_name
+    downloads = add(Downloads(db, parts.feed, reactor, usage, name, frozen=frozen))
     thumbnails = config.media.thumbnails
     workers = PictureWorkers(reactor, thumbnails.workers, thumbnails.timeout.seconds)
     parts.stops.append(workers.stop)
     limits = PictureLimits(thumbnails.max_pixels, thumbnails.max_frames)
     made = add(Thumbnails(db, files, workers, usage, reactor, limits))
     pictures = add(Pictures(downloads, made))
-    rules = RemoteRules(int(config.media.max_remote_size), not config.media.unauthenticated)
-    signer = RequestSigner(config.server_name, parts.keys[0])
-    calls = MediaCalls(config.server_name, signer, parts.services[Agent], reactor)
+    rules = RemoteRules(int(config.media.max_remote_size), frozen)
+    signer = RequestSigner(name, parts.keys[0])
+    calls = MediaCalls(name, signer, parts.services[Agent], reactor)
     asking = RemoteFiles(calls, parts.services[OutgoingHttpClient], rules.max_bytes)
     remote = add(RemoteMedia(db, parts.feed, reactor, files, asking, made, rules))
     parts.stops.append(remote.stop)

@@ -56,6 +56,14 @@ def take_back(txn: Transaction, references: Collection[Reference]) -> None:
     )
 
 
+def notice_purged(txn: Transaction) -> int:
+    """Events that are not kept any more name nothing either; of how many references."""
+    return txn.execute(
+        "UPDATE media_references SET redacted_ts = 0 WHERE redacted_ts IS NULL AND NOT EXISTS"
+        " (SELECT 1 FROM events e WHERE e.event_nid = media_references.event_nid)"
+    )
+
+
 def notice_redacted(txn: Transaction, now: int) -> int:
     """Begin the time after which files of redacted events go; of how many references."""
     return txn.execute("UPDATE media_references SET redacted_ts = ? WHERE redacted_ts = 0", (now,))

@@ -63,13 +63,22 @@ class Downloads:
     scanner: Scanner | None = None
 
     def __init__(
-        self, db: Database, feed: Feed, reactor: Reactor, usage: Usage, server_name: str
+        self,
+        db: Database,
+        feed: Feed,
+        reactor: Reactor,
+        usage: Usage,
+        server_name: str,
+        *,
+        frozen: bool,
     ) -> None:
+        """`frozen`: new files are not given to those without an access token."""
         self._db = db
         self._feed = feed
         self._reactor = reactor
         self._usage = usage
         self._server_name = server_name
+        self._frozen = frozen
         self._cache: OrderedDict[tuple[str, str], Found] = OrderedDict()
         self._generation = 0
         feed.on_invalidate(media.CACHE, self._changed, self._all_changed)
@@ -119,7 +128,9 @@ class Downloads:
             ServerName.parse(server_name)
         except InvalidIdentifier as error:
             raise MatrixError(400, "M_INVALID_PARAM", f"serverName: {error}") from error
-        if self.remote is None or not wish.allow_remote:
+        # What is fetched now would not be given to those without an access token anyway.
+        is_frozen = self._frozen and not wish.authenticated
+        if self.remote is None or is_frozen or not wish.allow_remote:
             raise not_found("There is no such file here.")
         return await self.remote.fetch(server_name, media_id, min(wish.wait_ms, MAX_WAIT_MS))
 

@@ -98,6 +98,7 @@ class Janitor:
             await self._make_room()
             await self._db.write(media.lost_previews)
             if self._rounds % SWEEP_EVERY == 0:
+                await self._db.write(media_references.notice_purged)
                 await self._sweeping.sweep()
             self._rounds += 1
         finally:

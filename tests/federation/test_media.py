@@ -9,6 +9,8 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
+from federation.client import media as calls
+from homeserver.media import remote_files
 from storage import leases
 from tests.homeserver.media.pictures import opened, picture
 from tests.support.federation import make_federation
@@ -240,6 +242,36 @@ class HostileServerTests(TestCase):
         self.assertEqual(len(self.peer.received("media")), asked)
         answer = await self.get(multipart(b"x" * 1_000_001))
         self.assertEqual(answer.body["errcode"], "M_TOO_LARGE")
+
+    async def test_slow(self) -> None:
+        """A server that does not answer, or does not go on, is given up. Shows MED-4."""
+        await self.start()
+        self.patch(calls, "STALLED_S", 0.2)
+        self.patch(remote_files, "STALLED_S", 0.2)
+        kind = {"content-type": "multipart/mixed; boundary=b"}
+
+        def stalling() -> Iterator[bytes]:
+            yield b"--b\r\n\r\n{}\r\n--b\r\n\r\n"
+            yield b"x" * 600_000
+            stopped.append(True)
+            yield b"y"
+
+        stopped: list[bool] = []
+        for reply in (Reply(hang=True), Reply(stalling(), headers=kind, pause=0.1)):
+            reply.pause = 0.0 if reply.hang else 0.4
+            name = f"{self.peer.name}/m{next(self.numbers)}"
+            self.peer.on["media"] = lambda request, given=reply: given  # type: ignore[misc]
+            answer = await download(self.alice, name, timeout_ms=0)
+            self.assertEqual((answer.status, answer.body["errcode"]), (502, "M_UNKNOWN"))
+        await eventually(lambda: not stored_files(self.a))
+
+    async def test_unauthenticated(self) -> None:
+        """Nobody has this server fetch what they would not be given. Shows MED-3."""
+        await self.start()
+        self.peer.on["media"] = lambda request: multipart(b"x")
+        answer = await download(self.alice, f"{self.peer.name}/m1", LEGACY)
+        self.assertEqual(answer.status, 404)
+        self.assertEqual(self.peer.received("media"), [])
 
     async def test_refused(self) -> None:
         """What other servers say, and what clients are told; remembered for a while. Shows

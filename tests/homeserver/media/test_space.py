@@ -240,6 +240,17 @@ class RedactionTests(SpaceCase):
         for name in names:
             self.assertTrue(await self.is_there(name), name)
 
+    async def test_purged(self) -> None:
+        """Events that are not kept any more name nothing."""
+        await self.start()
+        room_id = await self.alice.create_room()
+        name = await upload(self.alice, b"one")
+        event_id = await self.alice.send(room_id, self.image(name))
+        await self.services[SentMedia].catch_up()
+        await self.run_sql("DELETE FROM events WHERE event_id = ?", event_id)
+        await self.settle()
+        self.assertFalse(await self.is_there(name))
+
     async def test_not_wanted(self) -> None:
         await self.start(retention={"redacted": None})
         room_id = await self.alice.create_room()
