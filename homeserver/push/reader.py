@@ -21,7 +21,16 @@ from homeserver.core.push_rules import Actions, EventClass, Ruleset, tweaks
 from homeserver.core.types import JsonObject
 from homeserver.rooms.invite_blocking import Invites
 from homeserver.rooms.notified import Judged, facts_of, invite_actions, told_by
-from storage import account_data, events, notified, push_queue, push_rules, pushers, rooms
+from storage import (
+    account_data,
+    events,
+    notified,
+    push_queue,
+    push_rules,
+    pushers,
+    rooms,
+    thread_subscriptions,
+)
 from storage.database import Database
 from storage.events import EventRow
 from storage.log_readers import LogReader
@@ -181,6 +190,7 @@ def _notices(txn: Transaction, rows: Sequence[EventRow]) -> tuple[list[Notice], 
             return found, (row.pos or 0) - 1
         judged = Judged(txn, row, facts[row.room_nid])
         texts: dict[int, tuple[Actions, str]] = {}
+        followers = _followers(txn, row, by_room[row.room_nid], facts[row.room_nid].room.room_id)
         for member in by_room[row.room_nid]:
             user_id, pos = member.user_id, row.pos or 0
             if user_id == row.sender or row.sender in ignored.get(user_id, ()):
@@ -193,12 +203,25 @@ def _notices(txn: Transaction, rows: Sequence[EventRow]) -> tuple[list[Notice], 
                     told = told_by(row.notify, ruleset, facts[row.room_nid].room.room_id)
             if not told or not is_in.at(member, pos):
                 continue
-            actions = judged.actions(user_id, ruleset, member.displayname, told)
+            actions = judged.actions(
+                user_id, ruleset, member.displayname, told, follows=user_id in followers
+            )
             if id(actions) not in texts:
                 texts[id(actions)] = actions, encoded(tweaks(actions))
             text = texts[id(actions)][1]
             found.append(Notice(user_id, pos, row.room_nid, row.event_nid, text))
     return found, _ALL
+
+
+def _followers(
+    txn: Transaction, row: EventRow, members: Iterable[Member], room_id: str
+) -> set[str]:
+    """Those of the members who follow the thread that an event is in."""
+    if row.thread_root is None:
+        return set()
+    people = [member.user_id for member in members]
+    followed = thread_subscriptions.followed(txn, people, room_id, [row.thread_root])
+    return {user_id for user_id, _ in followed}
 
 
 class _Joined:

@@ -25,7 +25,16 @@ from homeserver.core.types import JsonObject
 from homeserver.rooms.invite_blocking import Invites
 from homeserver.rooms.notified import Judged, facts_of, invite_actions
 from homeserver.rooms.view import RoomView
-from storage import account_data, events, memberships, notified, push_rules, rooms, unread
+from storage import (
+    account_data,
+    events,
+    memberships,
+    notified,
+    push_rules,
+    rooms,
+    thread_subscriptions,
+    unread,
+)
 from storage.database import Database
 from storage.events import EventRow
 from storage.memberships import MembershipRow
@@ -166,12 +175,21 @@ class _Search:
                 continue
             name = memberships.get(self.txn, row.room_nid, self.user_id)
             judged = Judged(self.txn, row, facts[row.room_nid])
+            room_id = facts[row.room_nid].room.room_id
+            roots = [row.thread_root] if row.thread_root is not None else []
             actions = judged.actions(
-                self.user_id, ruleset, name.displayname if name else None, item.told
+                self.user_id,
+                ruleset,
+                name.displayname if name else None,
+                item.told,
+                follows=bool(
+                    roots
+                    and thread_subscriptions.followed(self.txn, [self.user_id], room_id, roots)
+                ),
             )
             [event] = views[row.room_nid].render(seen, self.now_ms, room_id=False)
             is_read = unread.is_read(self.txn, row, self.user_id)
-            entry = _entry(actions, event, facts[row.room_nid].room.room_id, is_read)
+            entry = _entry(actions, event, room_id, is_read)
             shown.append((item.pos, entry))
         return shown
 

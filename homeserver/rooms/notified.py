@@ -72,13 +72,23 @@ class Judged:
         self._of_all: dict[EventClass, Actions] = {}
 
     def actions(
-        self, user_id: str, ruleset: Ruleset | None, displayname: str | None, told: EventClass
+        self,
+        user_id: str,
+        ruleset: Ruleset | None,
+        displayname: str | None,
+        told: EventClass,
+        *,
+        follows: bool = False,
     ) -> Actions:
-        """What a user's rules (None: the defaults) say of an event that notifies them as `told`."""
+        """What a user's rules (None: the defaults) say of an event that notifies them as `told`.
+
+        `follows`: the user follows the thread of the event (MSC4306).
+        """
+        self._question.follows = follows or None
         if ruleset is not None and (ruleset.changes or any(ruleset.own.values())):
             self._be_exact()
             return agreeing(ruleset.evaluate(self._question, displayname), told)
-        if user_id in self._mentioned:
+        if follows or user_id in self._mentioned:
             found = Ruleset(user_id).evaluate(self._question, displayname, self._shared)
             return agreeing(found, told)
         known = self._of_all.get(told)

@@ -155,6 +155,24 @@ class ContentTest(PushTestCase):
         self.assertEqual(told["event_id"], event_id)
         self.assertEqual(told["devices"][0]["tweaks"], {"sound": "gong"})
 
+    async def test_threads_that_are_followed(self) -> None:
+        await self.meet()
+        root = await self.alice.send(self.room_id)
+        await self.gateway.heard(1)
+        path = "/_matrix/client/unstable/io.element.msc4306/rooms"
+        path += f"/{self.room_id}/thread/{root}/subscription"
+        await self.alice.send(self.room_id, thread(root))
+        await self.gateway.heard(2)
+        await self.bob.ok("PUT", path, {})
+        await self.alice.send(self.room_id, thread(root))
+        told = (await self.gateway.heard(3))[-1]
+        self.assertEqual(told["devices"][0]["tweaks"], {"sound": "default"})
+        await self.bob.ok("DELETE", path)
+        await self.alice.send(self.room_id, thread(root))
+        await self.silence(*self.gateway.events())
+        newest = (await self.bob.ok("GET", "/notifications"))["notifications"]
+        self.assertEqual(len(newest), 4)
+
     async def test_a_pusher_that_is_off(self) -> None:
         await self.meet()
         await self.gateway.add(self.bob, enabled=False)
