@@ -100,9 +100,10 @@ class DelayedEvents:
     ) -> str:
         """Have an event sent after a delay; the ID by which it is restarted, sent or cancelled.
 
-        `sticky_ms`: for how many milliseconds it is sticky then (MSC4354). The same `txn_id` of a device schedules once. Raises MatrixError: 400 M_UNKNOWN with
-        M_MAX_DELAY_EXCEEDED, 429 M_LIMIT_EXCEEDED if too many wait, 403 M_FORBIDDEN if the
-        server sends none, 400 and 413 for what can be no event.
+        `sticky_ms`: for how many milliseconds it is sticky then (MSC4354). The same `txn_id` of a
+        device schedules once. Raises MatrixError: 400 M_UNKNOWN with M_MAX_DELAY_EXCEEDED, 429
+        M_LIMIT_EXCEEDED if too many wait, 403 M_FORBIDDEN if the server sends none, 400 and 413
+        for what can be no event.
         """
         if not self.max_per_user:
             raise forbidden("This server sends no delayed events.")
