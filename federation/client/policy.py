@@ -41,7 +41,6 @@ class PolicyCalls:
             raise MatrixError(502, "M_UNKNOWN", text)
         return signed
 
-
     async def _ask(self, event: Event, server: PolicyServer) -> JsonObject:
         """The answer to the request, or to that of before version 1.18 of the specification."""
         try:

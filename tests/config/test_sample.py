@@ -48,7 +48,14 @@ class SampleTests(TestCase):
                 if key:
                     self.assertIn(key, data[section])
         default = config.from_dict({"server_name": "example.org"})
-        for section in ("log", "rate_limits", "federation", "listeners", "stop_timeout", "presence"):
+        for section in (
+            "log",
+            "rate_limits",
+            "federation",
+            "listeners",
+            "stop_timeout",
+            "presence",
+        ):
             self.assertEqual(getattr(loaded, section), getattr(default, section))
 
 

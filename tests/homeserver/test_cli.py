@@ -265,7 +265,6 @@ class UserTests(CommandCase):
         self.assertEqual(self.listed(), [["@alice:localhost", "deactivated"]])
         self.assertIn("closed for good", self.fails("user", "passwd", "alice", "--password", "x"))
 
-
     def test_identities(self) -> None:
         self.write(
             public_base_url="http://localhost/",
@@ -286,7 +285,9 @@ class UserTests(CommandCase):
         self.assertIn("home is no provider", said)
         said = self.hearth("user", "identities", "alice", "--unlink", "work", "4711").stdout
         self.assertEqual(said, "")
-        self.assertIn("not connected", self.fails("user", "identities", "bob", "--unlink", "x", "1"))
+        self.assertIn(
+            "not connected", self.fails("user", "identities", "bob", "--unlink", "x", "1")
+        )
 
 
 class ModerationTests(CommandCase):
