@@ -17,9 +17,10 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import structlog
@@ -173,19 +174,34 @@ class Gateway:
             return len(self.told)
 
 
+class Drained(NamedTuple):
+    """How a drain went. `twice`: pushes that came again."""
+
+    seconds: float
+    lost: int
+    twice: int
+    in_order: bool
+
+
 class Drain:
     """See the module."""
 
-    def __init__(self, directory: Path, people: int, messages: int, at_once: int) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        database_url: str,
+        redis_url: str,
+        *,
+        people: int,
+        messages: int,
+        at_once: int,
+    ) -> None:
         self.people, self.messages = people, messages
         self.gateway = Gateway()
-        self.cluster = PostgresCluster(directory / "cluster")
-        self.cluster.create()
-        self.redis = RedisServer(directory / "redis")
-        self.redis.create()
+        self._database_url = database_url
         options = {
-            "database": {"url": self.cluster.url},
-            "redis": {"url": self.redis.url},
+            "database": {"url": database_url},
+            "redis": {"url": redis_url},
             "log": {"level": "warning"},
             "outgoing_http": {"allowed_ip_ranges": ["127.0.0.0/8"]},
             "push": {"allow_http": True, "at_once_per_gateway": at_once},
@@ -231,7 +247,7 @@ class Drain:
     def value(self, sql: str) -> str:
         import psycopg2
 
-        connection = psycopg2.connect(self.cluster.url)
+        connection = psycopg2.connect(self._database_url)
         try:
             with connection, connection.cursor() as cursor:
                 cursor.execute(sql)
@@ -240,10 +256,11 @@ class Drain:
         finally:
             connection.close()
 
-    def run(self, kills: int) -> None:
+    def run(self, kills: int, say: Callable[[str], object] = lambda text: None) -> Drained:
+        """Fill, drain, kill."""
         sent = self.fill()
         wanted = self.people * self.messages
-        print(f"{wanted} pushes wait", flush=True)
+        say(f"{wanted} pushes wait")
         self.gateway.start()
         for process in self.processes:
             process.spawn()
@@ -255,7 +272,7 @@ class Drain:
                 time.sleep(0.002)
             victim = self.processes[number % 3]
             victim.kill()
-            print(f"killed one at {self.gateway.heard}", flush=True)
+            say(f"killed one at {self.gateway.heard}")
             victim.spawn()
         while self.gateway.heard < wanted or self.value("SELECT COUNT(*) FROM push_queue") != "0":
             if time.monotonic() - began > 300:
@@ -264,19 +281,14 @@ class Drain:
         took = time.monotonic() - began
         lost = wanted - self.gateway.heard
         doubles = sum(count - 1 for count in self.gateway.told.values())
-        ordered = all(list(dict.fromkeys(told)) == sent for told in self.gateway.order.values())
-        print(
-            f"{took:.1f} s ({wanted / took:.0f} a second), lost: {lost}, twice: {doubles}"
-            f" after {kills} kills, in order: {ordered}",
-            flush=True,
-        )
+        told = self.gateway.order.values()
+        in_order = all(list(dict.fromkeys(names)) == sent for names in told)
+        return Drained(took, lost, doubles, in_order)
 
     def close(self) -> None:
         for process in self.processes:
             process.kill()
         self.gateway.stop()
-        self.redis.stop()
-        self.cluster.stop("immediate")
 
 
 def main() -> None:
@@ -299,11 +311,27 @@ def main() -> None:
             reactor: Any = installed_reactor
             task.react(lambda _: task.deferLater(reactor, 0, lambda: _later(rules(directory))))
             return
-        drain = Drain(directory, arguments.people, arguments.messages, arguments.at_once)
+        cluster, redis = PostgresCluster(directory / "cluster"), RedisServer(directory / "redis")
+        cluster.create()
+        redis.create()
+        drain = Drain(
+            directory,
+            cluster.url,
+            redis.url,
+            people=arguments.people,
+            messages=arguments.messages,
+            at_once=arguments.at_once,
+        )
         try:
-            drain.run(arguments.kills)
+            found = drain.run(arguments.kills, lambda text: print(text, flush=True))
+            print(
+                f"{found.seconds:.1f} s, lost: {found.lost}, twice: {found.twice} after"
+                f" {arguments.kills} kills, in order: {found.in_order}"
+            )
         finally:
             drain.close()
+            redis.stop()
+            cluster.stop("immediate")
 
 
 def _later(coroutine: Any) -> Any:
