@@ -20,13 +20,22 @@ async def opened(store: Store, name: str, start: int, end: int) -> AsyncIterator
         raise not_found("The file is lost.") from error
     except StoreError as error:
         raise unavailable() from error
-    return _joined(first, chunks)
+    return _Opened(first, chunks)
 
 
-async def _joined(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    try:
-        yield first
-        async for data in rest:
-            yield data
-    finally:
-        await rest.aclose()  # type: ignore[attr-defined]
+class _Opened:
+    """The first bytes and the rest; `aclose` lets go of the file also if nothing was read."""
+
+    def __init__(self, first: bytes, rest: AsyncIterator[bytes]) -> None:
+        self._first: bytes | None = first
+        self._rest = rest
+
+    def __aiter__(self) -> _Opened:
+        return self
+
+    async def __anext__(self) -> bytes:
+        first, self._first = self._first, None
+        return await anext(self._rest) if first is None else first
+
+    async def aclose(self) -> None:
+        await self._rest.aclose()  # type: ignore[attr-defined]

@@ -34,6 +34,9 @@ PATIENCE_S = 120.0
 SLOWEST = 256
 """Bytes a second that a file must bring on average, after so much patience."""
 
+TOTAL_FOR_S = 30.0
+"""For so long it is known how much all files take: counting them takes time."""
+
 _ID_BYTES = 18
 _Record = Callable[[Transaction], bool]
 _log = structlog.get_logger(__name__)
@@ -82,6 +85,8 @@ class Uploads:
         self._db = db
         self._files = files
         self._clock = clock
+        self._taken = 0
+        self._total_until = 0.0
 
     async def upload(self, user_id: str, described: Described, body: AsyncIterator[bytes]) -> str:
         """Take a file; its mxc URI. 413 if it is too large, 403 beyond a quota."""
@@ -166,6 +171,7 @@ class Uploads:
 
         try:
             await self._files.keep(incoming, self._now(), checked)
+            self._taken += incoming.size
         except StoreError as error:
             raise _store_failed(error) from error
 
@@ -230,8 +236,16 @@ class Uploads:
             if media.used_by(txn, user_id)[1] + size > quota:
                 raise forbidden("Your files take all the room that you have here.")
         total = self.rules.total_bytes
-        if total is not None and media.total(txn, media.LOCAL) + size > total:
+        if total is not None and self._total(txn) + size > total:
             raise forbidden("This server has no room for more files.")
+
+    def _total(self, txn: Transaction) -> int:
+        """All that users have sent; what other processes took lately may lack."""
+        now = self._clock.seconds()
+        if now >= self._total_until:
+            self._taken = media.total(txn, media.LOCAL)
+            self._total_until = now + TOTAL_FOR_S
+        return self._taken
 
     def _check_blocked(self, txn: Transaction, sha256: str) -> None:
         if media_contents.blocked_by(txn, sha256) is not None:

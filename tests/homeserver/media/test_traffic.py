@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 from twisted.internet.task import Clock
@@ -127,6 +128,21 @@ class TrafficTests(HttpTestCase):
         transport.resumeProducing()  # type: ignore[attr-defined]
         await client.until(lambda: len(client.received) > 40_000_000)
         await self.eventually(lambda: self.factory.running == 0)
+
+    async def test_head(self) -> None:
+        """What a download would be, without it; the file is not kept open."""
+        await self.start()
+        name = await upload(self.alice, bytes(400_000))
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(20):
+            client = await self.connect(
+                self.head("HEAD", f"{DOWNLOAD}/{name}", "Connection: close")
+            )
+            data = await client.closed()
+            self.assertIn(b"Content-Length: 400000\r\n", data)
+            self.assertTrue(data.endswith(b"\r\n\r\n"))
+        await self.eventually(lambda: not self.factory.connections)
+        self.assertLess(len(os.listdir("/proc/self/fd")) - before, 10)
 
     async def test_reader_goes_away(self) -> None:
         """A download whose reader is gone ends, and with it what it holds."""
