@@ -52,6 +52,8 @@ _PAGE, _IMAGE, _JSON = (
     "application/json",
 )
 _FORMATS = {"PNG": "image/png", "JPEG": "image/jpeg", "GIF": "image/gif", "WEBP": "image/webp"}
+_TYPES = {**_FORMATS, "MPO": "image/jpeg"}
+"""By what Pillow calls a picture; JPEG files of several pictures, as phones make them, are MPO."""
 _log = structlog.get_logger(__name__)
 
 
@@ -279,4 +281,4 @@ def _measure(body: bytes) -> tuple[str, int, int] | None:
         return None
     if not 0 < width * height <= MAX_PIXELS:
         return None
-    return _FORMATS[kind], width, height
+    return _TYPES[kind], width, height

@@ -25,6 +25,14 @@ def picture(kind: str = "PNG", size: tuple[int, int] = (40, 30)) -> bytes:
     return out.getvalue()
 
 
+def several_pictures() -> bytes:
+    """A JPEG file with a second picture, as cameras of phones make it (MPO)."""
+    out = io.BytesIO()
+    one, other = Image.new("RGB", (40, 30), (200, 30, 30)), Image.new("RGB", (40, 30))
+    one.save(out, "MPO", save_all=True, append_images=[other])
+    return out.getvalue()
+
+
 def bomb() -> bytes:
     """A small PNG that says that it is huge."""
 
@@ -115,6 +123,9 @@ class PreviewTest(TestCase):
         self.pages.put("/a%20b.jpg", picture("JPEG"), "image/jpeg")
         _, found = await self.ask(f"{self.pages.url}/a%20b.jpg")
         self.assertEqual((found["og:title"], found["og:image:type"]), ("a b.jpg", "image/jpeg"))
+        self.pages.put("/several.jpg", several_pictures(), "image/jpeg")
+        status, found = await self.ask(f"{self.pages.url}/several.jpg")
+        self.assertEqual((status, found.get("og:image:type")), (200, "image/jpeg"))
         for path, body, kind in (
             ("/x.svg", b"<svg xmlns='http://www.w3.org/2000/svg'/>", "image/svg+xml"),
             ("/x.png", bomb(), "image/png"),
