@@ -108,6 +108,11 @@ def _contact(config: Config) -> str:
 
 async def start_pushing(parts: Parts) -> None:
     """Go on telling what was written while no process ran."""
+    reader = parts.services[PushReader]
     if parts.config.push.enabled:
-        await parts.services[PushReader].start()
+        await reader.start()
         parts.services[PushDelivery].start()
+    else:
+        # Switched on again, it does not begin with what is long known.
+        await reader.skip()
+        parts.stops.append(reader.skip)

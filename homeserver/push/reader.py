@@ -23,7 +23,9 @@ from homeserver.rooms.invite_blocking import Invites
 from homeserver.rooms.notified import Judged, facts_of, invite_actions, told_by
 from storage import (
     account_data,
+    clock,
     events,
+    log_readers,
     notified,
     push_queue,
     push_rules,
@@ -50,6 +52,10 @@ SOON_S = 0.05
 POLL_S = 5.0
 BADGE_DELAY_MS = 1_000
 """From reading to the new count: who reads goes on reading."""
+
+
+def _skip(txn: Transaction) -> None:
+    log_readers.advance(txn, NAME, log_readers.position(txn, NAME), clock.position(txn))
 
 
 class Notice(NamedTuple):
@@ -93,6 +99,10 @@ class PushReader(LogReader[Found]):
         if self._poll.running:
             self._poll.stop()
         await super().stop()
+
+    async def skip(self) -> None:
+        """Nobody is told of what is in the log up to now."""
+        await self._db.write(_skip)
 
     def wake(self) -> None:
         if self._has_pushers and self._call is None and not self._stopped:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from twisted.trial.unittest import TestCase
@@ -264,6 +265,17 @@ class NotNeededTest(PushTestCase):
         await self.meet(pushed=False)
         await self.alice.send(self.room_id)
         await self.gateway.add(self.bob)
+        await self.silence()
+
+    async def test_while_it_is_switched_off(self) -> None:
+        await self.meet()
+        config = self.server.homeserver.config
+        for enabled in (False, True):
+            push = dataclasses.replace(config.push, enabled=enabled)
+            self.server.homeserver.config = dataclasses.replace(config, push=push)
+            await self.server.restart()
+            if not enabled:
+                await self.alice.send(self.room_id)
         await self.silence()
 
     async def test_the_pusher_goes(self) -> None:
