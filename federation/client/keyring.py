@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeAlias
 
 import structlog
 from cachetools import LRUCache
-from twisted.internet.defer import Deferred, DeferredList, DeferredLock, DeferredSemaphore
+from twisted.internet.defer import Deferred, DeferredList, DeferredLock
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
@@ -29,6 +29,7 @@ from homeserver.core.signing import (
     verify_json,
 )
 from homeserver.core.types import JsonObject
+from homeserver.semaphore import Semaphore
 from storage import server_keys
 from storage.database import Database
 from storage.server_keys import Answer, KeyRow
@@ -138,7 +139,7 @@ class Keyring:
         # server -> those who wait for its answer
         self._fetching: dict[str, list[Deferred[None]]] = {}
         self._requests: dict[str, Deferred[Any]] = {}
-        self._places = DeferredSemaphore(_AT_ONCE)
+        self._places = Semaphore(_AT_ONCE)
         db.on_invalidate(server_keys.CHANGED, self._forget, self._known.clear)
 
     async def lookup(

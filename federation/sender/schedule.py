@@ -11,10 +11,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import structlog
-from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall
 
 from federation.sender.destination import Destination
+from homeserver.semaphore import Semaphore
 
 MAX_HEALTHY = 500
 """Transactions under way at a time."""
@@ -47,8 +48,8 @@ class Schedule:
         self._numbers = itertools.count()
         self._timer: IDelayedCall | None = None
         self._running: dict[Destination, Deferred[None]] = {}
-        self._healthy = DeferredSemaphore(MAX_HEALTHY)
-        self._recovering = DeferredSemaphore(MAX_RECOVERING)
+        self._healthy = Semaphore(MAX_HEALTHY)
+        self._recovering = Semaphore(MAX_RECOVERING)
         self._sending: set[Destination] = set()
         self._stopped = False
 

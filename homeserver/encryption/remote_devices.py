@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 import structlog
-from twisted.internet.defer import Deferred, DeferredSemaphore
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
@@ -23,6 +23,7 @@ from homeserver.core.types import JsonObject
 from homeserver.encryption import remote_answers
 from homeserver.encryption.device_lists import list_changed
 from homeserver.encryption.remote_answers import BadDeviceList, DeviceList
+from homeserver.semaphore import Semaphore
 from storage import clock as position_clock
 from storage import jobs, remote_devices
 from storage.database import Database
@@ -49,7 +50,7 @@ class RemoteDevices:
         self._clock = clock
         self._fetching: dict[str, Deferred[None]] = {}
         self._waiting: dict[str, list[Deferred[None]]] = {}
-        self._slots: dict[str, DeferredSemaphore] = {}
+        self._slots: dict[str, Semaphore] = {}
         self._stopped = False
 
     async def updated(self, origin: str, content: JsonObject) -> None:
@@ -210,7 +211,7 @@ class RemoteDevices:
             if known is None or not known.stale:
                 return
             # A slow server keeps none but its own waiting.
-            slots = self._slots.setdefault(UserID(user_id).domain, DeferredSemaphore(AT_ONCE))
+            slots = self._slots.setdefault(UserID(user_id).domain, Semaphore(AT_ONCE))
             await slots.acquire()
             try:
                 found = await self._ask(user_id)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
-from twisted.internet.defer import Deferred, DeferredSemaphore, gatherResults
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IReactorTime
 
 from federation.client.errors import RemoteError, RemoteHttpError, RemoteTimeout
 from homeserver.core.ids import UserID
 from homeserver.core.types import JsonObject
+from homeserver.semaphore import Semaphore
 
 DEFAULT_TIMEOUT_MS = 10_000
 MAX_TIMEOUT_MS = 60_000
@@ -42,7 +43,7 @@ async def ask_all(
     """
     answers: dict[str, U] = {}
     failures: dict[str, JsonObject] = {}
-    slots = DeferredSemaphore(_AT_ONCE)
+    slots = Semaphore(_AT_ONCE)
     ends = clock.seconds() + _timeout_s(timeout_ms)
 
     async def one(server_name: str, question: T) -> None:

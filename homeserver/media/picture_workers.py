@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from twisted.internet.defer import DeferredSemaphore
 
 from homeserver.core.errors import limit_exceeded
 from homeserver.core.types import JsonObject
 from homeserver.media.threads import FileThreads
+from homeserver.semaphore import Semaphore
 
 IDLE_S = 120.0
 """Seconds after which a process that has nothing to do is ended."""
@@ -30,7 +30,7 @@ class PictureWorkers:
 
     def __init__(self, reactor: Any, count: int, timeout_s: float) -> None:
         self._reactor = reactor
-        self._turns = DeferredSemaphore(count)
+        self._turns = Semaphore(count)
         self._timeout_s = timeout_s
         self._waiting = 0
         self._idle: list[_Worker] = []

@@ -18,7 +18,6 @@ from urllib.parse import unquote, urlsplit
 import structlog
 from cachetools import TTLCache
 from PIL import Image, UnidentifiedImageError
-from twisted.internet.defer import DeferredSemaphore
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
@@ -31,6 +30,7 @@ from homeserver.media.files import MediaFiles
 from homeserver.media.page_facts import embed_link, embedded, facts_of
 from homeserver.media.store import StoreError
 from homeserver.outbound.pages import BadUrl, DeniedHost, Page, WebPages
+from homeserver.semaphore import Semaphore
 from storage import media, media_contents, previews
 from storage.database import Database
 from storage.media import MediaRow
@@ -88,7 +88,7 @@ class Previews:
         self._clock = clock
         self._rules = rules
         self._running: SharedLookups[JsonObject] = SharedLookups()
-        self._turns = DeferredSemaphore(AT_ONCE)
+        self._turns = Semaphore(AT_ONCE)
         self._failed: TTLCache[str, bool] = TTLCache(1000, FAILED_FOR_S, clock.seconds)
         self._tidying = LoopingCall(self._tidy)
         self._tidying.clock = clock

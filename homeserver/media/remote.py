@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NamedTuple, TypeVar
 
 import structlog
-from twisted.internet.defer import Deferred, DeferredSemaphore
+from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 
 from federation.client.errors import BadAnswer, RemoteError, RemoteTimeout
@@ -24,6 +24,7 @@ from homeserver.media.remote_verdicts import Verdict, verdict_on
 from homeserver.media.spool import Incoming
 from homeserver.media.store import StoreError
 from homeserver.media.thumbnails import Size, Thumbnails, form_for
+from homeserver.semaphore import Semaphore
 from storage import media, media_failures, media_thumbnails
 from storage.database import Database, sleep
 from storage.feed import Feed
@@ -74,7 +75,7 @@ class RemoteMedia:
         self._rules = rules
         self._running: SharedLookups[Found] = SharedLookups()
         self._thumbnails_running: SharedLookups[Thumbnail] = SharedLookups()
-        self._turns = DeferredSemaphore(AT_ONCE)
+        self._turns = Semaphore(AT_ONCE)
         clock: Any = reactor
         self._leases = LeaseKeeper(db, clock, db.process_token, lambda name: None)
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import structlog
 import treq
-from twisted.internet.defer import Deferred, DeferredSemaphore
+from twisted.internet.defer import Deferred
 from twisted.web.http_headers import Headers
 
 from federation.client.shared import SharedLookups
@@ -16,6 +16,7 @@ from homeserver.core.errors import MatrixError, unavailable
 from homeserver.media.files import MediaFiles
 from homeserver.media.removal import SCANNER, MediaRemoval
 from homeserver.media.store import StoreError
+from homeserver.semaphore import Semaphore
 from storage import media_contents
 from storage.database import Database
 
@@ -57,7 +58,7 @@ class MediaScanner:
         self._reactor = reactor
         self._rules = rules
         self._running: SharedLookups[bool] = SharedLookups()
-        self._turns = DeferredSemaphore(AT_ONCE)
+        self._turns = Semaphore(AT_ONCE)
 
     async def check(self, sha256: str, store_name: str) -> bool:
         """Whether the file was looked at, and is clean; False if it is given unseen.

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, 
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from twisted.internet.defer import Deferred, DeferredSemaphore, gatherResults
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IReactorTime
 
 from federation.client.errors import RemoteError
@@ -21,6 +21,7 @@ from homeserver.core.auth_rules import auth_types
 from homeserver.core.event import Event
 from homeserver.core.room_versions import RoomVersion
 from homeserver.rooms.receiving import Judged, KnownState
+from homeserver.semaphore import Semaphore
 from storage import destinations, events, history, room_servers, rooms, state
 from storage.database import Database
 from storage.history import Known
@@ -227,7 +228,7 @@ class Fetcher:
 
     async def events(self, errand: Errand, event_ids: Collection[str]) -> dict[str, Event]:
         """Those of the events that somebody has, asked for one by one, several at once."""
-        places = DeferredSemaphore(_AT_ONCE)
+        places = Semaphore(_AT_ONCE)
 
         def start(event_id: str) -> Deferred[Event | None]:
             return places.run(lambda: Deferred.fromCoroutine(self.event(errand, event_id)))

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import structlog
-from twisted.internet.defer import Deferred, DeferredSemaphore
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
@@ -27,6 +27,7 @@ from homeserver.core.ids import UserID, domain_of
 from homeserver.core.presence import OFFLINE, Presence, State
 from homeserver.core.types import JsonObject
 from homeserver.rooms.write import WrittenRoom
+from homeserver.semaphore import Semaphore
 from homeserver.users.account_data import check_own
 from homeserver.web.request import Requester
 from storage import acquaintances, residence
@@ -115,7 +116,7 @@ class PresenceTracker:
     ) -> None:
         self.enabled = enabled
         self.is_federated = enabled and federated
-        self.few = DeferredSemaphore(4)
+        self.few = Semaphore(4)
         """Held by those who find out what presence to show to a user."""
         self._db = db
         self._store = store

@@ -6,16 +6,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from twisted.internet.defer import DeferredSemaphore
-
 from homeserver.core.errors import limit_exceeded
+from homeserver.semaphore import Semaphore
 
 RETRY_AFTER_MS = 2000
 
 
 @dataclass(slots=True)
 class _Line:
-    places: DeferredSemaphore
+    places: Semaphore
     asking: int = field(default=0)
 
 
@@ -25,7 +24,7 @@ class Turns:
     def __init__(self, each: int, total: int, waiting: int) -> None:
         self._each = each
         self._bound = each + waiting
-        self._total = DeferredSemaphore(total)
+        self._total = Semaphore(total)
         self._lines: dict[str, _Line] = {}
 
     def __len__(self) -> int:
@@ -37,7 +36,7 @@ class Turns:
         """Wait for a turn, and have it. Raises MatrixError (429) if too many wait already."""
         line = self._lines.get(asker)
         if line is None:
-            line = self._lines[asker] = _Line(DeferredSemaphore(self._each))
+            line = self._lines[asker] = _Line(Semaphore(self._each))
         if line.asking >= self._bound:
             raise limit_exceeded(RETRY_AFTER_MS)
         line.asking += 1
