@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -123,20 +123,6 @@ class Dialect:
         if len(listed) <= _SPELLED_OUT or isinstance(listed[0], bytes):
             return f"{column} IN ({','.join('?' * len(listed))})", listed
         return f"{column} IN (SELECT value FROM json_each(?))", [json.dumps(listed)]
-
-    def rows_of(self, rows: Sequence[Sequence[str]]) -> tuple[str, list[Any]]:
-        """A SELECT of these rows of texts, of which there is at least one, and its arguments.
-
-        Its text does not depend on how many there are, so that it is planned once. For texts that
-        the database could store: see `check_text`.
-        """
-        if self.name == "postgres":
-            columns = ", ".join(["CAST(? AS text[])"] * len(rows[0]))
-            return f"SELECT * FROM unnest({columns})", [
-                list(column) for column in zip(*rows, strict=True)
-            ]
-        columns = ", ".join(f"json_extract(value, '$[{i}]')" for i in range(len(rows[0])))
-        return f"SELECT {columns} FROM json_each(?)", [json.dumps(rows)]
 
 
 SQLITE = Dialect("sqlite", "", "", _sqlite_schema)

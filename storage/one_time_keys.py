@@ -196,14 +196,14 @@ def claim(txn: Transaction, wanted: Collection[Wanted]) -> dict[Wanted, ClaimedK
 
 def _claim(txn: Transaction, wanted: list[Wanted]) -> dict[Wanted, ClaimedKey]:
     devices = sorted({(user_id, device_id) for user_id, device_id, _ in wanted})
-    rows, args = txn.dialect.rows_of(devices)
+    marks = ", ".join(["(?, ?)"] * len(devices))
     locked = {
         (row[0], row[1]): Counts(row[2], orjson.loads(row[3]), orjson.loads(row[4]))
         for row in txn.all(
             "SELECT user_id, device_id, next_seq, counts, unused_fallback FROM one_time_key_counts"
-            f" WHERE (user_id, device_id) IN ({rows})"
+            f" WHERE (user_id, device_id) IN (VALUES {marks})"
             f" ORDER BY user_id, device_id{txn.dialect.for_update}",
-            args,
+            [part for device in devices for part in device],
         )
     }
     here = [each for each in wanted if each[:2] in locked]
@@ -230,9 +230,9 @@ def _claim(txn: Transaction, wanted: list[Wanted]) -> dict[Wanted, ClaimedKey]:
 def _take(txn: Transaction, wanted: list[Wanted]) -> dict[Wanted, ClaimedKey]:
     if not wanted:
         return {}
-    listed, args = txn.dialect.rows_of(wanted)
+    marks = ", ".join(["(?, ?, ?)"] * len(wanted))
     rows = txn.all(
-        f"WITH wanted (user_id, device_id, algorithm) AS ({listed}),"
+        f"WITH wanted (user_id, device_id, algorithm) AS (VALUES {marks}),"
         # Else PostgreSQL looks for the first key of a device once for each that it has.
         " firsts AS MATERIALIZED (SELECT w.user_id, w.device_id, w.algorithm,"
         " (SELECT k.key_id FROM one_time_keys k WHERE k.user_id = w.user_id"
@@ -241,7 +241,7 @@ def _take(txn: Transaction, wanted: list[Wanted]) -> dict[Wanted, ClaimedKey]:
         " UPDATE one_time_keys SET claimed = ? WHERE (user_id, device_id, algorithm, key_id) IN"
         " (SELECT user_id, device_id, algorithm, key_id FROM firsts) AND NOT claimed"
         " RETURNING user_id, device_id, algorithm, key_id, key",
-        [*args, True],
+        [*(part for each in wanted for part in each), True],
     )
     return {(row[0], row[1], row[2]): ClaimedKey(row[3], row[4]) for row in rows}
 
