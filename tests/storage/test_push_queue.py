@@ -54,7 +54,7 @@ class ClaimTest(DatabaseTestCase):
         await self.db.write(add, 1, 2, 3, 4)
         await self.db.write(add, 5, gateway=B)
         self.assertEqual(await self.numbers(each=2, busy=2), [5])
-        self.assertEqual(await self.numbers(each=3, busy=1), [1, 2])
+        self.assertEqual(len(await self.claim(each=3, busy=1)), 2)
 
     async def test_what_comes_meanwhile(self) -> None:
         await self.db.write(add, 1)
