@@ -133,7 +133,9 @@ def counts(badge: Badge) -> JsonObject:
 
 
 def _device(pusher: PusherRow) -> JsonObject:
-    data = {key: value for key, value in pusher.settings.items() if key not in ("url", "auth")}
+    # Gateways that pass on to browsers need the secret; a browser that is told directly has it.
+    hidden = ("url", "auth") if pusher.kind == kinds.WEBPUSH else ("url",)
+    data = {key: value for key, value in pusher.settings.items() if key not in hidden}
     return {
         "app_id": pusher.app_id,
         "pushkey": pusher.pushkey,

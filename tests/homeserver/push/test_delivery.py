@@ -101,6 +101,15 @@ class ContentTest(PushTestCase):
             },
         )
 
+    async def test_gateways_are_told_all_data_but_the_url(self) -> None:
+        """Gateways that pass on to browsers need what the client left for them."""
+        await self.meet(pushed=False)
+        own = {"endpoint": "https://push.example.org/x", "auth": "c2VjcmV0", "events_only": True}
+        await self.gateway.add(self.bob, data={"url": self.gateway.url, **own})
+        await self.alice.send(self.room_id)
+        [told] = await self.gateway.heard(1)
+        self.assertEqual(told["devices"][0]["data"], own)
+
     async def test_operators_who_keep_content_to_themselves(self) -> None:
         await self.meet(push={"include_content": False})
         await self.alice.send(self.room_id, "secret")
