@@ -122,6 +122,8 @@ class DelayedEvents:
         for name in (event_type, state_key or ""):
             if len(name.encode()) > MAX_TYPE_BYTES:
                 raise too_large("Types and state keys have at most 255 bytes.")
+            if "\x00" in name:
+                raise bad_json("Types and state keys hold no NUL.")
         row = DelayedRow(
             secrets.token_urlsafe(18),
             requester.user_id,

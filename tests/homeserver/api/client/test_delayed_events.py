@@ -16,7 +16,8 @@ from tests.support.room_case import TEXT, q
 from tests.support.server import User, make_server
 
 reactor: Any = installed_reactor
-PATH = "/_matrix/client/unstable/org.matrix.msc4140/delayed_events"
+UNSTABLE = "/_matrix/client/unstable/org.matrix.msc4140"
+PATH = f"{UNSTABLE}/delayed_events"
 HOUR = 3_600_000
 
 
@@ -210,6 +211,10 @@ class DelayedEventsTest(DatabaseTestCase):
             self.assertEqual((status, body["errcode"]), (400, "M_INVALID_PARAM"))
         status, body = await self.request(1, body={"body": "x" * 65_536})
         self.assertEqual((status, body["errcode"]), (413, "M_TOO_LARGE"))
+        path = f"{UNSTABLE}/rooms/{q(self.room_id)}/delayed_event/m.call/nul"
+        nul = {"delay": 1, "content": {}, "state_key": "\x00"}
+        status, body = await self.alice.call("PUT", path, nul)
+        self.assertEqual((status, body["errcode"]), (400, "M_BAD_JSON"))
         for number in range(5):
             await self.schedule(HOUR, end=f"n{number}")
         status, body = await self.request(HOUR, end="more")
