@@ -7,6 +7,7 @@ from urllib.parse import unquote, urlsplit
 
 import txredisapi
 from twisted.internet.defer import Deferred, fail
+from twisted.python.failure import Failure
 
 
 class RedisAddress(NamedTuple):
@@ -60,9 +61,36 @@ class RedisAddress(NamedTuple):
             username=self.username,
             replyTimeout=10,
         )
+        factory.protocol = _Commands
         factory.maxDelay = 2
         self.start(reactor, factory)
         return RedisClient(factory)
+
+
+class _Commands(txredisapi.RedisProtocol):  # type: ignore[misc]
+    """A connection that is of no use any more once a reply did not come in time.
+
+    txredisapi ends such a connection, but only behind what is still on its way: a reply that came
+    late went to whoever asked next, who took it for the answer to something else.
+    """
+
+    given_up = False
+
+    def execute_command(self, *args: Any, **kwargs: Any) -> Deferred[Any]:
+        """As txredisapi's. Raises txredisapi.ConnectionError."""
+        if self.given_up:
+            raise txredisapi.ConnectionError("Not connected")
+        result: Deferred[Any] = super().execute_command(*args, **kwargs)
+        return result.addErrback(self._failed)
+
+    def _failed(self, failure: Failure) -> Failure:
+        if isinstance(failure.value, txredisapi.TimeoutError):
+            self.given_up = True
+        return failure
+
+    def dataReceived(self, data: bytes) -> None:
+        if not self.given_up:
+            super().dataReceived(data)
 
 
 class RedisClient:
