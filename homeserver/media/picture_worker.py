@@ -53,7 +53,12 @@ def answer(job: dict[str, Any]) -> dict[str, Any]:
 def _made(job: dict[str, Any]) -> dict[str, Any]:
     with Image.open(job["source"], formats=_FORMATS) as image:
         _check_size(image, job["max_pixels"])
-        frames: int = getattr(image, "n_frames", 1)
+        if image.format == "MPO":
+            # A photo and what a camera keeps beside it (depth, brightness): nothing that moves.
+            image.format = "JPEG"
+            frames = 1
+        else:
+            frames = getattr(image, "n_frames", 1)
         is_animated = frames > 1
         oriented = _oriented_size(image)
         target = _target(oriented, job)

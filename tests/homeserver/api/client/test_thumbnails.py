@@ -133,6 +133,19 @@ class ThumbnailTests(TestCase):
         image = await self.small(name, 96, 96, animated=True)
         self.assertEqual(getattr(image, "n_frames", 1), 1)
 
+    async def test_several_pictures(self) -> None:
+        """What a phone keeps beside a photo in its file is no movement. Shows MED-8."""
+        await self.start()
+        file = io.BytesIO()
+        photo = opened(picture(200, 100)).convert("RGB")
+        photo.save(file, "MPO", save_all=True, append_images=[Image.new("RGB", (200, 100))])
+        name = await upload(self.alice, file.getvalue(), "image/jpeg")
+        image = await self.small(name, 96, 96, animated=True)
+        self.assertEqual((image.format, image.size), ("JPEG", (96, 48)))
+        answer = await self.answer(name, width=320, height=240)
+        self.assertEqual(answer.body, file.getvalue())
+        self.assertEqual(answer.headers["content-type"], "image/jpeg")
+
     async def test_refused(self) -> None:
         """Bombs, and what is no picture whatever it says it is. Shows MED-8."""
         await self.start(thumbnails={"max_pixels": 1_000_000})
