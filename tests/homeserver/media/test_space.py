@@ -95,6 +95,28 @@ class LimitTests(SpaceCase):
             await self.round()
             self.assertEqual(len(stored_files(self.server)), 1)
 
+    async def test_previews(self) -> None:
+        """With the picture of a page goes what is remembered of the page."""
+        await self.start(space={"previews": 5})
+        for number in range(2):
+            name = await upload(self.alice, bytes([number]) * 4)
+            media_id = name.partition("/")[2]
+            await self.run_sql(
+                "UPDATE media SET kind = 'preview', uploader = NULL, last_access_ts = ?"
+                " WHERE media_id = ?",
+                number,
+                media_id,
+            )
+            await self.run_sql(
+                "INSERT INTO url_previews (url_hash, fetched_ts, expires_ts, url, preview,"
+                " media_id) VALUES (?, 1, 2, 'u', '{}', ?)",
+                str(number),
+                media_id,
+            )
+        await self.round()
+        self.assertEqual(await self.names("SELECT url_hash FROM url_previews"), {"1"})
+        self.assertEqual(len(stored_files(self.server)), 1)
+
     async def test_age(self) -> None:
         """By the last access, and by age; protected ones stay."""
         await self.start(
