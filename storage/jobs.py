@@ -35,6 +35,10 @@ _ERROR_LENGTH = 2_000
 _log = structlog.get_logger(__name__)
 
 
+class NotYet(Exception):
+    """Raised by handlers: what stands in the way is not ours, such as a server that is away."""
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """A claimed job. `attempts` counts this attempt; `payload` is JSON as given to `enqueue`."""
@@ -330,7 +334,10 @@ class JobRunner:
             except Exception as error:
                 if self._stopped:
                     return  # interrupted: `stop` gives it back
-                _log.warning("A job failed", kind=job.kind, job=job.job_id, exc_info=True)
+                if isinstance(error, NotYet):
+                    _log.info("A job waits", kind=job.kind, job=job.job_id, reason=str(error))
+                else:
+                    _log.warning("A job failed", kind=job.kind, job=job.job_id, exc_info=True)
                 told = f"{type(error).__name__}: {error}"
                 await self._db.write(fail, job, self._owner, self._now(), told, self._max_attempts)
             else:

@@ -169,7 +169,7 @@ class RemoteDevices:
     async def run(self, job: jobs.Job) -> None:
         """The job that fetches the stale lists of a server's users, one after the other.
 
-        Raises RemoteError when the server does not answer, to be run again later.
+        Raises NotYet when the server does not answer, to be run again later.
         """
         server_name, seen = job.payload["server"], set[str]()
         while True:
@@ -183,6 +183,8 @@ class RemoteDevices:
                     await self.fetch(user_id)
                 except BadDeviceList as error:
                     _log.info("device list not usable", user_id=user_id, reason=str(error))
+                except RemoteError as error:
+                    raise jobs.NotYet(str(error)) from error
 
     async def fetch(self, user_id: str) -> None:
         """Fetch a list if it is stale; once, however many ask at the same time.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from structlog.testing import capture_logs
 from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
 from twisted.internet.task import Clock
 
@@ -208,6 +209,23 @@ class JobRunnerTest(DatabaseTestCase):
         self.assertEqual(self.ran, [1, 2])
         (kept,) = await self.db.read(jobs.failed)
         self.assertEqual(kept.error, "LookupError: no such thing")
+
+    async def test_what_must_wait_for_others_is_no_fault(self) -> None:
+        async def wait(job: Job) -> None:
+            self.ran.append(job.attempts)
+            if len(self.ran) == 1:
+                raise jobs.NotYet("nobody there")
+
+        with capture_logs() as lines:
+            self.runner({"k": wait})
+            await self.enqueue(1)
+            while await self.db.read(jobs.waiting, "k"):
+                await sleep(reactor, 0.005)
+                self.clock.advance(1)
+        self.assertEqual(self.ran, [1, 2])
+        told = [(each["log_level"], each["event"], each.get("reason")) for each in lines]
+        self.assertIn(("info", "A job waits", "nobody there"), told)
+        self.assertNotIn("A job failed", [each["event"] for each in lines])
 
     async def test_a_long_job_keeps_its_claim(self) -> None:
         gate: Deferred[None] = Deferred()

@@ -7,7 +7,6 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from federation.client.errors import RemoteHttpError
 from homeserver.core.ids import UserID
 from homeserver.encryption.remote_devices import RemoteDevices
 from storage import jobs, remote_devices
@@ -387,7 +386,7 @@ class UpdateTest(RemoteDevicesTestCase):
         self.assertEqual(waiting, 1)
         lists = self.hearth.homeserver.services[RemoteDevices]
         job = jobs.Job("id", RemoteDevices.KIND, {"server": self.peer.name}, 1)
-        with self.assertRaises(RemoteHttpError):
+        with self.assertRaises(jobs.NotYet):
             await lists.run(job)
         self.assertEqual(len(self.peer.received("devices")), len(people) + 1)
         found = {each.user_id: each for each in people}
