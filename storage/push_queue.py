@@ -9,7 +9,9 @@ them. Times are milliseconds.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from storage.transaction import Transaction
@@ -41,6 +43,7 @@ class Work(NamedTuple):
     """
 
     pusher_nid: int
+    user_id: str
     gateway: str
     serial: int
     badge: bool
@@ -83,29 +86,37 @@ def claim(
     limit: int,
     each: int,
     busy: Mapping[str, int],
+    each_user: int = ALL,
+    busy_users: Mapping[str, int] = MappingProxyType({}),
 ) -> list[Work]:
     """Claim pushers that are due: at most `limit`, and of each gateway so many that with those
-    that are `busy` already there are at most `each`. A gateway that failed gets one."""
-    full = [gateway for gateway, count in busy.items() if count >= each]
-    not_full, args = txn.any_of("w.gateway", full)
+    that are `busy` already there are at most `each`; of each user likewise. A gateway that failed
+    gets one."""
+    not_full, gateways = txn.any_of("w.gateway", [g for g, n in busy.items() if n >= each])
+    not_served, users = txn.any_of(
+        "p.user_id", [user for user, count in busy_users.items() if count >= each_user]
+    )
     rows = txn.all(
-        "WITH due AS MATERIALIZED (SELECT w.pusher_nid, w.gateway, w.due_ts, g.attempts AS failed"
-        " FROM push_work w LEFT JOIN push_gateways g ON g.gateway = w.gateway"
+        "WITH due AS MATERIALIZED (SELECT w.pusher_nid, w.gateway, w.due_ts, g.attempts AS failed,"
+        " p.user_id FROM push_work w LEFT JOIN push_gateways g ON g.gateway = w.gateway"
+        " LEFT JOIN pushers p ON p.pusher_nid = w.pusher_nid"
         " WHERE w.due_ts <= ? AND w.claimed_until <= ?"
         f" AND (g.retry_ts IS NULL OR g.retry_ts <= ?) AND NOT ({not_full})"
+        f" AND (p.user_id IS NULL OR NOT ({not_served}))"
         " ORDER BY w.due_ts LIMIT ?)"
-        " SELECT pusher_nid, gateway, failed FROM due ORDER BY due_ts",
-        (now, now, now, *args, limit * 8),
+        " SELECT pusher_nid, user_id, gateway, failed FROM due ORDER BY due_ts",
+        (now, now, now, *gateways, *users, limit * 8),
     )
-    taken: dict[str, int] = {}
-    wanted: dict[int, int | None] = {}
-    for pusher_nid, gateway, failed in rows:
-        most = each - busy.get(gateway, 0)
-        if failed is not None and failed > 0:
-            most = min(most, 1 - min(busy.get(gateway, 0), 1))
-        if taken.get(gateway, 0) < most and len(wanted) < limit:
-            taken[gateway] = taken.get(gateway, 0) + 1
-            wanted[pusher_nid] = failed
+    of_gateway, of_user = Counter(busy), Counter(busy_users)
+    wanted: dict[int, tuple[str, int | None]] = {}
+    for pusher_nid, user_id, gateway, failed in rows:
+        most = min(each, 1) if failed else each
+        if of_gateway[gateway] >= most or of_user[user_id or ""] >= each_user:
+            continue
+        if len(wanted) < limit:
+            of_gateway[gateway] += 1
+            of_user[user_id or ""] += 1
+            wanted[pusher_nid] = user_id or "", failed
     if not wanted:
         return []
     where, args = txn.any_of("pusher_nid", wanted)
@@ -119,7 +130,7 @@ def claim(
         (*args, now, now, owner, now + CLAIM_MS),
     )
     found = [
-        Work(nid, gateway, serial, bool(badge), attempts, wanted[nid])
+        Work(nid, wanted[nid][0], gateway, serial, bool(badge), attempts, wanted[nid][1])
         for nid, gateway, serial, badge, attempts in claimed
     ]
     return sorted(found)

@@ -112,6 +112,7 @@ class PushDelivery:
         self._settings = settings
         self._counted = counted
         self._busy: Counter[str] = Counter()
+        self._busy_users: Counter[str] = Counter()
         self._serving: dict[int, Deferred[None]] = {}
         self._claiming: Deferred[None] | None = None
         self._again = False
@@ -190,6 +191,8 @@ class PushDelivery:
                     free,
                     self._settings.at_once_per_gateway,
                     dict(self._busy),
+                    max(1, self._settings.at_once // 8),
+                    dict(self._busy_users),
                 ):
                     self._begin(work)
             elif due is not None:
@@ -209,12 +212,17 @@ class PushDelivery:
         self._next = self._clock.callLater(delay, self.wake)
 
     def _begin(self, work: Work) -> None:
-        self._busy[work.gateway] += 1
+        for busy, key in self._busy_with(work):
+            busy[key] += 1
         # In the table before it can end.
         self._serving[work.pusher_nid] = Deferred()
         serving = ensureDeferred(self._serve_safely(work))
         if work.pusher_nid in self._serving:
             self._serving[work.pusher_nid] = serving
+
+    def _busy_with(self, work: Work) -> tuple[tuple[Counter[str], str], ...]:
+        # Of users too: one can name any number of gateways that never answer.
+        return (self._busy, work.gateway), (self._busy_users, work.user_id)
 
     async def _serve_safely(self, work: Work) -> None:
         try:
@@ -226,9 +234,10 @@ class PushDelivery:
                 await self._hold_back(work)
         finally:
             self._serving.pop(work.pusher_nid, None)
-            self._busy[work.gateway] -= 1
-            if not self._busy[work.gateway]:
-                del self._busy[work.gateway]
+            for busy, key in self._busy_with(work):
+                busy[key] -= 1
+                if not busy[key]:
+                    del busy[key]
             self.wake()
 
     async def _hold_back(self, work: Work) -> None:

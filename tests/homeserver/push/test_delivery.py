@@ -347,6 +347,20 @@ class FailureTest(PushTestCase):
         hanging.next_answers = []
         await hanging.heard(4, "carol")
 
+    async def test_one_user_with_many_gateways_that_hang(self) -> None:
+        """Whoever names gateways that never answer is in nobody else's way."""
+        self.patch(delivery, "STOP_S", 0.1)
+        await self.meet(pushed=False, push={"timeout": "60s", "at_once": 4})
+        hanging = [PushGateway(self) for _ in range(5)]
+        for number, gateway in enumerate(hanging):
+            gateway.next_answers = [None] * 10
+            await gateway.add(self.bob, pushkey=f"key{number}")
+        await self.alice.send(self.room_id)
+        await eventually(lambda: any(each.asked for each in hanging), "a request")
+        await self.gateway.add(self.carol, pushkey="carol")
+        await self.alice.send(self.room_id)
+        await self.gateway.heard(1, "carol")
+
     async def test_what_waits_survives_a_restart(self) -> None:
         """Shows PSH-11."""
         await self.meet()
