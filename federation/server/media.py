@@ -40,7 +40,7 @@ class ThumbnailQuery(msgspec.Struct):
     "GET",
     "/_matrix/federation/v1/media/download/{media_id}",
     auth=Auth.FEDERATION,
-    rate="download",
+    rate="federation",
     also=("/_matrix/federation/unstable/org.matrix.msc3916.v2/media/download/{media_id}",),
     long_poll=True,
 )
@@ -65,7 +65,7 @@ async def download(
     "GET",
     "/_matrix/federation/v1/media/thumbnail/{media_id}",
     auth=Auth.FEDERATION,
-    rate="download",
+    rate="federation",
     also=("/_matrix/federation/unstable/org.matrix.msc3916.v2/media/thumbnail/{media_id}",),
     long_poll=True,
 )

@@ -14,15 +14,23 @@ from federation.client.dns import Records
 from homeserver import app
 from homeserver.web.endpoint import Auth, EndpointDeclaration
 from tests.conformance.hostile import cases
+from tests.support.admin import make_admin
 from tests.support.server import SERVER_NAME, TestServer, User, make_server
 
 # Would end the session that the other requests are made with, or never ends by itself.
 _APART = frozenset({"logout", "logout_all", "deactivate", "deactivate_account"})
 
 
-_ASKS_OTHERS = frozenset({"get_public_rooms", "search_public_rooms"})
-"""Names of endpoints that do nothing but ask another server, when told to: that it cannot be
-reached is a fault beyond this server (502, 504)."""
+_ASKS_OTHERS = {
+    "get_public_rooms": "server=",
+    "search_public_rooms": "server=",
+    "download": "/download/",
+    "download_legacy": "/download/",
+    "thumbnail": "/thumbnail/",
+    "thumbnail_legacy": "/thumbnail/",
+}
+"""Names of endpoints that do nothing but ask another server, when told to, and what then is in
+the path: that it cannot be reached is a fault beyond this server (502, 504)."""
 
 
 class NoNames:
@@ -62,7 +70,7 @@ class HostileRequestTest(TestCase):
         }
         sent = 0
         for declaration in server.homeserver.router.declarations:
-            if declaration.auth is Auth.FEDERATION or declaration.name in _APART:
+            if declaration.auth in (Auth.FEDERATION, Auth.ADMIN) or declaration.name in _APART:
                 continue
             # Some of the requests are right by chance, and take her out of the room.
             await alice.call("POST", f"/join/{room_id}", {})
@@ -70,6 +78,29 @@ class HostileRequestTest(TestCase):
         self.assertGreater(sent, 2000)
         # The room is as it was, and usable.
         await bob.send(room_id, "still here")
+
+    async def test_every_endpoint_for_administrators_survives_hostile_requests(self) -> None:
+        """Shows XC-4."""
+        self.patch(app, "_federation_agent", _agent_without_names)
+        server = await make_server(self)
+        boss = await make_admin(await server.register("boss"))
+        bob = await server.register("bob")
+        room_id = await bob.create_room(preset="public_chat")
+        values = {
+            "room_id": room_id,
+            "room_id_or_alias": room_id,
+            "event_id": await bob.send(room_id),
+            "user_id": bob.user_id,
+            "device_id": bob.device_id,
+            "server_name": SERVER_NAME,
+        }
+        sent = 0
+        for declaration in server.homeserver.router.declarations:
+            if declaration.auth is Auth.ADMIN:
+                sent += await self._attack(server, boss, declaration, values)
+        self.assertGreater(sent, 2000)
+        # Some of the requests are right, and delete the room: what is left works.
+        await boss.send(await boss.create_room(), "still here")
 
     async def _attack(
         self,
@@ -85,7 +116,8 @@ class HostileRequestTest(TestCase):
             answer = await server.client.send(request)
             where = f"{case.method} {case.path[:200]} {case.body[:200]!r} -> {answer}"
             if declaration.name in _ASKS_OTHERS and answer.status in (502, 504):
-                self.assertIn("server=", case.path, where)
+                self.assertIn(_ASKS_OTHERS[declaration.name], case.path, where)
+                self.assertNotIn(f"/{SERVER_NAME}/", case.path, where)
             else:
                 self.assertLess(answer.status, 500, where)
             sent += 1

@@ -76,7 +76,7 @@ class TrafficTests(HttpTestCase):
             client.send(chunk)
             sent += len(chunk)
             await sleep(real_reactor, 0)
-            self.assertLess(sent, 20_000_000)
+            self.assertLess(sent, 100_000_000)
         await self.answer(client, 413, "M_TOO_LARGE")
         await self.nothing_is_left()
 
