@@ -91,20 +91,22 @@ def claim(
 ) -> list[Work]:
     """Claim pushers that are due: at most `limit`, and of each gateway so many that with those
     that are `busy` already there are at most `each`; of each user likewise. A gateway that failed
-    gets one."""
+    gets one: of a pusher that it has served before, if there is one."""
     not_full, gateways = txn.any_of("w.gateway", [g for g, n in busy.items() if n >= each])
     not_served, users = txn.any_of(
         "p.user_id", [user for user, count in busy_users.items() if count >= each_user]
     )
     rows = txn.all(
         "WITH due AS MATERIALIZED (SELECT w.pusher_nid, w.gateway, w.due_ts, g.attempts AS failed,"
-        " p.user_id FROM push_work w LEFT JOIN push_gateways g ON g.gateway = w.gateway"
+        " p.user_id, p.badge FROM push_work w LEFT JOIN push_gateways g ON g.gateway = w.gateway"
         " LEFT JOIN pushers p ON p.pusher_nid = w.pusher_nid"
         " WHERE w.due_ts <= ? AND w.claimed_until <= ?"
         f" AND (g.retry_ts IS NULL OR g.retry_ts <= ?) AND NOT ({not_full})"
         f" AND (p.user_id IS NULL OR NOT ({not_served}))"
         " ORDER BY w.due_ts LIMIT ?)"
-        " SELECT pusher_nid, user_id, gateway, failed FROM due ORDER BY due_ts",
+        " SELECT pusher_nid, user_id, gateway, failed FROM due"
+        # Anybody can name keys that a gateway fails at: it is not to be judged by these.
+        " ORDER BY CASE WHEN failed > 0 AND badge IS NULL THEN 1 ELSE 0 END, due_ts",
         (now, now, now, *gateways, *users, limit * 8),
     )
     of_gateway, of_user = Counter(busy), Counter(busy_users)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from twisted.internet.defer import ensureDeferred, gatherResults
 
-from storage import push_log, push_queue
+from storage import push_log, push_queue, pushers
 from storage.push_log import Entry
 from storage.push_queue import CLAIM_MS, Waiting, Work
+from storage.pushers import PusherRow
 from storage.transaction import Transaction
 from tests.support.databases import DatabaseTestCase, on_each_database
 
@@ -17,6 +18,13 @@ def add(txn: Transaction, *pushers: int, gateway: str = A, due: int = 0, pos: in
     """Have an event wait for pushers."""
     push_queue.enqueue(txn, [Waiting(nid, pos, 7, 70 + pos, "{}", due) for nid in pushers])
     push_queue.add_work(txn, dict.fromkeys(pushers, (gateway, due)))
+
+
+def put_pusher(txn: Transaction, nid: int, user_id: str) -> None:
+    """A pusher that was never told anything."""
+    names = ("http", "App", "Phone", None, "en", "{}", "DEVICE")
+    state = (True, True, None, None, "secret", A, 0, 0, None, None, None)
+    pushers.put(txn, PusherRow(nid, user_id, "app", f"key{nid}", *names, *state))
 
 
 @on_each_database
@@ -90,6 +98,34 @@ class ClaimTest(DatabaseTestCase):
         self.assertEqual((failing.attempts, failing.failing_since), (4, 1000))
         await self.db.write(push_queue.gateway_works, A)
         self.assertEqual(len(await self.claim(5000)), 3)
+
+    async def test_a_gateway_that_fails_is_tried_with_whom_it_knows(self) -> None:
+        """Keys that no gateway knows what to do with cannot keep it from being found to work."""
+        await self.db.write(put_pusher, 9, "@bob:hearth.test")
+        await self.db.write(pushers.set_badge, 9, 0)
+        for nid in (1, 2, 3):
+            await self.db.write(put_pusher, nid, "@mallory:hearth.test")
+        await self.db.write(add, 1, 2, 3)
+        await self.db.write(add, 9, due=10)
+        await self.db.write(push_queue.gateway_failed, A, 0, 0, 0)
+        self.assertEqual(await self.numbers(), [9])
+        await self.db.write(push_queue.give_back, [9], "p")
+        await self.db.write(push_queue.gateway_works, A)
+        self.assertEqual(await self.numbers(limit=1), [1])
+
+    async def test_a_user_gets_so_many(self) -> None:
+        for nid in (1, 2, 3):
+            await self.db.write(put_pusher, nid, "@bob:hearth.test")
+        await self.db.write(put_pusher, 4, "@carol:hearth.test")
+        await self.db.write(add, 1, 2, 3, 4)
+
+        async def claim(limit: int, busy: int) -> list[str]:
+            served = {"@bob:hearth.test": busy}
+            works = await self.db.write(push_queue.claim, "p", 1000, limit, 10, {}, 2, served)
+            return [work.user_id for work in works]
+
+        self.assertEqual(await claim(1, 2), ["@carol:hearth.test"])
+        self.assertEqual(await claim(10, 0), ["@bob:hearth.test"] * 2)
 
     async def test_a_gateway_that_wants_a_pause(self) -> None:
         await self.db.write(add, 1, 2)
