@@ -70,8 +70,8 @@ class RedisAddress(NamedTuple):
 class _Commands(txredisapi.RedisProtocol):  # type: ignore[misc]
     """A connection that is of no use any more once a reply did not come in time.
 
-    txredisapi ends such a connection, but only behind what is still on its way: a reply that came
-    late went to whoever asked next, who took it for the answer to something else.
+    txredisapi ends such a connection, but still works off what it has read of it: a reply that
+    came late went to whoever asked next, who took it for the answer to something else.
     """
 
     given_up = False
@@ -88,9 +88,10 @@ class _Commands(txredisapi.RedisProtocol):  # type: ignore[misc]
             self.given_up = True
         return failure
 
-    def dataReceived(self, data: bytes) -> None:
+    def dataReceived(self, data: bytes, unpause: bool = False) -> None:
+        # Also called later, without anything new, for what was read before.
         if not self.given_up:
-            super().dataReceived(data)
+            super().dataReceived(data, unpause)
 
 
 class RedisClient:

@@ -42,6 +42,12 @@ class LateRepliesTest(TestCase):
         self.protocol.dataReceived(b":7\r\n*1\r\n$-1\r\n")
         self.assertEqual(self.successResultOf(first), 7)
         self.assertEqual(self.successResultOf(second), [None])
+        # What is behind a string is worked off later.
+        third, fourth = self.ask("GET", "a"), self.ask("INCR", "b")
+        self.protocol.dataReceived(b"$1\r\nx\r\n:8\r\n")
+        self.clock.advance(0)
+        self.assertEqual(self.successResultOf(third), b"x")
+        self.assertEqual(self.successResultOf(fourth), 8)
 
     def test_a_late_reply_is_nobodys(self) -> None:
         late = self.ask("INCR", "a")
