@@ -27,13 +27,18 @@ def identities(
     config = load_config(config_file)
     user_id = user_id_of(name, config)
     known = {provider.id for provider in config.sso.providers}
+    if config.cas is not None:
+        known.add(config.cas.id)
     if link and link[0] not in known:
-        raise Failure(f"{link[0]} is no provider of the configuration (sso.providers).")
+        raise Failure(f"{link[0]} is no provider of the configuration (sso.providers, cas).")
 
     async def act(hs: Homeserver) -> None:
         from homeserver.users.sso.people_here import PeopleHere
+        from storage import users
 
         people = hs.services[PeopleHere]
+        if await hs.db.read(users.get_user, user_id) is None:
+            raise Failure(f"There is no account {user_id}.")
         if unlink and not await people.disconnect(user_id, *unlink):
             raise Failure(f"{user_id} is not connected with {unlink[1]} of {unlink[0]}.")
         if link:

@@ -86,11 +86,6 @@ class ConfigTests(CommandCase):
             'config.yaml:3: registration.enabeld: unknown key; did you mean "enabled"?', said
         )
 
-    def test_check_names_what_is_not_used_yet(self) -> None:
-        self.write(url_previews={"enabled": True})
-        said = self.hearth("config", "check").stdout
-        self.assertIn("url_previews.enabled: not used yet", said)
-
     def test_check_names_what_is_hardly_meant(self) -> None:
         nobody = "registration.enabled: nobody can register"
         self.write(registration={"enabled": True})
@@ -273,6 +268,7 @@ class UserTests(CommandCase):
                     {"id": "work", "name": "W", "issuer": "https://a.example", "client_id": "h"}
                 ]
             },
+            cas={"server_url": "https://cas.example"},
         )
         for name in ("alice", "bob"):
             self.hearth("user", "add", name, "--password", "pw")
@@ -285,6 +281,9 @@ class UserTests(CommandCase):
         self.assertIn("home is no provider", said)
         said = self.hearth("user", "identities", "alice", "--unlink", "work", "4711").stdout
         self.assertEqual(said, "")
+        said = self.hearth("user", "identities", "alice", "--link", "cas", "al").stdout
+        self.assertRegex(said, r"^cas\tal\t")
+        self.assertIn("no account @eve", self.fails("user", "identities", "eve"))
         self.assertIn(
             "not connected", self.fails("user", "identities", "bob", "--unlink", "x", "1")
         )
