@@ -301,8 +301,8 @@ class ModerationTests(CommandCase):
         self.assertEqual(self.hearth("reports", "list").stdout, "")
         with sqlite3.connect(self.directory / "data" / "homeserver.db") as database:
             database.execute(
-                "INSERT INTO reports VALUES (1, 0, '@a:localhost', 'user', NULL, NULL,"
-                " '@bob:localhost', 'rude')"
+                "INSERT INTO reports (report_id, received_ts, reporter, kind, user_id, reason)"
+                " VALUES (1, 0, '@a:localhost', 'user', '@bob:localhost', 'rude')"
             )
         said = self.hearth("reports", "list").stdout
         self.assertIn('@a:localhost\tuser\t@bob:localhost\t"rude"', said)

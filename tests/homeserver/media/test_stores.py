@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import logging
 import secrets
@@ -49,7 +50,8 @@ class Bucket:
             Bucket._server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
             Bucket._server.start()
             Bucket._url = "http://{}:{}".format(*Bucket._server.get_host_and_port())
-            reactor.addSystemEventTrigger("after", "shutdown", Bucket._server.stop)
+            # Not when the reactor shuts down: trial's workers say so after each test.
+            atexit.register(Bucket._server.stop)
         self.name = f"bucket-{secrets.token_hex(4)}"
         self.client: Any = boto3.client(
             "s3",
