@@ -81,7 +81,7 @@ def embed_link(body: bytes, charset: str | None, url: str) -> str | None:
             and (link.get("type") or "").lower() == "application/json+oembed"
         ):
             href = _plain(link.get("href") or "", 2048)
-            return urljoin(_base(root, url), href) if href else None
+            return _joined(_base(root, url), href) if href else None
     return None
 
 

@@ -114,6 +114,8 @@ class EmbedTest(SynchronousTestCase):
         self.assertEqual(embed_link(link.encode(), None, URL), "https://example.org/o?url=a&b=c")
         self.assertIsNone(embed_link(b"<link rel=alternate type=text/xml href=/o>", None, URL))
         self.assertIsNone(embed_link(b"", None, URL))
+        bad = link.replace("/o?", "http://[/o?")
+        self.assertIsNone(embed_link(bad.encode(), None, URL))
 
     def test_answers(self) -> None:
         """Shows MED-10."""
