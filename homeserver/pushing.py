@@ -63,7 +63,6 @@ def build_pushing(parts: Parts) -> None:
             parts.metrics.pushed,
         )
     )
-    parts.stops.append(delivery.stop)
     parts.metrics.gauge(
         "hearth_pushes_under_way",
         "Pushers that this process is serving.",
@@ -111,7 +110,10 @@ async def start_pushing(parts: Parts) -> None:
     reader = parts.services[PushReader]
     if parts.config.push.enabled:
         await reader.start()
-        parts.services[PushDelivery].start()
+        delivery = parts.services[PushDelivery]
+        delivery.start()
+        # Stopped before this process is signed off, with which its claims end.
+        parts.stops.append(delivery.stop)
     else:
         # Switched on again, it does not begin with what is long known.
         await reader.skip()

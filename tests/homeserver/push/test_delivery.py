@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from twisted.internet.task import LoopingCall
 from twisted.trial.unittest import TestCase
 
 from homeserver.push import delivery, reader
@@ -370,6 +371,22 @@ class FailureTest(PushTestCase):
         await self.server.restart()
         [told] = await self.gateway.heard(1)
         self.assertEqual(told["event_id"], event_id)
+
+    async def test_what_is_under_way_when_a_server_stops(self) -> None:
+        """It stays this process's own until it is answered: nobody sends it a second time."""
+        self.patch(delivery, "STOP_S", 0.2)
+        await self.meet()
+        self.gateway.next_answers = [None]
+        event_id = await self.alice.send(self.room_id)
+        await eventually(lambda: self.gateway.asked, "a request")
+        hints = LoopingCall(self.server.homeserver.services[delivery.PushDelivery].wake)
+        hinting = hints.start(0.001)
+        await self.server.homeserver.stop()
+        hints.stop()
+        await hinting
+        self.assertEqual(self.gateway.asked, 1)
+        await self.server.restart()
+        await self.silence(event_id)
 
     async def test_given_up(self) -> None:
         """Shows PSH-11."""
