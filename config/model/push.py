@@ -54,7 +54,11 @@ class Push:
     at_once_per_gateway: int = option(
         8, "Of these, to one gateway or push service.", minimum=1, maximum=1000
     )
-    timeout: Duration = option(Duration(10_000), "How long a gateway is waited for.")
+    timeout: Duration = option(
+        Duration(60_000),
+        "How long a gateway is waited for. Gateways try again themselves for half a minute: what "
+        "is not waited for comes twice.",
+    )
     give_up_after: Duration = option(
         Duration(86_400_000), "How long it is tried to tell of an event."
     )

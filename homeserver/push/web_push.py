@@ -43,7 +43,8 @@ TTL_S = 172_800
 TOKEN_S = 12 * 3600
 """How long a token shows who this server is; it is used for half of that."""
 _MAX_ANSWER = 64 * 1024
-_GONE = (403, 404, 410)
+_FORBIDDEN = 403
+_GONE = (_FORBIDDEN, 404, 410)
 _TOO_LARGE = 413
 
 
@@ -200,6 +201,9 @@ class WebPush:
             return Answer(FAILED, str(error), is_down=True)
         if 200 <= answer.status < 300:
             return Answer(DELIVERED)
+        if answer.status == _FORBIDDEN and b"jwt" in answer.body.lower():
+            # What is wrong is this server's clock or `push.vapid_contact`, not the subscription.
+            return Answer(FAILED, "the push service does not accept who this server says it is")
         if answer.status in _GONE:
             return Answer(REJECTED, f"the push service answered {answer.status}")
         if answer.status == _TOO_LARGE:

@@ -22,9 +22,31 @@ def add(txn: Transaction, *pushers: int, gateway: str = A, due: int = 0, pos: in
 
 def put_pusher(txn: Transaction, nid: int, user_id: str) -> None:
     """A pusher that was never told anything."""
-    names = ("http", "App", "Phone", None, "en", "{}", "DEVICE")
-    state = (True, True, None, None, "secret", A, 0, 0, None, None, None)
-    pushers.put(txn, PusherRow(nid, user_id, "app", f"key{nid}", *names, *state))
+    row = PusherRow(
+        pusher_nid=nid,
+        user_id=user_id,
+        app_id="app",
+        pushkey=f"key{nid}",
+        kind="http",
+        app_display_name="App",
+        device_display_name="Phone",
+        profile_tag=None,
+        lang="en",
+        data="{}",
+        device_id="DEVICE",
+        enabled=True,
+        activated=True,
+        ack_token=None,
+        ack_expires_ts=None,
+        secret="secret",
+        gateway=A,
+        set_ts=0,
+        since=0,
+        badge=None,
+        mailed_ts=None,
+        mail_pause=None,
+    )
+    pushers.put(txn, row)
 
 
 @on_each_database

@@ -144,6 +144,14 @@ class WebPushTest(PushTestCase):
 
             await eventually(gone, "the pusher is gone")
 
+    async def test_a_service_that_does_not_believe_who_this_is(self) -> None:
+        """Subscriptions outlive a wrong clock or contact of this server."""
+        browser = await self.meet_browser()
+        browser.answers = [(403, {"reason": "BadJwtToken"}, {}), (403, b"invalid JWT provided", {})]
+        event_id = await self.alice.send(self.room_id)
+        [told] = await browser.told(1)
+        self.assertEqual((told["event_id"], browser.answers), (event_id, []))
+
     async def test_failures(self) -> None:
         browser = await self.meet_browser()
         browser.answers = [500, (429, {}, {"Retry-After": "1"}), 413]
