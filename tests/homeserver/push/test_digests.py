@@ -48,17 +48,21 @@ class MailTest(PushTestCase):
 
     async def send_now(self, count: int) -> None:
         """Once so much waits, the time has come."""
-
-        async def all_wait() -> bool:
-            return await self.queued() == count
-
-        await eventually(all_wait, f"{count} events that wait")
+        await self.wait_for(count)
 
         def due(txn: Transaction) -> None:
             txn.execute("UPDATE push_work SET due_ts = 1")
 
         await self.server.homeserver.db.write(due)
         self.server.homeserver.services[PushDelivery].wake()
+
+    async def wait_for(self, count: int) -> None:
+        """Until so many events wait."""
+
+        async def all_wait() -> bool:
+            return await self.queued() == count
+
+        await eventually(all_wait, f"{count} events that wait")
 
     async def queued(self) -> int:
         return (await self.server.homeserver.db.read(push_queue.totals))[0]
@@ -93,7 +97,7 @@ class MailTest(PushTestCase):
         smtp = await self.mail()
         event_id = await self.alice.send(self.room_id)
         gone = await self.alice.send(self.room_id, "regretted")
-        await eventually(lambda: self.queued(), "an event that waits")
+        await self.wait_for(2)
         await read(self.bob, self.room_id, event_id)
         await self.alice.ok("PUT", f"/rooms/{self.room_id}/redact/{gone}/r1", {})
         await self.send_now(2)
