@@ -170,14 +170,19 @@ def touch(txn: Transaction, seen: Iterable[tuple[str, str, int]]) -> None:
 def delete(txn: Transaction, row: MediaRow) -> list[str]:
     """Forget a file; what the store is to remove.
 
-    Thumbnails go with the last row of their picture.
+    Thumbnails go with the last row of their picture. Nothing happens if the name has another
+    content by now: somebody else removed the file, and it was fetched again.
     """
     deleted = txn.execute(
-        "DELETE FROM media WHERE server_name = ? AND media_id = ?", (row.server_name, row.media_id)
+        "DELETE FROM media WHERE server_name = ? AND media_id = ?"
+        " AND (sha256 = ? OR (sha256 IS NULL AND ? IS NULL))",
+        (row.server_name, row.media_id, row.sha256, row.sha256),
     )
+    if not deleted:
+        return []
     txn.invalidate(CACHE, cache_key(row.server_name, row.media_id))
     gone = delete_thumbnails(txn, cache_key(row.server_name, row.media_id))
-    if not deleted or row.sha256 is None:
+    if row.sha256 is None:
         return gone
     if txn.one("SELECT 1 FROM media WHERE sha256 = ? LIMIT 1", (row.sha256,)) is None:
         gone += delete_thumbnails(txn, row.sha256)

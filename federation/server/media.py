@@ -15,7 +15,7 @@ from homeserver.media.downloads import DEFAULT_WAIT_MS, Downloads, Wish
 from homeserver.media.files import MediaFiles
 from homeserver.media.multipart import MultipartWriter
 from homeserver.media.pictures import Pictures
-from homeserver.media.reading import opened
+from homeserver.media.reading import addressed, opened
 from homeserver.media.store import Store
 from homeserver.media.thumbnails import Method, Size
 from homeserver.media.uploads import Uploads
@@ -90,7 +90,7 @@ async def _multipart(
     store: Store, store_name: str, size: int, content_type: str, disposition: str
 ) -> Response:
     headers = {"Content-Type": content_type, "Content-Disposition": disposition}
-    address = await store.address(store_name, content_type, disposition, REDIRECT_S)
+    address = await addressed(store, store_name, content_type, disposition, REDIRECT_S)
     file: Any = None
     if address is not None:
         headers["Location"] = address

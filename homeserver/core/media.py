@@ -53,6 +53,9 @@ INLINE_TYPES = frozenset(
 _SCHEME = "mxc://"
 _MEDIA_ID = re.compile(r"[A-Za-z0-9_-]{1,255}")
 _CONTENT_TYPE = re.compile(r"([A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+)\s*(;[ -~]*)?")
+_PARAMETERS = re.compile(
+    r"\s*(?:;\s*(?:[A-Za-z0-9!#$%&'*+.^_`|~-]+=(?:[^\s;,\"]+|\"[^\"\\]*\")\s*)?)*"
+)
 _MAX_CONTENT_TYPE = 255
 _MAX_DEPTH = 20
 _PARAMETER = re.compile(
@@ -106,13 +109,18 @@ def _names(value: Any, depth: int) -> Iterator[MediaName]:
 
 
 def content_type(text: str | None) -> str:
-    """A content type as it may be kept and sent; what is none becomes octets."""
+    """A content type as it may be kept and sent; what is none becomes octets.
+
+    Parameters that are malformed go: browsers take a comma in them for the beginning of another
+    type, and believe that one.
+    """
     if text is None:
         return OCTETS
     text = text.strip()
-    if len(text) > _MAX_CONTENT_TYPE or _CONTENT_TYPE.fullmatch(text) is None:
+    match = _CONTENT_TYPE.fullmatch(text) if len(text) <= _MAX_CONTENT_TYPE else None
+    if match is None:
         return OCTETS
-    return text
+    return text if _PARAMETERS.fullmatch(text, match.end(1)) else match[1]
 
 
 def media_type(text: str) -> str:

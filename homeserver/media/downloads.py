@@ -56,6 +56,11 @@ class Wish(NamedTuple):
 ASKED = Wish()
 
 
+def patience_ms(wish: Wish) -> int:
+    """For how long a file is waited for: what a client asks for, within reason."""
+    return max(0, min(wish.wait_ms, MAX_WAIT_MS))
+
+
 class Downloads:
     """Finds files. All methods raise MatrixError."""
 
@@ -119,7 +124,7 @@ class Downloads:
                 raise not_found("There is no such file.")
             return await self._fetch(server_name, media_id, wish)
         if found.store_name is None:
-            found = await self._awaited(found.row, wish.wait_ms)
+            found = await self._awaited(found.row, patience_ms(wish))
         self._remember(found, generation)
         return found
 
@@ -132,11 +137,11 @@ class Downloads:
         is_frozen = self._frozen and not wish.authenticated
         if self.remote is None or is_frozen or not wish.allow_remote:
             raise not_found("There is no such file here.")
-        return await self.remote.fetch(server_name, media_id, min(wish.wait_ms, MAX_WAIT_MS))
+        return await self.remote.fetch(server_name, media_id, patience_ms(wish))
 
     async def _awaited(self, row: MediaRow, wait_ms: int) -> Found:
         """The file of a reserved name once it has come."""
-        until = self._reactor.seconds() + max(0, min(wait_ms, MAX_WAIT_MS)) / 1000
+        until = self._reactor.seconds() + wait_ms / 1000
         while True:
             hint = _Hint()
             # Subscribed before looking: no hint falls between looking and waiting.

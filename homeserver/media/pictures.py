@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple, Protocol
 
 from homeserver.core.errors import MatrixError
-from homeserver.media.downloads import Downloads, Scanner, Wish
+from homeserver.media.downloads import Downloads, Scanner, Wish, patience_ms
 from homeserver.media.thumbnails import Size, Thumbnails
 from storage.media_thumbnails import Thumbnail
 
@@ -48,7 +48,8 @@ class Pictures:
             is_too_large = error.status == 502 and error.errcode == "M_TOO_LARGE"
             if not is_too_large or self.remote is None or not wish.authenticated:
                 raise
-            made = await self.remote.fetch_thumbnail(server_name, media_id, size, wish.wait_ms)
+            wait_ms = patience_ms(wish)
+            made = await self.remote.fetch_thumbnail(server_name, media_id, size, wait_ms)
             if self.scanner is not None and not made.is_clean:
                 await self.scanner.check(made.sha256, made.store_name)
             return Picture(made, is_public=False)

@@ -23,6 +23,16 @@ async def opened(store: Store, name: str, start: int, end: int) -> AsyncIterator
     return _Opened(first, chunks)
 
 
+async def addressed(
+    store: Store, name: str, content_type: str, disposition: str, seconds: int
+) -> str | None:
+    """As `Store.address`. Raises MatrixError (503) if the store does not work."""
+    try:
+        return await store.address(name, content_type, disposition, seconds)
+    except StoreError as error:
+        raise unavailable() from error
+
+
 class _Opened:
     """The first bytes and the rest; `aclose` lets go of the file also if nothing was read."""
 

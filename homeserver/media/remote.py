@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NamedTuple, TypeVar
+from weakref import WeakValueDictionary
 
 import structlog
 from twisted.internet.defer import Deferred
@@ -41,6 +42,8 @@ TOTAL_S = 600.0
 """Seconds that a file may take from the first question to its last byte."""
 AT_ONCE = 24
 """Files that a process fetches at a time; more wait."""
+AT_ONCE_OF_ONE = 8
+"""Of these, files of one server: one that is slow does not hold up the others."""
 MAX_THUMBNAIL = 10 << 20
 _POLL_S = 1.0
 _log = structlog.get_logger(__name__)
@@ -76,6 +79,7 @@ class RemoteMedia:
         self._running: SharedLookups[Found] = SharedLookups()
         self._thumbnails_running: SharedLookups[Thumbnail] = SharedLookups()
         self._turns = Semaphore(AT_ONCE)
+        self._turns_of: WeakValueDictionary[str, Semaphore] = WeakValueDictionary()
         clock: Any = reactor
         self._leases = LeaseKeeper(db, clock, db.process_token, lambda name: None)
 
@@ -109,32 +113,39 @@ class RemoteMedia:
                 "animated": "true" if form.animated else "false",
             }
             incoming = await self._guarded(
+                server_name,
                 lambda: self._calls.thumbnail(
                     server_name, media_id, query, wait_ms, self._taken_small
-                )
+                ),
             )
             return await self._thumbnails.adopt(incoming, form)
 
         return await self._thumbnails_running.get(repr(form), fetched)
 
-    async def _guarded(self, act: Callable[[], Awaitable[T]]) -> T:
+    async def _guarded(self, server_name: str, act: Callable[[], Awaitable[T]]) -> T:
         try:
-            return await self._in_turn(act)
+            return await self._in_turn(server_name, act)
         except RemoteError as error:
             verdict = verdict_on(error)
             raise _refusal(verdict.status, verdict.errcode) from error
 
-    async def _in_turn(self, act: Callable[[], Awaitable[T]]) -> T:
+    async def _in_turn(self, server_name: str, act: Callable[[], Awaitable[T]]) -> T:
         """Do something with another server, in time."""
-        await self._turns.acquire()
+        # Kept by those who have or await a turn, and gone with the last of them.
+        turns = self._turns_of.setdefault(server_name.lower(), Semaphore(AT_ONCE_OF_ONE))
+        await turns.acquire()
         try:
-            doing = Deferred.fromCoroutine(_awaited(act))
-            doing.addTimeout(TOTAL_S, self._reactor)  # type: ignore[arg-type]
-            return await doing
-        except DeferredTimeout:
-            raise RemoteTimeout("?", "the file did not come in time") from None
+            await self._turns.acquire()
+            try:
+                doing = Deferred.fromCoroutine(_awaited(act))
+                doing.addTimeout(TOTAL_S, self._reactor)  # type: ignore[arg-type]
+                return await doing
+            except DeferredTimeout:
+                raise RemoteTimeout("?", "the file did not come in time") from None
+            finally:
+                self._turns.release()
         finally:
-            self._turns.release()
+            turns.release()
 
     async def _fetched(self, server_name: str, media_id: str, wait_ms: int) -> Found:
         name = f"media:{media.cache_key(server_name, media_id)}"
@@ -181,7 +192,8 @@ class RemoteMedia:
     async def _transferred(self, server_name: str, media_id: str, wait_ms: int) -> Found:
         try:
             transfer = await self._in_turn(
-                lambda: self._calls.download(server_name, media_id, wait_ms, self._taken)
+                server_name,
+                lambda: self._calls.download(server_name, media_id, wait_ms, self._taken),
             )
         except RemoteError as error:
             verdict = verdict_on(error)

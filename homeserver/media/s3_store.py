@@ -92,7 +92,7 @@ class S3Store:
     def _fetch(self, name: str, path: Path) -> None:
         body = self._open(name, 0, 0)
         try:
-            with path.open("wb") as file:
+            with _translated(name), path.open("wb") as file:
                 while data := body.read(CHUNK):
                     file.write(data)
         finally:

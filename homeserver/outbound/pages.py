@@ -181,7 +181,7 @@ def _host(parts: SplitResult) -> str:
     if name.isascii():
         return name.rstrip(".")
     try:
-        return idna.encode(name, uts46=True).decode("ascii")
+        return idna.encode(name, uts46=True).decode("ascii").rstrip(".")
     except idna.IDNAError:
         raise BadUrl("The URL names no host.") from None
 

@@ -11,6 +11,7 @@ from twisted.trial.unittest import TestCase
 
 from federation.client import media as calls
 from homeserver.media import remote_files
+from homeserver.media.remote import AT_ONCE, AT_ONCE_OF_ONE
 from storage import leases
 from tests.homeserver.media.pictures import opened, picture
 from tests.support.federation import make_federation
@@ -291,6 +292,46 @@ class HostileServerTests(TestCase):
             again = await download(self.alice, self.name)
             self.assertEqual(again.status, status)
             self.assertEqual(len(self.peer.received("media")) == asked, is_remembered)
+
+    async def test_odd_patience(self) -> None:
+        """However long or short a client wants to wait. Shows MED-4."""
+        await self.start()
+        self.peer.on["media"] = lambda request: error(502, "M_TOO_LARGE")
+        self.peer.on["thumbnail"] = lambda request: error(404, "M_NOT_FOUND")
+        for number, wait_ms in enumerate((-(10**9), 10**15)):
+            name = f"{self.peer.name}/m{number}"
+            size: dict[str, Any] = {"width": 32, "height": 32, "timeout_ms": wait_ms}
+            self.assertEqual((await download(self.alice, name, **size)).status, 502)
+            self.assertEqual((await download(self.alice, name, THUMBNAIL, **size)).status, 404)
+        for kind in ("media", "thumbnail"):
+            told = [received.query["timeout_ms"] for received in self.peer.received(kind)]
+            self.assertEqual(told, [["0"], ["60000"]], kind)
+
+    async def test_one_server_holds_up_no_other(self) -> None:
+        """However many files of a server that does not go on are asked for."""
+        await self.start()
+        other = await make_peer(self, self.federation)
+        waiting: list[Deferred[None]] = []
+
+        async def slowly(request: Received) -> Reply:
+            waiting.append(Deferred())
+            await waiting[-1]
+            return multipart(b"x")
+
+        self.peer.on["media"] = slowly
+        other.on["media"] = lambda request: multipart(b"y")
+        asking = [
+            Deferred.fromCoroutine(download(self.alice, f"{self.peer.name}/m{number}"))
+            for number in range(AT_ONCE + 2)
+        ]
+        await eventually(lambda: len(self.peer.received("media")) == AT_ONCE_OF_ONE)
+        self.assertEqual((await download(self.alice, f"{other.name}/m")).body, b"y")
+        self.assertEqual(len(waiting), AT_ONCE_OF_ONE)
+        self.peer.on["media"] = lambda request: multipart(b"x")
+        for each in waiting:
+            each.callback(None)
+        for asked in asking:
+            self.assertEqual((await asked).body, b"x")
 
     async def test_before_authenticated_media(self) -> None:
         """Servers of old give it at the old path, or say where it is. Shows MED-4."""

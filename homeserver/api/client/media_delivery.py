@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from homeserver.core import media as names
 from homeserver.core.errors import MatrixError
-from homeserver.media.reading import opened
+from homeserver.media.reading import addressed, opened
 from homeserver.media.store import Store
 from homeserver.web.endpoint import Request, Response
 
@@ -56,8 +56,8 @@ async def deliver(store: Store, request: Request, delivery: Delivery) -> Respons
     }
     if _is_known(request, etag):
         return Response(304, b"", headers)
-    if delivery.may_redirect:
-        address = await store.address(delivery.store_name, content_type, disposition, REDIRECT_S)
+    if delivery.may_redirect and request.method == "GET":  # addresses are signed for GET alone
+        address = await addressed(store, delivery.store_name, content_type, disposition, REDIRECT_S)
         if address is not None:
             # Kept for less long than the address is good.
             headers["Cache-Control"] = f"private, max-age={REDIRECT_S // 2}"

@@ -82,8 +82,21 @@ class NameTests(SynchronousTestCase):
     def test_content_types(self) -> None:
         for good in ("image/png", "text/html; charset=utf-8", "application/vnd.x+json;a=b"):
             self.assertEqual(content_type(f" {good} "), good)
+        video = 'video/mp4; codecs="avc1.42E01E, mp4a.40.2";'
+        self.assertEqual(content_type(video), video)
         for wrong in (None, "", "png", "image/", "a/b\r\nc: d", "image/p\u00e9", "a/" + "b" * 300):
             self.assertEqual(content_type(wrong), "application/octet-stream")
+
+    def test_content_types_of_two(self) -> None:
+        """Browsers take the last of several types: there is one, and it is what is judged."""
+        for lying in (
+            "image/png;, text/html",
+            "image/png; a=b, text/html",
+            'image/png; a="b, text/html',
+            'image/png; a="b\\", text/html',
+            'image/png; a=b"c, d", text/html',
+        ):
+            self.assertEqual(content_type(lying), "image/png")
 
 
 class RangeTests(SynchronousTestCase):

@@ -172,6 +172,20 @@ class LimitTests(SpaceCase):
             self.assertEqual(len(stored_files(self.server)), left)
             self.assertFalse(await self.is_there(name))
 
+    async def test_changed_before_it_was_removed(self) -> None:
+        """What goes is what the name has then, not what it had when it was chosen."""
+        await self.start()
+        old = await upload(self.alice, b"one")
+        shared = await upload(self.alice, b"one")
+        await self.add_remote("m", b"one", DAY_MS)
+        rows = [await self.db.read(lambda txn: _row(txn, "other.test/m"))]
+        await self.services[MediaRemoval].delete(rows)
+        await self.add_remote("m", b"two", DAY_MS)
+        await self.services[MediaRemoval].delete(rows)
+        self.assertTrue((await self.services[Sweeping].check(repair=False)).is_clean)
+        self.assertEqual(len(stored_files(self.server)), 2)
+        self.assertTrue(await self.is_there(old) and await self.is_there(shared))
+
 
 def _row(txn: Any, name: str) -> Any:
 

@@ -25,7 +25,7 @@ from homeserver.media.threads import FileThreads
 from tests.homeserver.media.pictures import opened, picture
 from tests.support.databases import reactor
 from tests.support.federation import make_federation
-from tests.support.media import download, stored_files, try_upload, upload
+from tests.support.media import DOWNLOAD, download, stored_files, try_upload, upload
 from tests.support.network import eventually
 from tests.support.peer import make_peer
 from tests.support.server import make_server
@@ -238,6 +238,16 @@ class BucketServerTests(TestCase):
         path = "/_matrix/client/v1/media/thumbnail"
         answer = await download(self.alice, small, path, width=32, height=32)
         self.assertEqual(answer.status, 307)
+        # An address is signed for one method.
+        answer = await self.alice.client.full("HEAD", f"{DOWNLOAD}/{name}")
+        self.assertEqual((answer.status, answer.headers.get("content-length")), (200, "3"))
+
+        def fails(*args: Any) -> None:
+            raise StoreError("no credentials")
+
+        self.patch(S3Store, "_sign", fails)
+        answer = await download(self.alice, name)
+        self.assertEqual((answer.status, answer.body["errcode"]), (503, "M_UNKNOWN"))
 
     async def test_redirect_of_servers(self) -> None:
         """Other servers are told where the file is. Shows MED-4."""

@@ -198,8 +198,9 @@ class PreviewTest(TestCase):
             status, answer = await self.ask(url)
             self.assertEqual((status, answer["errcode"]), (400, "M_INVALID_PARAM"), url)
             self.assertIn("url", answer["error"])
-        status, answer = await self.ask("http://wiki.Intern/")
-        self.assertEqual((status, answer["errcode"]), (403, "M_FORBIDDEN"))
+        for host in ("wiki.Intern", "wiki.intern.", "wiki.intern\u3002", "\uff57iki.intern."):
+            status, answer = await self.ask(f"http://{host}/")
+            self.assertEqual((status, answer["errcode"]), (403, "M_FORBIDDEN"), host)
         status, answer = await self.alice.call("GET", PATH)
         self.assertEqual((status, answer["errcode"]), (400, "M_MISSING_PARAM"))
         status, answer = await self.ask("http://example.org/", ts="soon")
