@@ -67,6 +67,9 @@ class PictureWorkers:
             self._busy.discard(worker)
             if timer.active():
                 timer.cancel()
+        if answer is not None and worker.is_expired:
+            await self._threads.run(worker.end)  # its time was up as it answered
+            return answer
         if answer is None:
             await self._threads.run(worker.end)
             error = "timeout" if worker.is_expired else "crashed"

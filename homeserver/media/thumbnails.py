@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Literal, NamedTuple
+from weakref import WeakValueDictionary
 
+from cachetools import TTLCache
 from twisted.internet.interfaces import IReactorTime
 
 from federation.client.shared import SharedLookups
@@ -20,6 +22,7 @@ from homeserver.media.picture_workers import PictureWorkers
 from homeserver.media.spool import Incoming
 from homeserver.media.store import FileMissing, StoreError
 from homeserver.media.usage import Usage
+from homeserver.semaphore import Semaphore
 from storage import media, media_contents, media_thumbnails
 from storage.database import Database
 from storage.media import Found
@@ -32,6 +35,8 @@ SIZES = ((32, 32), (96, 96), (320, 240), (640, 480), (800, 600))
 """Boxes for scaling ("Thumbnails")."""
 SIDES = (32, 96, 160, 240, 320, 480, 640, 800)
 """Longer sides for cropping."""
+GIVEN_UP_FOR_S = 600.0
+"""A picture that took too long is not tried again for so long."""
 _GRID = 16
 """The shorter side of what is cropped is rounded up to a multiple of this."""
 
@@ -92,6 +97,10 @@ class Thumbnails:
         self._clock = clock
         self._limits = limits
         self._making: SharedLookups[Thumbnail] = SharedLookups()
+        self._turns: WeakValueDictionary[str, Semaphore] = WeakValueDictionary()
+        self._given_up: TTLCache[tuple[str, bool], bool] = TTLCache(
+            10_000, GIVEN_UP_FOR_S, clock.seconds
+        )
 
     async def of(self, found: Found, size: Size) -> Thumbnail:
         """A thumbnail of a file. 400 for what is no picture, 413 (502 for another server's file)
@@ -101,9 +110,21 @@ class Thumbnails:
         form = form_for(row.sha256, size)
         known = await self._db.read(media_thumbnails.find, form)
         if known is None:
-            known = await self._making.get(repr(form), lambda: self._made(found, form))
+            known = await self._making.get(repr(form), lambda: self._in_turn(found, form))
         self._usage.seen_thumbnail(form)
         return known
+
+    async def _in_turn(self, found: Found, form: Form) -> Thumbnail:
+        """Make the sizes of one picture one after the other: one that takes too long keeps one
+        process busy, once."""
+        turn = self._turns.setdefault(form.source, Semaphore(1))
+        await turn.acquire()
+        try:
+            if (form.source, form.animated) in self._given_up:
+                raise _refusal("timeout", is_remote=found.row.kind == media.REMOTE)
+            return await self._made(found, form)
+        finally:
+            turn.release()
 
     async def adopt(self, incoming: Incoming, form: Form) -> Thumbnail:
         """A thumbnail that another server made, looked at and made anew where needed."""
@@ -143,6 +164,8 @@ class Thumbnails:
             raise unavailable() from error
         if "error" in answer:
             self._files.spool.remove(target)
+            if answer["error"] == "timeout":
+                self._given_up[form.source, form.animated] = True
             raise _refusal(answer["error"], is_remote=found.row.kind == media.REMOTE)
         if answer.get("original"):
             return await self._db.write(self._record_original, form, answer["content_type"])

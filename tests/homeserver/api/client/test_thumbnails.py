@@ -9,6 +9,7 @@ from PIL import Image
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
+from homeserver.media.picture_workers import PictureWorkers
 from tests.homeserver.media.pictures import animation, bomb, opened, picture
 from tests.support.media import download, stored_files, upload
 from tests.support.network import eventually
@@ -182,6 +183,30 @@ class ThumbnailTests(TestCase):
             answer = await self.answer(name, width=96, height=96)
             self.assertEqual((answer.status, answer.body["errcode"]), (413, "M_TOO_LARGE"))
         await eventually(lambda: len(stored_files(self.server)) == 1)
+
+    async def test_given_up_once(self) -> None:
+        """A picture that takes too long does so once, in whatever sizes it is asked for."""
+        await self.start(thumbnails={"timeout": "0ms", "workers": 2})
+        name = await upload(self.alice, picture())
+        tried: list[Any] = []
+        run = PictureWorkers.run
+
+        async def counted(workers: PictureWorkers, job: Any) -> Any:
+            tried.append(job)
+            return await run(workers, job)
+
+        self.patch(PictureWorkers, "run", counted)
+        asked = [
+            Deferred.fromCoroutine(self.answer(name, width=width, height=32, method="crop"))
+            for width in (32, 64, 96, 160, 240)
+        ]
+        for each in asked:
+            answer = await each
+            self.assertEqual((answer.status, answer.body["errcode"]), (413, "M_TOO_LARGE"))
+        self.assertEqual(len(tried), 1)
+        # What does not move may be made all the same where what moves could not be.
+        await self.answer(name, width=96, height=96, animated="true")
+        self.assertEqual(len(tried), 2)
 
     async def test_kept(self) -> None:
         """Made once for the same content, also of those who ask at once."""
