@@ -12,15 +12,22 @@ from abc import ABC, abstractmethod
 from typing import Any, Generic, TypeVar
 
 import structlog
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import Deferred
+from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from homeserver.semaphore import Semaphore
 from storage import clock
 from storage.database import Database
 from storage.transaction import Transaction
 
 DELAY_S = 1.0
 """Seconds from the first news until they are read in the background."""
+PATIENCE_S = 120.0
+"""Seconds without a step after which a reading is given up for lost and another begins. Positions
+move in the database, where two readings do nothing twice."""
+STOP_S = 5.0
+"""Seconds that stopping waits for the step under way."""
 IDLE_STEP = 2_000
 """Positions without anything of interest that are passed over before that is written down."""
 
@@ -47,8 +54,11 @@ class LogReader(ABC, Generic[T]):
         self._db = db
         self._reactor = reactor
         self._name = name
-        self._lock = DeferredLock()
+        self._turn = Semaphore(1)
         self._call: IDelayedCall | None = None
+        self._reading: object | None = None
+        self._read_more = False
+        self._stepped_at = 0.0
         self._stopped = False
 
     @abstractmethod
@@ -66,14 +76,15 @@ class LogReader(ABC, Generic[T]):
 
     async def catch_up(self, steps: int = 1_000_000) -> bool:
         """Read what there is, in at most so many steps; whether that was all."""
-        await self._lock.acquire()
+        turn = await self._acquired(PATIENCE_S)
         try:
             for _ in range(steps):
                 if self._stopped or await self._step():
                     return True
             return False
         finally:
-            self._lock.release()
+            if turn is self._turn:
+                turn.release()
 
     async def stop(self) -> None:
         """Read no more, once the step under way is done."""
@@ -81,11 +92,25 @@ class LogReader(ABC, Generic[T]):
         if self._call is not None:
             self._call.cancel()
             self._call = None
-        await self._lock.acquire()
-        self._lock.release()
+        turn = await self._acquired(STOP_S)
+        turn.release()
+
+    async def _acquired(self, patience_s: float) -> Semaphore:
+        """A turn, also if whoever has it does not give it back."""
+        waiting: Deferred[Any] = self._turn.acquire()
+        if not waiting.called:
+            waiting.addTimeout(patience_s, self._reactor)
+        try:
+            await waiting
+        except DeferredTimeout:
+            _log.error("A reading of the log has not ended", reader=self._name)
+            self._turn = Semaphore(1)
+            await self._turn.acquire()
+        return self._turn
 
     async def _step(self) -> bool:
         """Whether nothing is left."""
+        self._stepped_at = self._reactor.seconds()
         after, upto, end, found = await self._db.read(self._look)
         if found is not None or upto - after >= IDLE_STEP:
             await self._db.write(self._work, after, upto, found)
@@ -104,9 +129,24 @@ class LogReader(ABC, Generic[T]):
 
     def _run(self) -> None:
         self._call = None
-        done: Deferred[Any] = Deferred.fromCoroutine(self.catch_up())
+        self._read_more = True
+        lost = self._reactor.seconds() - self._stepped_at > PATIENCE_S
+        if self._reading is not None and not lost:
+            return  # what reads goes on with it
+        reading = self._reading = object()
+        self._stepped_at = self._reactor.seconds()
+        done: Deferred[Any] = Deferred.fromCoroutine(self._read_all(reading))
         done.addErrback(
             lambda failure: _log.error(
                 "The log was not read", reader=self._name, exc_info=failure.value
             )
         )
+
+    async def _read_all(self, reading: object) -> None:
+        try:
+            while self._read_more and not self._stopped and reading is self._reading:
+                self._read_more = False
+                await self.catch_up()
+        finally:
+            if reading is self._reading:
+                self._reading = None

@@ -7,7 +7,7 @@ from twisted.internet.task import Clock
 
 from storage import log_readers
 from storage.database import Database
-from storage.log_readers import DELAY_S, IDLE_STEP, LogReader
+from storage.log_readers import DELAY_S, IDLE_STEP, PATIENCE_S, STOP_S, LogReader
 from storage.transaction import Transaction
 from tests.support.databases import DatabaseTestCase, on_each_database
 
@@ -100,6 +100,40 @@ class LogReaderTest(DatabaseTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
         await self.reader.stop()
         self.assertEqual(await self.written(), [10])
+
+    async def test_a_reading_that_is_lost_holds_up_nothing(self) -> None:
+        """Whatever became of its turn: others begin again, and stopping ends."""
+        await self.reader._turn.acquire()
+        await self.advance(10)
+        for _ in range(20):
+            self.reader.wake()
+            self.clock.advance(DELAY_S)
+        self.assertEqual(len(self.reader._turn.waiting), 1)
+        self.assertEqual(await self.written(), [])
+        self.clock.advance(PATIENCE_S)
+        await self.settled(self.db)
+        self.assertEqual(await self.written(), [10])
+        await self.reader._turn.acquire()
+        stopping = Deferred.fromCoroutine(self.reader.stop())
+        self.assertNoResult(stopping)
+        self.clock.advance(STOP_S)
+        await stopping
+        self.flushLoggedErrors()
+
+    async def test_news_while_reading_are_read(self) -> None:
+        await self.advance(10)
+        self.reader.wake()
+        self.clock.advance(DELAY_S)
+        await self.advance(10)
+        self.reader.wake()
+        self.clock.advance(DELAY_S)
+        await self.settled(self.db)
+        self.assertEqual(await self.written(), [10, 20])
+        await self.advance(10)
+        self.reader.wake()
+        self.clock.advance(DELAY_S)
+        await self.settled(self.db)
+        self.assertEqual(await self.written(), [10, 20, 30])
 
     async def test_a_stopped_reader_is_not_woken(self) -> None:
         self.reader.wake()
