@@ -11,11 +11,14 @@ from typing import NamedTuple, TypeAlias
 
 import orjson
 
+from storage import devices
 from storage.transaction import Transaction
 
 KEPT_CLAIMED = 500
 """Claimed keys of a device and algorithm that are remembered."""
 _AT_ONCE = 200
+_DEVICE = ("text", "text")
+_WANTED = ("text", "text", "text")
 
 Wanted: TypeAlias = tuple[str, str, str]
 """User ID, device ID, algorithm."""
@@ -55,15 +58,38 @@ def lock(txn: Transaction, user_id: str, device_id: str) -> Counts:
     )
     row = txn.one(sql, (user_id, device_id))
     if row is None:
-        txn.execute(
-            "INSERT INTO one_time_key_counts"
-            " (user_id, device_id, next_seq, counts, unused_fallback)"
-            " VALUES (?, ?, 1, '{}', '[]') ON CONFLICT (user_id, device_id) DO NOTHING",
-            (user_id, device_id),
-        )
+        if _make(txn, user_id, device_id):
+            return Counts(1, {}, [])
         row = txn.one(sql, (user_id, device_id))
     assert row is not None
     return Counts(row[0], orjson.loads(row[1]), orjson.loads(row[2]))
+
+
+def _make(txn: Transaction, user_id: str, device_id: str) -> bool:
+    """Make the row of a device, which is locked then; False if there is one."""
+    made = txn.execute(
+        "INSERT INTO one_time_key_counts (user_id, device_id, next_seq, counts, unused_fallback)"
+        " VALUES (?, ?, 1, '{}', '[]') ON CONFLICT (user_id, device_id) DO NOTHING",
+        (user_id, device_id),
+    )
+    return made > 0
+
+
+def lock_with_device(txn: Transaction, user_id: str, device_id: str) -> Counts | None:
+    """Lock a device, then its keys, as `devices.lock_device` and `lock` do; None: no device."""
+    row = txn.one(
+        "SELECT c.next_seq, c.counts, c.unused_fallback FROM devices d"
+        " JOIN one_time_key_counts c ON c.user_id = d.user_id AND c.device_id = d.device_id"
+        f" WHERE d.user_id = ? AND d.device_id = ?{txn.dialect.for_update}",
+        (user_id, device_id),
+    )
+    if row is not None:
+        return Counts(row[0], orjson.loads(row[1]), orjson.loads(row[2]))
+    if not devices.lock_device(txn, user_id, device_id):
+        return None
+    if _make(txn, user_id, device_id):
+        return Counts(1, {}, [])
+    return lock(txn, user_id, device_id)
 
 
 def counts(txn: Transaction, user_id: str, device_id: str) -> dict[str, int]:
@@ -167,16 +193,26 @@ def fallback_algorithms(txn: Transaction, user_id: str, device_id: str) -> set[s
 
 def set_counts(txn: Transaction, changed: Mapping[tuple[str, str], Counts]) -> None:
     """Write down what locked devices have."""
-    txn.many(
-        "INSERT INTO one_time_key_counts (user_id, device_id, next_seq, counts, unused_fallback)"
-        " VALUES (?, ?, ?, ?, ?) ON CONFLICT (user_id, device_id)"
-        " DO UPDATE SET next_seq = excluded.next_seq, counts = excluded.counts,"
-        " unused_fallback = excluded.unused_fallback",
-        [
-            (*device, each.next_seq, _text(each.counts), _text(each.unused_fallback))
-            for device, each in changed.items()
-        ],
-    )
+    rows = [
+        (each.next_seq, _text(each.counts), _text(each.unused_fallback), *device)
+        for device, each in changed.items()
+    ]
+    if len(rows) == 1:
+        txn.execute(
+            "UPDATE one_time_key_counts SET next_seq = ?, counts = ?, unused_fallback = ?"
+            " WHERE user_id = ? AND device_id = ?",
+            rows[0],
+        )
+    else:
+        new, args = txn.dialect.rows_of(("bigint", *["text"] * 4), rows)
+        txn.execute(
+            "INSERT INTO one_time_key_counts"
+            f" (next_seq, counts, unused_fallback, user_id, device_id) {new}"
+            " ON CONFLICT (user_id, device_id)"
+            " DO UPDATE SET next_seq = excluded.next_seq, counts = excluded.counts,"
+            " unused_fallback = excluded.unused_fallback",
+            args,
+        )
     txn.notify(*{f"user:{user_id}" for user_id, _ in changed})
 
 
@@ -195,15 +231,15 @@ def claim(txn: Transaction, wanted: Collection[Wanted]) -> dict[Wanted, ClaimedK
 
 
 def _claim(txn: Transaction, wanted: list[Wanted]) -> dict[Wanted, ClaimedKey]:
-    devices = sorted({(user_id, device_id) for user_id, device_id, _ in wanted})
-    marks = ", ".join(["(?, ?)"] * len(devices))
+    pairs = sorted({(user_id, device_id) for user_id, device_id, _ in wanted})
+    listed, args = txn.dialect.rows_of(_DEVICE, pairs)
     locked = {
         (row[0], row[1]): Counts(row[2], orjson.loads(row[3]), orjson.loads(row[4]))
         for row in txn.all(
             "SELECT user_id, device_id, next_seq, counts, unused_fallback FROM one_time_key_counts"
-            f" WHERE (user_id, device_id) IN (VALUES {marks})"
+            f" WHERE (user_id, device_id) IN ({listed})"
             f" ORDER BY user_id, device_id{txn.dialect.for_update}",
-            [part for device in devices for part in device],
+            args,
         )
     }
     here = [each for each in wanted if each[:2] in locked]
@@ -230,18 +266,18 @@ def _claim(txn: Transaction, wanted: list[Wanted]) -> dict[Wanted, ClaimedKey]:
 def _take(txn: Transaction, wanted: list[Wanted]) -> dict[Wanted, ClaimedKey]:
     if not wanted:
         return {}
-    marks = ", ".join(["(?, ?, ?)"] * len(wanted))
-    rows = txn.all(
-        f"WITH wanted (user_id, device_id, algorithm) AS (VALUES {marks}),"
-        # Else PostgreSQL looks for the first key of a device once for each that it has.
-        " firsts AS MATERIALIZED (SELECT w.user_id, w.device_id, w.algorithm,"
-        " (SELECT k.key_id FROM one_time_keys k WHERE k.user_id = w.user_id"
+    listed, args = txn.dialect.rows_of(_WANTED, wanted)
+    # The device is locked, so that its keys stay where they are.
+    firsts = txn.dialect.row_is_one_of(
+        f"SELECT (SELECT k.{txn.dialect.row_id} FROM one_time_keys k WHERE k.user_id = w.user_id"
         " AND k.device_id = w.device_id AND k.algorithm = w.algorithm AND NOT k.claimed"
-        " ORDER BY k.seq LIMIT 1) AS key_id FROM wanted w)"
-        " UPDATE one_time_keys SET claimed = ? WHERE (user_id, device_id, algorithm, key_id) IN"
-        " (SELECT user_id, device_id, algorithm, key_id FROM firsts) AND NOT claimed"
+        " ORDER BY k.seq LIMIT 1) FROM wanted w"
+    )
+    rows = txn.all(
+        f"WITH wanted (user_id, device_id, algorithm) AS ({listed})"
+        f" UPDATE one_time_keys SET claimed = ? WHERE {firsts} AND NOT claimed"
         " RETURNING user_id, device_id, algorithm, key_id, key",
-        [*(part for each in wanted for part in each), True],
+        [*args, True],
     )
     return {(row[0], row[1], row[2]): ClaimedKey(row[3], row[4]) for row in rows}
 
@@ -249,12 +285,12 @@ def _take(txn: Transaction, wanted: list[Wanted]) -> dict[Wanted, ClaimedKey]:
 def _fall_back(txn: Transaction, wanted: list[Wanted]) -> dict[Wanted, ClaimedKey]:
     if not wanted:
         return {}
-    marks = ", ".join(["(?, ?, ?)"] * len(wanted))
+    listed, args = txn.dialect.rows_of(_WANTED, wanted)
     rows = txn.all(
         "UPDATE fallback_keys SET used = ?"
-        f" WHERE (user_id, device_id, algorithm) IN (VALUES {marks})"
+        f" WHERE (user_id, device_id, algorithm) IN ({listed})"
         " RETURNING user_id, device_id, algorithm, key_id, key",
-        [True, *(part for each in wanted for part in each)],
+        [True, *args],
     )
     return {(row[0], row[1], row[2]): ClaimedKey(row[3], row[4]) for row in rows}
 

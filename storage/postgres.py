@@ -35,7 +35,7 @@ from storage.prepared import Prepared
 from storage.transaction import Row, Transaction
 
 MINIMUM_VERSION = 130000
-COPY_FROM = 100
+COPY_FROM = 16
 """So many rows of a plain INSERT are sent by COPY."""
 _CONNECT_TIMEOUT = 10  # seconds
 _MIGRATION_LOCK = 0x48454152  # any number that other programs in the database do not use

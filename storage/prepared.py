@@ -41,8 +41,9 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "integer": (int, _NONE),
     "smallint": (int, _NONE),
     "double precision": (float, int, _NONE),
-    "bigint[]": (list,),
-    "text[]": (list,),
+    # Also as text, see `storage.dialect.array_text`.
+    "bigint[]": (list, str),
+    "text[]": (list, str),
     "bytea[]": (list,),
 }
 _NARROW = {"smallint": 1 << 15, "integer": 1 << 31}

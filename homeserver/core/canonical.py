@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import canonicaljson
@@ -62,6 +62,18 @@ def encode(value: Any) -> bytes:
     if not isinstance(value, (dict, list)) or _suspect(encoded):
         check(value, strict=True)
     return encoded
+
+
+def encode_each(values: Sequence[Any]) -> list[bytes]:
+    """The canonical JSON of each of these; raises `CanonicalJSONError`.
+
+    They are checked together, which is much faster for many small ones.
+    """
+    encode(list(values))
+    try:
+        return [orjson.dumps(value, option=_ENCODE) for value in values]
+    except TypeError:  # The nesting of one is too deep for orjson.
+        return [encode([value])[1:-1] for value in values]
 
 
 def encode_lenient(value: Any) -> bytes:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Iterable
 from typing import Self
 
 MAX_ID_BYTES = 255
@@ -112,6 +113,22 @@ class UserID(_Identifier):
         cls._check(text)
         cls._check_domain(text)
         return cls(text)
+
+    @classmethod
+    def check_all(cls, texts: Iterable[str]) -> None:
+        """Check many user IDs, of few domains; raises `InvalidIdentifier` as `parse` does."""
+        domains: set[str] = set()
+        for text in texts:
+            localpart, _, domain = text.partition(":")
+            if (
+                domain not in domains
+                or len(text) > MAX_ID_BYTES
+                or localpart[:1] != "@"
+                or "\0" in localpart
+                or not localpart.isascii()
+            ):
+                cls.parse(text)
+                domains.add(domain)
 
     @classmethod
     def of(cls, localpart: str, domain: str) -> Self:

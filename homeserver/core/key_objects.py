@@ -6,7 +6,7 @@ sign; a public key is unpadded base64.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +45,11 @@ def invalid_signature(error: str) -> MatrixError:
 
 def is_name(text: object) -> bool:
     """Whether this can be a device ID, key ID or algorithm."""
-    return isinstance(text, str) and 0 < len(text.encode()) <= MAX_NAME_BYTES and "\0" not in text
+    return (
+        isinstance(text, str)
+        and 0 < (len(text) if text.isascii() else len(text.encode())) <= MAX_NAME_BYTES
+        and "\0" not in text
+    )
 
 
 def check_device_keys(keys: Any, user_id: str, device_id: str) -> None:
@@ -109,19 +113,21 @@ def split_key_id(key_id: str) -> tuple[str, str]:
     return algorithm, name
 
 
-def check_one_time_key(key: Any) -> bytes:
-    """Check a one-time or fallback key; its canonical JSON.
+def check_one_time_keys(keys: Sequence[Any]) -> list[bytes]:
+    """Check one-time or fallback keys; the canonical JSON of each.
 
     Raises MatrixError: 400 M_BAD_JSON, 413 M_TOO_LARGE.
     """
-    if not isinstance(key, str) and not (isinstance(key, dict) and isinstance(key.get("key"), str)):
-        raise bad_json("A key is a string, or an object with a string `key`.")
+    for key in keys:
+        if not isinstance(key, str) and not (
+            isinstance(key, dict) and isinstance(key.get("key"), str)
+        ):
+            raise bad_json("A key is a string, or an object with a string `key`.")
     try:
-        # In a list, as a lone string is none of the values that are written fast.
-        encoded = canonical.encode([key])[1:-1]
+        encoded = canonical.encode_each(keys)
     except canonical.CanonicalJSONError as error:
         raise bad_json(str(error)) from None
-    if len(encoded) > MAX_ONE_TIME_KEY_BYTES:
+    if encoded and max(map(len, encoded)) > MAX_ONE_TIME_KEY_BYTES:
         raise too_large("A key is too large.")
     return encoded
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
-import orjson
+import msgspec
 from twisted.internet.interfaces import IReactorTime
 
 from federation.client.errors import RemoteHttpError
@@ -98,21 +99,22 @@ class KeyClaims:
         return await ask(_V1, first)
 
     async def local(self, wanted: Claims) -> JsonObject:
-        """Claim keys of this server's devices: users to devices to keys.
+        """Claim keys of this server's devices: users to devices to keys, as they are stored.
 
         Raises MatrixError 400 M_INVALID_PARAM.
         """
-        claims = Counter(
+        listed = [
             (user_id, device_id, algorithm)
             for user_id, devices in wanted.items()
             for device_id, algorithms in devices.items()
             for algorithm in algorithms
-        )
-        if claims.total() > MAX_CLAIMS:
+        ]
+        if len(listed) > MAX_CLAIMS:
             raise invalid_param(f"At most {MAX_CLAIMS} keys are claimed at once.")
+        claims = Counter(listed)
         if claims and max(claims.values()) > MAX_EACH:
             raise invalid_param(f"At most {MAX_EACH} keys of a device are claimed at once.")
-        if not all(key_objects.is_name(part) for claim in claims for part in claim):
+        if not all(map(key_objects.is_name, set(chain.from_iterable(claims)))):
             raise invalid_param("A device ID or algorithm is not valid.")
         found: JsonObject = {}
         if not claims:
@@ -120,7 +122,7 @@ class KeyClaims:
         for claimed in await self._db.write(_claim, claims):
             for (user_id, device_id, algorithm), key in claimed.items():
                 named = found.setdefault(user_id, {}).setdefault(device_id, {})
-                named[f"{algorithm}:{key.key_id}"] = orjson.loads(key.key)
+                named[f"{algorithm}:{key.key_id}"] = msgspec.Raw(key.key)
         return found
 
 

@@ -5,22 +5,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
+import msgspec
 import orjson
 
 from homeserver.core.types import JsonObject
-from storage import cross_signing, device_keys
+from storage import cross_signing, device_keys, published_keys
+from storage.device_keys import Signature
 from storage.transaction import Transaction
+
+KeyObject: TypeAlias = Any
+"""A key object: parsed if it is of another server, else `msgspec.Raw` as far as it can be
+answered as it is stored."""
+
+_NO_UNSIGNED = ',"unsigned":{}}'
 
 
 @dataclass(slots=True)
 class FoundKeys:
     """Answers to a query: device keys by user and device, cross-signing keys by user."""
 
-    device_keys: dict[str, dict[str, JsonObject]] = field(default_factory=dict)
-    master_keys: dict[str, JsonObject] = field(default_factory=dict)
-    self_signing_keys: dict[str, JsonObject] = field(default_factory=dict)
-    user_signing_keys: dict[str, JsonObject] = field(default_factory=dict)
+    device_keys: dict[str, dict[str, KeyObject]] = field(default_factory=dict)
+    master_keys: dict[str, KeyObject] = field(default_factory=dict)
+    self_signing_keys: dict[str, KeyObject] = field(default_factory=dict)
+    user_signing_keys: dict[str, KeyObject] = field(default_factory=dict)
     failures: dict[str, JsonObject] = field(default_factory=dict)
 
     def update(self, other: FoundKeys) -> None:
@@ -43,31 +52,42 @@ def local_keys(
     named = None
     if all(wanted.values()):
         named = {device_id for device_ids in wanted.values() for device_id in device_ids}
-    signatures = device_keys.signatures_on(txn, wanted.keys(), viewer)
+    published = published_keys.of_users(txn, wanted.keys(), named, viewer)
+    signatures = published.signatures
     found.device_keys = {user_id: {} for user_id in wanted}
-    for row in device_keys.with_keys(txn, wanted.keys(), named):
-        device_ids = wanted[row.user_id]
-        if row.keys is None or (device_ids and row.device_id not in device_ids):
-            continue
-        keys = orjson.loads(row.keys)
-        device_keys.with_signatures(keys, signatures.get((row.user_id, row.device_id), ()))
-        keys["unsigned"] = {}
-        if row.display_name is not None:
-            keys["unsigned"]["device_display_name"] = row.display_name
-        found.device_keys[row.user_id][row.device_id] = keys
+    for user_id, device_id, text, name in published.devices:
+        device_ids = wanted[user_id]
+        if not device_ids or device_id in device_ids:
+            found.device_keys[user_id][device_id] = _device(
+                text, signatures.get((user_id, device_id), ()), name
+            )
     kinds = {
         cross_signing.MASTER: found.master_keys,
         cross_signing.SELF_SIGNING: found.self_signing_keys,
         cross_signing.USER_SIGNING: found.user_signing_keys,
     }
-    for user_id, by_usage in cross_signing.of_users(txn, wanted.keys()).items():
-        for usage, key in by_usage.items():
-            if usage == cross_signing.USER_SIGNING and user_id != viewer:
-                continue
-            kinds[usage][user_id] = device_keys.with_signatures(
-                orjson.loads(key.keys), signatures.get((user_id, key.public_key), ())
-            )
+    for user_id, usage, public_key, text in published.cross_signing:
+        if usage != cross_signing.USER_SIGNING or user_id == viewer:
+            kinds[usage][user_id] = _signed(text, signatures.get((user_id, public_key), ()))
     return found
+
+
+def _device(text: str, signatures: Sequence[Signature], name: str | None) -> KeyObject:
+    if signatures:
+        keys = device_keys.with_signatures(orjson.loads(text), signatures)
+        keys["unsigned"] = {} if name is None else {"device_display_name": name}
+        return keys
+    # Stored is the object as the device signed it: never empty, and without `unsigned`.
+    if name is None:
+        return msgspec.Raw(text[:-1] + _NO_UNSIGNED)
+    quoted = orjson.dumps(name).decode()
+    return msgspec.Raw(f'{text[:-1]},"unsigned":{{"device_display_name":{quoted}}}}}')
+
+
+def _signed(text: str, signatures: Sequence[Signature]) -> KeyObject:
+    if not signatures:
+        return msgspec.Raw(text)
+    return device_keys.with_signatures(orjson.loads(text), signatures)
 
 
 def add_own_signatures(txn: Transaction, viewer: str, master_keys: dict[str, JsonObject]) -> None:

@@ -158,7 +158,7 @@ def _section(answer: JsonObject, name: str) -> JsonObject:
 
 def _is_one_time_key(key: Any) -> bool:
     try:
-        key_objects.check_one_time_key(key)
+        key_objects.check_one_time_keys([key])
     except MatrixError:
         return False
     return True

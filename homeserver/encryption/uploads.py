@@ -19,7 +19,7 @@ from homeserver.core.errors import MatrixError, bad_json, invalid_param, unknown
 from homeserver.core.key_objects import BadKey
 from homeserver.core.types import JsonObject
 from homeserver.users.hooks import UserHooks
-from storage import device_keys, devices, one_time_keys
+from storage import device_keys, one_time_keys
 from storage.database import Database
 from storage.one_time_keys import Counts, UploadedKey
 from storage.transaction import Transaction
@@ -89,7 +89,8 @@ class KeyUploads:
     ) -> dict[str, int]:
         """`upload` of what was checked, as part of a transaction; advances the clock."""
         # A device that is deleted at this moment leaves no keys behind.
-        if not devices.lock_device(txn, user_id, device_id):
+        found = one_time_keys.lock_with_device(txn, user_id, device_id)
+        if found is None:
             raise unknown_token()
         before = None
         if upload.device_keys is not None:
@@ -103,7 +104,7 @@ class KeyUploads:
             # What was signed by or for the former keys is of no use with the new ones.
             one_time_keys.delete(txn, user_id, device_id)
             device_keys.delete(txn, user_id, device_id)
-        found = one_time_keys.lock(txn, user_id, device_id)
+            found = one_time_keys.lock(txn, user_id, device_id)
         counts = self._add(txn, user_id, device_id, upload, found)
         if counts != found:
             one_time_keys.set_counts(txn, {(user_id, device_id): counts})
@@ -168,11 +169,9 @@ def _identities(keys: str | None) -> Any:
 def _parse(keys: Mapping[str, Any]) -> tuple[UploadedKey, ...]:
     if len(keys) > MAX_ONE_TIME_KEYS:
         raise _too_many()
-    found = []
-    for name, key in keys.items():
-        algorithm, key_id = key_objects.split_key_id(name)
-        found.append(UploadedKey(algorithm, key_id, key_objects.check_one_time_key(key).decode()))
-    return tuple(found)
+    names = [key_objects.split_key_id(name) for name in keys]
+    encoded = key_objects.check_one_time_keys(list(keys.values()))
+    return tuple(UploadedKey(*name, key.decode()) for name, key in zip(names, encoded, strict=True))
 
 
 def _parse_fallback(keys: Mapping[str, Any]) -> tuple[UploadedKey, ...]:

@@ -117,7 +117,11 @@ def _parse(body: bytes) -> Any:
 
 def _check_canonical(value: Any, *, strict: bool) -> None:
     try:
-        canonical.check(value, strict)
+        if strict:
+            # It walks through the value only when there may be something to find.
+            canonical.encode(value)
+        else:
+            canonical.check(value, strict)
     except canonical.CanonicalJSONError as error:
         raise bad_json(str(error)) from error
 

@@ -13,6 +13,8 @@ from storage.dialect import (
     to_format_style,
 )
 from storage.errors import InvalidText
+from storage.transaction import Transaction
+from tests.support.databases import DatabaseTestCase, on_each_database
 
 
 class SchemaTest(SynchronousTestCase):
@@ -74,3 +76,21 @@ class ArgumentTest(SynchronousTestCase):
         check_text(["", "é", b"\x00", None, 0])
         with self.assertRaises(InvalidText):
             check_text([1, "a\x00"])
+
+
+@on_each_database
+class RowsTest(DatabaseTestCase):
+    async def test_rows_of(self) -> None:
+        """One row and several, with all that has a meaning in an array."""
+        db = await self.open()
+        awkward = ['a"b', "c\\d", "{e,f}", "", "NULL", " g ", "é'"]
+
+        def read(txn: Transaction, rows: list[tuple[str, int]]) -> list[tuple[str, int]]:
+            query, args = txn.dialect.rows_of(("text", "bigint"), rows)
+            found = txn.all(f"WITH w (a, b) AS ({query}) SELECT a, b FROM w", args)
+            return [(row[0], row[1]) for row in found]
+
+        rows = [(text, number) for number, text in enumerate(awkward)]
+        for _ in range(8):  # also when the statement is prepared
+            self.assertEqual(await db.read(read, rows), rows)
+        self.assertEqual(await db.read(read, [("x", 7)]), [("x", 7)])

@@ -232,8 +232,7 @@ def _check_users(user_ids: Iterable[str]) -> None:
     if len(names) > MAX_USERS:
         raise invalid_param(f"At most {MAX_USERS} users at once.")
     try:
-        for name in names:
-            UserID.parse(name)
+        UserID.check_all(names)
     except InvalidIdentifier as error:
         raise invalid_param(str(error)) from None
 
