@@ -46,6 +46,10 @@ def answer(job: dict[str, Any]) -> dict[str, Any]:
         return {"error": "too_large"}
     except MemoryError:
         return {"error": "too_large"}
+    except OSError as error:
+        # Damaged files have no number: those are of the disk.
+        kind = "no_picture" if error.errno is None else "disk"
+        return {"error": kind, "reason": str(error)[:300]}
     except Exception as error:  # whatever a library thinks of a damaged file
         return {"error": "no_picture", "reason": f"{type(error).__name__}: {error}"[:300]}
 
@@ -184,7 +188,10 @@ def _saved(
 ) -> dict[str, Any]:
     # Nothing of what a camera wrote down goes along.
     image.info = {}
-    image.save(job["target"], kind, **options)
+    try:
+        image.save(job["target"], kind, **options)
+    except OSError as error:  # Pillow does not always pass the number on
+        raise Refused("disk") from error
     return {"content_type": content_type}
 
 

@@ -206,4 +206,6 @@ def _refusal(error: str, *, is_remote: bool) -> MatrixError:
     if error in ("too_large", "timeout"):
         status = 502 if is_remote else 413
         return MatrixError(status, "M_TOO_LARGE", "The picture is too large to be made smaller.")
+    if error == "disk":
+        return unavailable()
     return unknown("There are no thumbnails of this file.")

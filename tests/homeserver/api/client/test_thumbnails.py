@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -10,6 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
 from homeserver.media.picture_workers import PictureWorkers
+from homeserver.media.spool import Spool
 from tests.homeserver.media.pictures import animation, bomb, opened, picture
 from tests.support.media import download, stored_files, upload
 from tests.support.network import eventually
@@ -207,6 +209,18 @@ class ThumbnailTests(TestCase):
         # What does not move may be made all the same where what moves could not be.
         await self.answer(name, width=96, height=96, animated="true")
         self.assertEqual(len(tried), 2)
+
+    async def test_disk_that_fails(self) -> None:
+        """Where nothing can be written, that is no fault of the picture."""
+        await self.start()
+        name = await upload(self.alice, picture())
+        target = Path(self.mktemp())  # missing in a directory that is, then on a full disk
+        for path in (target / "x", target):
+            self.patch(Spool, "new_path", lambda spool, path=path: path)
+            answer = await self.answer(name, width=96, height=96)
+            self.assertEqual((answer.status, answer.body["errcode"]), (503, "M_UNKNOWN"), path)
+            if not target.is_symlink():
+                target.symlink_to("/dev/full")
 
     async def test_kept(self) -> None:
         """Made once for the same content, also of those who ask at once."""
