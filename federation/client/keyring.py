@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeAlias
 
 import structlog
 from cachetools import LRUCache
-from twisted.internet.defer import Deferred, DeferredList, DeferredLock
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
@@ -131,9 +131,7 @@ class Keyring:
             )
             for key in own_keys
         }
-        self._notaries = {
-            name: DeferredLock() for name in trusted_key_servers if name != server_name
-        }
+        self._notaries = {name: Semaphore(1) for name in trusted_key_servers if name != server_name}
         self._known: LRUCache[ServerKey, KnownKey] = LRUCache(MAX_KNOWN)
         self._pauses = Pauses(clock)
         # server -> those who wait for its answer

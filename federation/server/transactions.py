@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
@@ -21,6 +21,7 @@ from homeserver.core.errors import MatrixError, bad_json, invalid_param, limit_e
 from homeserver.core.ids import ServerName
 from homeserver.core.types import JsonObject
 from homeserver.rooms.inbound import Inbound
+from homeserver.semaphore import Semaphore
 from homeserver.web.endpoint import Auth, RawJson, endpoint
 from homeserver.web.responses import encode_json
 from storage import received
@@ -62,7 +63,7 @@ class Transactions:
         self._told = told
         self._machine = Machine()
         self._answers: dict[tuple[str, str], list[Deferred[str]]] = {}
-        self._turns: dict[str, DeferredLock] = {}
+        self._turns: dict[str, Semaphore] = {}
         self._queued: Counter[str] = Counter()
         self._loop = LoopingCall(self._prune)
         self._loop.clock = clock
@@ -120,7 +121,7 @@ class Transactions:
     async def _in_turn(
         self, origin: str, txn_id: str, pdus: Sequence[Any], edus: Sequence[Any]
     ) -> str:
-        lock = self._turns.setdefault(origin, DeferredLock())
+        lock = self._turns.setdefault(origin, Semaphore(1))
         await lock.acquire()
         try:
             if not edus:

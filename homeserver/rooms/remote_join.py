@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import structlog
-from twisted.internet.defer import CancelledError, Deferred, DeferredLock
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
@@ -31,6 +31,7 @@ from homeserver.rooms.receive import BadState, KnownState, Receiver
 from homeserver.rooms.remote_attempts import Attempts
 from homeserver.rooms.remote_event import AUTHORISER, WantedMember, sign_template, with_signatures
 from homeserver.rooms.remote_state import JoinState, read_join_state
+from homeserver.semaphore import Semaphore
 from storage import leases, memberships, rooms
 from storage.database import Database
 from storage.events import ACCEPTED
@@ -86,7 +87,7 @@ class RemoteJoins:
         self._clock = clock
         self.completion: Completion | None = None
         """Completes rooms that are entered without their members; None: all are asked for."""
-        self._locks: dict[str, tuple[DeferredLock, int]] = {}
+        self._locks: dict[str, tuple[Semaphore, int]] = {}
         self._running: dict[tuple[str, str], Deferred[str | None]] = {}
         self._waiters: dict[tuple[str, str], list[Deferred[str | None]]] = {}
 
@@ -163,7 +164,7 @@ class RemoteJoins:
         return await self._in_turn(wanted.room_id, work)
 
     async def _in_turn(self, room_id: str, work: Callable[[], Awaitable[str | None]]) -> str | None:
-        lock, users = self._locks.get(room_id, (DeferredLock(), 0))
+        lock, users = self._locks.get(room_id, (Semaphore(1), 0))
         self._locks[room_id] = (lock, users + 1)
         try:
             await lock.acquire()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from twisted.internet.defer import DeferredLock
 from twisted.internet.interfaces import IReactorTime
 
 from homeserver.core.types import JsonObject
+from homeserver.semaphore import Semaphore
 from homeserver.users.sso.people import ProviderFailed
 
 PAUSE_S = 5.0
@@ -23,7 +23,7 @@ class Kept:
         self._clock = clock
         self._seconds = seconds
         self._fetch = fetch
-        self._lock = DeferredLock()
+        self._lock = Semaphore(1)
         self._value: JsonObject | None = None
         self._good_until = 0.0
         self._not_before = 0.0
