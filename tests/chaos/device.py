@@ -70,6 +70,7 @@ class Device(nio.AsyncClient):  # type: ignore[misc, unused-ignore]
         self._pending: dict[str, nio.MegolmEvent] = {}
         self._told: set[str] = set()
         self._leaving = False
+        self._password = ""
         self.commands: set[asyncio.Task[Any]] = set()
         """What it was told to do and is at."""
         self._tasks: list[asyncio.Task[None]] = []
@@ -85,15 +86,9 @@ class Device(nio.AsyncClient):  # type: ignore[misc, unused-ignore]
         if kept.exists():
             login = json.loads(kept.read_text())
         else:
-            body = {
-                "type": "m.login.password",
-                "identifier": {"type": "m.id.user", "user": user},
-                "password": password,
-                "device_id": device_id,
-            }
-            status, login = await self._asking.ask("POST", "/_matrix/client/v3/login", body)
-            assert status == 200, login
+            login = await self._log_in(user, password, device_id)
             kept.write_text(json.dumps(login))
+        self._password = password
         self._asking.token = login["access_token"]
         self.restore_login(login["user_id"], login["device_id"], login["access_token"])
         assert self.store is not None
@@ -107,6 +102,28 @@ class Device(nio.AsyncClient):  # type: ignore[misc, unused-ignore]
             for entry in self._outbox():
                 await self._deliver(entry)
         return {"token": login["access_token"], "user_id": login["user_id"]}
+
+    async def _log_in(self, user: str, password: str, device_id: str) -> dict[str, str]:
+        body = {
+            "type": "m.login.password",
+            "identifier": {"type": "m.id.user", "user": user},
+            "password": password,
+            "device_id": device_id,
+        }
+        status, login = await self._asking.ask("POST", "/_matrix/client/v3/login", body)
+        assert status == 200, login
+        found: dict[str, str] = login
+        return found
+
+    async def _log_in_again(self) -> None:
+        """Get another token for the device.
+
+        A login that was repeated for want of an answer may be carried out after the one that was
+        answered, by a process that hung: it ends the token that the answer gave.
+        """
+        login = await self._log_in(self.user_id, self._password, self.device_id)
+        (self._directory / "login.json").write_text(json.dumps(login))
+        self._asking.token = self.access_token = login["access_token"]
 
     async def end(self) -> None:
         """Stop, between two answers."""
@@ -140,6 +157,8 @@ class Device(nio.AsyncClient):  # type: ignore[misc, unused-ignore]
             if isinstance(answer, nio.SyncError) and not self._leaving:
                 self._report("trouble", what=f"/sync: {answer}")
                 await asyncio.sleep(1)
+                if answer.status_code == "M_UNKNOWN_TOKEN" and not self._leaving:
+                    await self._log_in_again()
 
     async def _maintain(self) -> None:
         """What nio does between syncs."""
