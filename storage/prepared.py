@@ -19,7 +19,7 @@ import psycopg2
 
 from storage.dialect import to_format_style
 
-PREPARE_AT = 5
+PREPARE_AT = 10
 """How many times a session runs a statement as it is. PostgreSQL then makes five plans for the
 values given before it may settle on one for all."""
 MAX_PREPARED = 250
