@@ -16,9 +16,10 @@ from twisted.trial.unittest import TestCase
 
 from tests.support.databases import migrated_database
 from tests.support.federation import Federation, eventually
-from tests.support.network import Network, authority, ca_file, free_port, reactor
+from tests.support.network import Network, authority, ca_file, reactor
 from tests.support.peer import Peer, PeerRoom, Received, make_peer
 from tests.support.process import ServerProcess
+from tests.support.services import free_port
 
 TRANSACTIONS = 20
 PER_TRANSACTION = 50

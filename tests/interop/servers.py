@@ -5,10 +5,8 @@ from __future__ import annotations
 import fcntl
 import functools
 import os
-import random
 import secrets
 import shutil
-import socket
 import sqlite3
 import subprocess
 import time
@@ -24,6 +22,7 @@ from tests.interop.account import Account, call, together
 from tests.support.databases import scratch_directory
 from tests.support.network import authority, ca_file, eventually
 from tests.support.process import ServerProcess
+from tests.support.services import free_port
 
 INTEROP = "HEARTH_TEST_INTEROP"
 """The environment variable with the Python of Synapse's virtual environment."""
@@ -35,21 +34,6 @@ TEMPLATES = "HEARTH_TEST_INTEROP_TEMPLATES"
 
 class NotStarted(AssertionError):
     """A server ended, or did not answer in time."""
-
-
-def free_port() -> int:
-    """A port of loopback that nobody listens on, and that no outgoing connection gets.
-
-    It has to be free again when its server restarts, while clients open connections.
-    """
-    while True:
-        port = random.randrange(20000, 32000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        return port
 
 
 def certificate(directory: Path) -> tuple[Path, Path]:

@@ -33,9 +33,9 @@ from homeserver.core.event import Event
 from homeserver.core.signing import sign_json
 from homeserver.core.types import JsonObject
 from tests.support.events import RoomBuilder, test_key
-from tests.support.network import free_port
 from tests.support.peer import authorization
 from tests.support.peer_http import BodyProducer
+from tests.support.services import free_port
 
 reactor: Any = installed_reactor
 _numbers = itertools.count(1)

@@ -13,8 +13,9 @@ from urllib.parse import quote
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.protocol import ClientFactory, Factory, Protocol
 
-from tests.support.network import authority, ca_file, free_port, reactor
+from tests.support.network import authority, ca_file, reactor
 from tests.support.process import ServerProcess
+from tests.support.services import free_port
 
 
 class FederatedProcess(ServerProcess):

@@ -25,8 +25,9 @@ from homeserver.app import build
 from homeserver.web.http import HttpFactory
 from tests.support.client import Client
 from tests.support.databases import migrated_database, reactor
-from tests.support.network import Network, ca_file, eventually, free_port, server_tls
+from tests.support.network import Network, ca_file, eventually, server_tls
 from tests.support.server import TestServer, test_config
+from tests.support.services import free_port
 
 __all__ = ["FederatedServer", "Federation", "add_server", "eventually", "make_federation"]
 

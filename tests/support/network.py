@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import socket
 import tempfile
 from collections.abc import Awaitable, Callable
 from inspect import isawaitable
@@ -23,14 +22,6 @@ from storage.database import sleep
 from tests.support.databases import scratch_directory
 
 reactor: Any = installed_reactor
-
-
-def free_port() -> int:
-    """A port of loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @functools.cache

@@ -37,7 +37,7 @@ from homeserver.core.signing import (
 )
 from homeserver.core.types import JsonObject
 from tests.support.federation import Federation
-from tests.support.network import Network, free_port, reactor, server_tls
+from tests.support.network import Network, reactor, server_tls
 from tests.support.peer_http import (
     Answer,
     Handler,
@@ -47,6 +47,7 @@ from tests.support.peer_http import (
     Reply,
 )
 from tests.support.peer_room import PeerRoom
+from tests.support.services import free_port
 
 __all__ = ["Peer", "PeerRoom", "Received", "Reply", "make_peer"]
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import pwd
+import random
 import shutil
 import signal
 import socket
@@ -19,6 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+_random = random.SystemRandom()
 POSTGRES_URL = "HEARTH_TEST_POSTGRES_URL"
 REDIS_URL = "HEARTH_TEST_REDIS_URL"
 _SETTINGS = """
@@ -41,10 +43,19 @@ class ServiceError(Exception):
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+    """A port of loopback that nobody listens on, and that no outgoing connection gets.
+
+    It is still free when its server starts, and again when it restarts, while others open
+    connections.
+    """
+    while True:
+        port = _random.randrange(12_000, 32_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
 
 
 def postgres_program(name: str) -> str:

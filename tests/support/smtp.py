@@ -14,7 +14,8 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult, LoginPassword
 from twisted.trial.unittest import TestCase
 
-from tests.support.network import authority, ca_file, eventually, free_port
+from tests.support.network import authority, ca_file, eventually
+from tests.support.services import free_port
 
 USER, PASSWORD = "hearth", "a password"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +20,9 @@ from homeserver.core.signing import verify_json
 from homeserver.web.http import HttpFactory
 from homeserver.web.request import Request
 from tests.support.server import SERVER_NAME, TestServer, make_server
+from tests.support.services import free_port
 
 reactor: Any = installed_reactor
-
-
-def free_port() -> int:
-    """A port of loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class TwoServersTest(TestCase):

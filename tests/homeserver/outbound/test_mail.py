@@ -18,8 +18,9 @@ from config.model import Email
 from homeserver.outbound import mail
 from homeserver.outbound.mail import Mailer, Templates
 from storage.jobs import Job
-from tests.support.network import eventually, free_port
+from tests.support.network import eventually
 from tests.support.server import make_server
+from tests.support.services import free_port
 from tests.support.smtp import PASSWORD, USER, SmtpServer, parts
 
 LINK = "https://hearth.test/x?sid=1&token=2"
