@@ -65,6 +65,8 @@ class Proxy(Resource):
         self._pool = HTTPConnectionPool(reactor)
         self._pool.maxPersistentPerHost = 20
         self._agent: Any = Agent(reactor, pool=self._pool)
+        self._passing: set[Deferred[None]] = set()
+        self._is_stopped = False
         site = Site(self)
         site.noisy = False
         self._listening = reactor.listenSSL(port, site, server_tls(), interface="127.0.0.1")
@@ -72,7 +74,9 @@ class Proxy(Resource):
     def render(self, request: Request) -> int:
         gone: list[bool] = []
         request.notifyFinish().addBoth(lambda _: gone.append(True))
-        Deferred.fromCoroutine(self._pass_or_drop(request, gone))
+        passing = Deferred.fromCoroutine(self._pass_or_drop(request, gone))
+        self._passing.add(passing)
+        passing.addBoth(lambda _: self._passing.discard(passing))
         return NOT_DONE_YET
 
     async def _pass_or_drop(self, request: Request, gone: list[bool]) -> None:
@@ -83,7 +87,7 @@ class Proxy(Resource):
             self._drop(request)
 
     async def _pass(self, request: Any, gone: list[bool]) -> None:
-        if not self._switch.lets_through(_origin(request), self._name):
+        if self._is_stopped or not self._switch.lets_through(_origin(request), self._name):
             self._drop(request)
             return
         headers = {
@@ -118,6 +122,10 @@ class Proxy(Resource):
             request.channel.forceAbortClient()
 
     async def stop(self) -> None:
+        # The servers are still there, and go on asking over the connections that they have.
+        self._is_stopped = True
+        for passing in list(self._passing):
+            passing.cancel()
         await maybeDeferred(self._listening.stopListening)
         await cast(Any, self._pool.closeCachedConnections())
 
