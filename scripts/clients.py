@@ -13,7 +13,7 @@ import venv
 from pathlib import Path
 
 from scripts.old_libc import name_as_before
-from scripts.run_tests import JS_CLIENT, ROOT, TESTS, js_client_environment, run_trial
+from scripts.run_tests import JS_CLIENT, ROOT, TESTS, js_client_environment, report, run_trial
 
 JS = "HEARTH_TEST_JS_SDK"
 """The environment variable that names the directory of matrix-js-sdk."""
@@ -84,7 +84,7 @@ def main() -> int:
     if JS_CLIENT in environment:
         environment[JS] = environment[JS_CLIENT]
     count = run_trial("sqlite", sys.argv[1:] or ["tests.clients"], environment, jobs=2)
-    print(f"\n{count}", flush=True)
+    report(count)
     return 1 if count.failed else 0
 
 

@@ -16,7 +16,7 @@ import tempfile
 import venv
 from pathlib import Path
 
-from scripts.run_tests import ROOT, Count, run_trial
+from scripts.run_tests import ROOT, Count, report, run_trial
 
 SYNAPSE = "HEARTH_TEST_SYNAPSE"
 INTEROP = "HEARTH_TEST_INTEROP"
@@ -83,7 +83,7 @@ def main() -> int:
     names = sys.argv[1:]
     required = "--required" in names
     count = run([name for name in names if name != "--required"], required)
-    print(f"\n{count}", flush=True)
+    report(count)
     return 1 if count.failed else 0
 
 

@@ -2,6 +2,11 @@
 
 Starts PostgreSQL and Redis of its own, runs all tests with trial on SQLite, and those that open a
 database again on PostgreSQL. The last line of the output is `N passed, N failed[, N skipped]`.
+
+A few tests that fail are run once more, one after the other: on a busy machine a process may
+start too slowly or a port may be taken. Those that pass then count as passed, and are told as
+"Unsteady" at the end with what they failed of above: each is a defect, of the test or of what it
+tests, for which there is to be an issue.
 """
 
 from __future__ import annotations
@@ -13,7 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from scripts import js_client
@@ -28,6 +33,11 @@ JS_CLIENT = "HEARTH_TEST_JS_CLIENT"
 INTEROP = "tests.interop."
 """Tests of server processes, which `scripts/test --interop` runs."""
 
+MOST_AGAIN = 3
+"""Failed tests of one run that are run again; more have a cause in common."""
+
+_PROBLEM = re.compile(r"^\[(?:FAIL|ERROR)\]$")
+_TEST_NAME = re.compile(r"^tests(?:\.\w+){3,}$")
 _SUMMARY = re.compile(r"^(?:PASSED|FAILED)(?: \((.*)\))?$")
 _JOBS = min(4, (os.cpu_count() or 1) + 1)
 """One more than processors, since some tests wait for time to pass."""
@@ -40,8 +50,11 @@ class Count:
     passed: int = 0
     failed: int = 0
     skipped: int = 0
+    unsteady: list[str] = field(default_factory=list)
+    """Tests that failed at first."""
 
     def add(self, other: Count) -> None:
+        self.unsteady += other.unsteady
         self.passed += other.passed
         self.failed += other.failed
         self.skipped += other.skipped
@@ -145,10 +158,59 @@ def modules_on_a_database() -> list[str]:
     )
 
 
+class FailedTests:
+    """Which tests failed, from the lines of trial's output in turn."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.unnamed = 0
+        """Problems of no test, such as of a process that ended."""
+        self._in_problem = self._nameless = False
+
+    def add(self, line: str) -> None:
+        """One line. A problem is a heading, a text, and the names of the tests that have it."""
+        line = line.rstrip("\n")
+        if _PROBLEM.match(line):
+            self.end()
+            self._in_problem = self._nameless = True
+        elif line.startswith("====="):
+            self.end()
+        elif self._in_problem and _TEST_NAME.match(line):
+            self._nameless = False
+            if line not in self.names:
+                self.names.append(line)
+
+    def end(self) -> None:
+        """The part about a problem is over."""
+        self.unnamed += self._in_problem and self._nameless
+        self._in_problem = False
+
+    @property
+    def may_run_again(self) -> bool:
+        return 0 < len(self.names) <= MOST_AGAIN and not self.unnamed
+
+
 def run_trial(
     database: str, names: list[str], environment: dict[str, str], jobs: int = _JOBS
 ) -> Count:
-    """Run tests with `database` (sqlite or postgres) as the server's; print trial's output."""
+    """Run tests with `database` (sqlite or postgres) as the server's; print trial's output.
+
+    A few that fail are run again.
+    """
+    count, failed = _run_trial_once(database, names, environment, jobs)
+    if count.failed and failed.may_run_again and failed.names != names:
+        print(f"\nRun again: {' '.join(failed.names)}", flush=True)
+        again, _ = _run_trial_once(database, failed.names, environment, 1)
+        if not again.failed and again.passed == len(failed.names):
+            count.failed = 0
+            count.passed += again.passed
+            count.unsteady = [f"{name} ({database})" for name in failed.names]
+    return count
+
+
+def _run_trial_once(
+    database: str, names: list[str], environment: dict[str, str], jobs: int
+) -> tuple[Count, FailedTests]:
     print(f"\n--- Tests with {database} ---", flush=True)
     command = [
         sys.executable,
@@ -171,17 +233,20 @@ def run_trial(
     )
     assert trial.stdout is not None
     count: Count | None = None
+    failed = FailedTests()
     for line in trial.stdout:
         sys.stdout.write(line)
+        failed.add(line)
         count = count_of(line) or count
+    failed.end()
     sys.stdout.flush()
     status = trial.wait()
     if count is None:
         print(f"trial gave no summary (status {status}).")
-        return Count(failed=1)
+        return Count(failed=1), FailedTests()
     if status and not count.failed:
         count.failed = 1
-    return count
+    return count, failed
 
 
 def js_client_environment() -> dict[str, str]:
@@ -217,9 +282,16 @@ def run_all(names: list[str]) -> Count:
     return count
 
 
+def report(count: Count) -> None:
+    """Print what a run came to."""
+    if count.unsteady:
+        print("\nUnsteady, passed when run again:", *count.unsteady, sep="\n    ")
+    print(f"\n{count}", flush=True)
+
+
 def main() -> int:
     count = run_all(sys.argv[1:])
-    print(f"\n{count}", flush=True)
+    report(count)
     return 1 if count.failed or not count.passed else 0
 
 
