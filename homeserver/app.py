@@ -35,6 +35,7 @@ from homeserver.federating import build_client, build_federation, start_federati
 from homeserver.filing import body_limits, build_media, start_media
 from homeserver.parts import Parts, Services
 from homeserver.pushing import build_pushing, start_pushing
+from homeserver.remembering import share_memory
 from homeserver.rooms.aliases import Aliases
 from homeserver.rooms.append import Appender
 from homeserver.rooms.build import LocalSigner
@@ -95,12 +96,7 @@ from homeserver.users.turn import Turn
 from homeserver.users.uia import InteractiveAuth
 from homeserver.web.router import Router
 from homeserver.web.turns import Turns
-from storage import (
-    delayed_events,
-    erasures,
-    push_rules,
-    sliding_positions,
-)
+from storage import delayed_events, erasures, push_rules, sliding_positions
 from storage.bus import Bus, MemoryBus
 from storage.database import Database, DatabaseUnavailable, Timing, open_database
 from storage.ephemeral import EphemeralStore, MemoryEphemeral
@@ -186,6 +182,7 @@ async def build(config: Config, reactor: Any, log: Any, *, serving: bool = True)
     entrance = build_bridges(parts)
     build_experimental(parts)
     build_media(parts)
+    share_memory(parts)
     router = Router(
         ENDPOINTS,
         parts.services.as_mapping(),

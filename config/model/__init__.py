@@ -34,7 +34,7 @@ from config.model.rooms import (
     ServerNotices,
 )
 from config.model.sso import Cas, RequiredClaim, SignOn, Sso, SsoProvider
-from config.model.storage import Database, Redis
+from config.model.storage import Caches, Database, Redis
 from config.model.users import (
     MatrixRtc,
     Passwords,
@@ -51,6 +51,7 @@ from homeserver.core.ids import InvalidIdentifier, ServerName
 __all__ = [
     "PRIVATE_RANGES",
     "S3",
+    "Caches",
     "Cas",
     "Config",
     "Database",
@@ -138,6 +139,7 @@ class Config:
         "Redis, needed when several processes serve one database.",
         example='{url: "redis://localhost:6379/0"}',
     )
+    caches: Caches = option(Caches, "Memory.")
     listeners: tuple[Listener, ...] = option(
         DEFAULT_LISTENERS,
         "Addresses that the server listens on, and what is answered at each. Listeners that serve "

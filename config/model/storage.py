@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from config.types import Duration, option
+from config.types import Duration, Size, option
 
 
 def _check_database_url(url: str | None) -> str | None:
@@ -49,4 +49,23 @@ class Redis:
 
     url: str = option(
         doc="redis://:password@host:port/number.", check=_check_redis_url, secret=True
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caches:
+    """What each process keeps in memory so as not to read or compute it again."""
+
+    total_bytes: Size = option(
+        Size(64 << 20),
+        "What all caches of a process may take together. A process takes it as the need arises, on "
+        "top of the 80M or so that it needs itself.",
+        minimum=1 << 20,
+    )
+    memory_limit: Size | None = option(
+        None,
+        "When a process takes more memory than this, its caches are made smaller until it does "
+        "not, down to a sixteenth of total_bytes.",
+        minimum=64 << 20,
+        example="512M",
     )

@@ -6,7 +6,7 @@ as transactions), never from what a client sent, so that their number is bounded
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from prometheus_client import (
@@ -18,12 +18,13 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
 import homeserver
+from homeserver.cache import Caches
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -158,6 +159,15 @@ class Metrics:
         """Show what `value()` is whenever the metrics are asked for."""
         self.registry.register(_Computed(name, doc, value))
 
+    def caches(self, caches: Caches) -> None:
+        """Show what caches are good for whenever the metrics are asked for."""
+        self.registry.register(_CacheFigures(caches))
+        self.gauge(
+            "hearth_caches_limit_bytes",
+            "What all caches may take together now.",
+            lambda: caches.limit,
+        )
+
     def render(self) -> bytes:
         """The metrics in Prometheus' text format (`CONTENT_TYPE`)."""
         return generate_latest(self.registry)
@@ -192,3 +202,32 @@ class _Computed(Collector):
 
     def describe(self) -> list[GaugeMetricFamily]:
         return [GaugeMetricFamily(self._name, self._doc)]
+
+
+class _CacheFigures(Collector):
+    """The figures of caches, which they count themselves."""
+
+    COUNTS = (
+        ("hits", "hearth_cache_hits", "What was found in a cache."),
+        ("misses", "hearth_cache_misses", "What was looked for in a cache and not found."),
+        ("evictions", "hearth_cache_evictions", "What was pushed out of a cache, or not kept."),
+    )
+
+    def __init__(self, caches: Caches) -> None:
+        self._caches = caches
+
+    def collect(self) -> Iterator[Metric]:
+        for attribute, name, doc in self.COUNTS:
+            count = CounterMetricFamily(name, doc, labels=["cache"])
+            for cache in self._caches:
+                count.add_metric([cache.name], getattr(cache, attribute))
+            yield count
+        taken = GaugeMetricFamily("hearth_cache_bytes", "What a cache takes.", labels=["cache"])
+        entries = GaugeMetricFamily("hearth_cache_entries", "Entries of a cache.", labels=["cache"])
+        for cache in self._caches:
+            taken.add_metric([cache.name], cache.bytes)
+            entries.add_metric([cache.name], len(cache))
+        yield from (taken, entries)
+
+    def describe(self) -> Iterator[Metric]:
+        return iter(())

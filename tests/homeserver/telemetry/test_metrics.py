@@ -5,6 +5,7 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
+from homeserver.cache import Cache, Caches
 from homeserver.telemetry.metrics import Metrics
 
 
@@ -41,6 +42,30 @@ class MetricsTests(TestCase):
         self.assertEqual(value(self.metrics, "hearth_waiting "), 2)
         waiting.append(3)
         self.assertEqual(value(self.metrics, "hearth_waiting "), 3)
+
+    def test_caches(self) -> None:
+        caches = Caches(1 << 20)
+        cache: Cache[int, bytes] = Cache("pages")
+        caches.adopt(cache)
+        self.metrics.caches(caches)
+        cache[1] = b"x" * 5_000
+        cache.get(1)
+        cache.get(2)
+        shown = {
+            name: value(self.metrics, f'hearth_cache_{name}{{cache="pages"}}')
+            for name in ("hits_total", "misses_total", "evictions_total", "bytes", "entries")
+        }
+        self.assertEqual(
+            shown,
+            {
+                "hits_total": 1,
+                "misses_total": 1,
+                "evictions_total": 0,
+                "bytes": cache.bytes,
+                "entries": 1,
+            },
+        )
+        self.assertEqual(value(self.metrics, "hearth_caches_limit_bytes"), 1 << 20)
 
     def test_registries_are_separate(self) -> None:
         other = Metrics()
