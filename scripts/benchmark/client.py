@@ -203,7 +203,7 @@ class User:
         self, since: str | None = None, timeout_ms: int = 0, filter_id: str = ""
     ) -> bytes:
         """The body of a `/sync`."""
-        parameters = {"timeout": str(timeout_ms)}
+        parameters = {"timeout": str(timeout_ms), "set_presence": "offline"}
         if since:
             parameters["since"] = since
         if filter_id:

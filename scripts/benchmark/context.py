@@ -142,6 +142,12 @@ class Context:
             }
         )
 
+    def cpu(self, name: str, title: str, unit: str, seconds: float) -> None:
+        """CPU time of one operation that was measured elsewhere."""
+        document = Phase(name, title, unit, [], rate=False).document()
+        document |= {"operations": 1, "server_cpu_s": round(seconds, 6)}
+        self.phases.append(document)
+
     @asynccontextmanager
     async def phase(
         self,

@@ -133,7 +133,7 @@ class Workload:
             latencies=latencies,
             latency_ms=curves,
             loadgen={
-                kind: max(phase["loadgen_cpu_s"] / phase["wall_s"] for phase in each)
+                kind: max(phase["loadgen_cpu_s"] / (phase["wall_s"] or 1) for phase in each)
                 for kind, each in phases.items()
             },
             others={

@@ -119,7 +119,7 @@ def _section(document: dict[str, Any], workload: Workload, files: dict[str, str]
     if workload.notes:
         parts.append("\n".join(f"- {note}" for note in workload.notes))
     rows = [row for operation in workload.operations for row in _rows(operation)]
-    rows += [_row("", value) for value in workload.values]
+    rows += [_row(value.title, Metric("", value.unit, value.values)) for value in workload.values]
     if rows:
         header = ["operation", "figure", "Hearth", "Synapse", "Hearth / Synapse"]
         parts.append(table(header, rows, left=2))
@@ -145,7 +145,7 @@ def _rows(operation: Operation) -> list[list[str]]:
 
 
 def _row(name: str, metric: Metric) -> list[str]:
-    figure = f"{metric.title}, {metric.unit}" if metric.unit else metric.title
+    figure = ", ".join(part for part in (metric.title, metric.unit) if part)
     spreads = [cell(metric.spread(kind)) for kind in (HEARTH, SYNAPSE)]
     return [name, figure, *spreads, times(metric.ratio)]
 

@@ -39,6 +39,7 @@ class Runner:
         synapse_python: str | None,
         written: Callable[[Document], None],
     ) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
         self._options = options
         self._written = written
         postgres = options.database == "postgres"

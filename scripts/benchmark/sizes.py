@@ -59,7 +59,7 @@ class Sizes:
     longpolls_synapse: int = 1000
     """Fewer, as it is given for each of them; making their users takes it long."""
     soak_events: int = 200_000
-    soak_events_synapse: int = 10_000
+    soak_events_synapse: int = 5000
     soak_clients: int = 500
     soak_rooms: int = 50
     soak_rate: float = 250.0
@@ -102,7 +102,7 @@ QUICK = Sizes(
     soak_events_synapse=600,
     soak_clients=50,
     soak_rooms=10,
-    soak_sample=200,
+    soak_sample=100,
 )
 
 

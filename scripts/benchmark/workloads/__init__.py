@@ -6,7 +6,17 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from scripts.benchmark.context import Context
-from scripts.benchmark.workloads import send
+from scripts.benchmark.workloads import (
+    fanout,
+    federation,
+    joins,
+    many_rooms,
+    memory,
+    messages,
+    resolution,
+    send,
+    shape,
+)
 
 __all__ = ["WORKLOADS", "Workload"]
 
@@ -22,4 +32,15 @@ class Workload:
 
 WORKLOADS: dict[str, Workload] = {
     "send": Workload("Sending messages", send.run),
+    "fanout": Workload("Fan-out to waiting clients", fanout.run),
+    "initial": Workload("First sync", many_rooms.run_initial),
+    "incremental": Workload("Later syncs", many_rooms.run_incremental),
+    "sliding": Workload("Sliding sync", many_rooms.run_sliding),
+    "shape": Workload("First syncs of many at once", shape.run),
+    "messages": Workload("Reading history", messages.run),
+    "joins": Workload("Joining rooms", joins.run),
+    "federation": Workload("Federation", federation.run),
+    "resolution": Workload("State resolution", resolution.run),
+    "memory": Workload("Memory", memory.run_idle),
+    "soak": Workload("A long time of messages", memory.run_soak, once=True),
 }
