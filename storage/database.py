@@ -1,19 +1,17 @@
 """The door to the database: coroutines run plain functions in transactions, in threads.
 
-`read` gives a function a consistent snapshot; `write` runs it in one transaction, again when the
-database asks for it, and carries out what it registered (`Transaction.invalidate`, `after_commit`,
-`notify`) once it is committed. Cancelling the caller never interrupts a running transaction: its
-effects happen, only its result is dropped.
+`query` runs one small statement, without a thread where that can be done. `read` gives a function a
+consistent snapshot; `write` runs it in one transaction, again when the database asks for it, and
+carries out what it registered (`Transaction.invalidate`, `after_commit`, `notify`) once it is
+committed. Cancelling the caller never interrupts a running transaction: its effects happen, only
+its result is dropped.
 """
 
 from __future__ import annotations
 
-import contextvars
-import random
 import secrets
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -23,6 +21,7 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from storage import clock, invalidations, migrate
 from storage.bus import Bus
 from storage.dialect import Dialect
+from storage.direct import NotDirect, QueryCounts
 from storage.errors import (
     CommitUnknown,
     Conflict,
@@ -30,10 +29,12 @@ from storage.errors import (
     DatabaseUnavailable,
     UnusableDatabase,
 )
+from storage.point_query import PointQuery
 from storage.pool import Backend, Pool, Reactor, Session
 from storage.positions import Positions
 from storage.sqlite import SqliteBackend
-from storage.transaction import Transaction
+from storage.threads import Threads, Timing, backoff, sleep
+from storage.transaction import Row, Transaction
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -43,52 +44,6 @@ GIVE_UP_AFTER = 30.0
 """Seconds that a caller waits for a database that is away."""
 
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """How one transaction went: the function, "read" or "write", seconds, statements."""
-
-    name: str
-    kind: str
-    waited: float
-    took: float
-    statements: int
-    failed: bool
-
-
-def backoff(attempt: int, first: float, limit: float) -> float:
-    """Seconds to wait before the next attempt, the first of which is number 1."""
-    return min(limit, first * 2.0 ** min(attempt - 1, 30)) * random.uniform(0.5, 1.0)
-
-
-def sleep(reactor: Reactor, seconds: float) -> Deferred[None]:
-    """Fires after `seconds`."""
-    call: Any = None
-    waiting: Deferred[None] = Deferred(lambda _: call.cancel())
-    call = reactor.callLater(seconds, waiting.callback, None)
-    return waiting
-
-
-class _Job:
-    """One attempt of one transaction, from the reactor thread to a pool thread and back."""
-
-    __slots__ = ("args", "cancelled", "context", "done", "fn", "kind", "kwargs", "queued")
-
-    def __init__(
-        self, kind: str, fn: Callable[..., Any], args: Any, kwargs: Any, queued: float
-    ) -> None:
-        self.kind = kind
-        self.fn = fn
-        self.args = args
-        self.kwargs = kwargs
-        self.queued = queued
-        self.cancelled = False
-        self.context = contextvars.copy_context()
-        self.done: Deferred[Any] = Deferred(self._cancel)
-
-    def _cancel(self, _: Deferred[Any]) -> None:
-        self.cancelled = True  # a job still in the queue is not run
 
 
 class Database:
@@ -109,20 +64,45 @@ class Database:
         self._reactor = reactor
         self._bus = bus
         self._observe = observe
-        self._readers = Pool("read", backend.readers, lambda: backend.connect(writable=False))
-        self._writers = Pool("write", backend.writers, lambda: backend.connect(writable=True))
+        self._direct = backend.direct(reactor)
+        self.queries = QueryCounts()
+        self._threads = Threads(backend, reactor, self._take_effect, self._report)
         self._caches: dict[str, list[tuple[Callable[[str], None], Callable[[], None] | None]]] = (
             defaultdict(list)
         )
         self._commit_listeners: list[Callable[[tuple[str, ...], int], None]] = []
         self._look_waiters: list[Deferred[int]] = []
         self._looking = False
-        self._running = 0
         self._closing = False
         self._is_away = False
-        self._quiet: list[Deferred[None]] = []
 
     # Transactions
+
+    async def query(self, query: PointQuery[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """What one statement finds, see `storage.point_query`.
+
+        It sees every commit that this process was told of. Raises DatabaseUnavailable when the
+        database stays away, InvalidText.
+        """
+        name = query.__qualname__
+        if self._direct is not None:
+            rows = self._direct.rows(query, query.given(self.dialect, *args, **kwargs))
+            if isinstance(rows, Deferred):
+                rows = await self._answer(rows)
+            if rows is not None:
+                self.queries.direct[name] += 1
+                return query.result(rows)
+        self.queries.thread[name] += 1
+        return await self.read(query, *args, **kwargs)
+
+    async def _answer(self, rows: Deferred[list[Row]]) -> list[Row] | None:
+        self._threads.one_more()
+        try:
+            return await rows
+        except NotDirect:
+            return None
+        finally:
+            self._threads.one_less()
 
     async def read(
         self, fn: Callable[Concatenate[Transaction, P], T], /, *args: P.args, **kwargs: P.kwargs
@@ -153,7 +133,7 @@ class Database:
         while True:
             attempt += 1
             try:
-                result = await self._submit(kind, fn, args, kwargs)
+                result = await self._threads.submit(kind, fn, args, kwargs)
                 if self._is_away:
                     self._is_away = False
                     _log.info("The database is back")
@@ -188,116 +168,13 @@ class Database:
         while True:
             attempt += 1
             try:
-                return await self._on_session(
-                    self._readers, self._backend.committed, error.transaction_id
-                )
+                return await self._threads.on_session(self._backend.committed, error.transaction_id)
             except (ConnectionLost, DatabaseUnavailable, Conflict):
                 if self._reactor.seconds() - started >= GIVE_UP_AFTER or self._closing:
                     return None
             await sleep(self._reactor, backoff(attempt, 0.05, 2.0))
 
-    def _submit(self, kind: str, fn: Callable[..., Any], args: Any, kwargs: Any) -> Deferred[Any]:
-        job = _Job(kind, fn, args, kwargs, self._reactor.seconds())
-        pool, run = (
-            (self._readers, self._run_read) if kind == "read" else (self._writers, self._run_write)
-        )
-        pool.submit(lambda: run(job))
-        self._running += 1
-        return job.done
-
-    # In a thread of a pool
-
-    def _run_read(self, job: _Job) -> None:
-        began = self._reactor.seconds()
-        session: Session | None = None
-        txn: Transaction | None = None
-        failed = True
-        try:
-            if job.cancelled:
-                self._back(self._finished, job, None, None)
-                return
-            session = self._readers.take()
-            txn = session.begin()
-            result = job.context.run(job.fn, txn, *job.args, **job.kwargs)
-        except BaseException as error:
-            self._end(self._readers, session)
-            self._back(self._finished, job, None, self._cause(session, error))
-        else:
-            # The answer need not wait for the end of a transaction that changed nothing.
-            self._back(self._finished, job, result, None)
-            self._end(self._readers, session)
-            failed = False
-        self._report(job, began, txn, failed)
-
-    def _run_write(self, job: _Job) -> None:
-        began = self._reactor.seconds()
-        session: Session | None = None
-        txn: Transaction | None = None
-        failed = True
-        try:
-            if job.cancelled:
-                self._back(self._finished, job, None, None)
-                return
-            session = self._writers.take()
-            txn = session.begin()
-            result = job.context.run(job.fn, txn, *job.args, **job.kwargs)
-            if txn.invalidations:
-                pos = txn.last_pos or txn.next_pos()
-                invalidations.add(txn, pos, txn.invalidations, int(began * 1000))
-            session.commit()
-        except BaseException as error:
-            self._end(self._writers, session)
-            self._back(self._finished, job, None, self._cause(session, error))
-        else:
-            self._writers.give_back(session)
-            self._back(self._committed, job, txn, result)
-            failed = False
-        self._report(job, began, txn, failed)
-
-    @staticmethod
-    def _cause(session: Session | None, error: BaseException) -> BaseException:
-        """The error to tell: whatever a function made of a broken connection is that."""
-        if session is None or not session.broken or isinstance(error, CommitUnknown):
-            return error
-        lost = ConnectionLost(f"The connection to the database was lost: {error}")
-        lost.__cause__ = error
-        return lost
-
-    @staticmethod
-    def _end(pool: Pool, session: Session | None) -> None:
-        if session is not None:
-            session.rollback()
-            pool.give_back(session)
-
-    def _back(self, fn: Callable[..., Any], *args: Any) -> None:
-        self._reactor.callFromThread(fn, *args)
-
-    def _report(self, job: _Job, began: float, txn: Transaction | None, failed: bool) -> None:
-        if self._observe is None:
-            return
-        name = getattr(job.fn, "__qualname__", type(job.fn).__name__)
-        took = self._reactor.seconds() - began
-        statements = 0 if txn is None else txn.statements
-        timing = Timing(name, job.kind, began - job.queued, took, statements, failed)
-        self._back(self._observe, timing)
-
-    # Back on the reactor thread
-
-    def _finished(self, job: _Job, result: Any, error: BaseException | None) -> None:
-        if not job.done.called:  # else cancelled
-            if error is None:
-                job.done.callback(result)
-            else:
-                job.done.errback(error)
-        self._one_less()
-
-    def _committed(self, job: _Job, txn: Transaction, result: Any) -> None:
-        try:
-            job.context.run(self._take_effect, txn)
-        finally:
-            if not job.done.called:
-                job.done.callback(result)
-            self._one_less()
+    # Effects of a commit
 
     def _take_effect(self, txn: Transaction) -> None:
         for cache, key in txn.invalidations:
@@ -319,6 +196,10 @@ class Database:
             payload = f"{self.process_token}:{pos}".encode()
             for channel in channels:
                 self._bus.publish(channel, payload)
+
+    def _report(self, timing: Timing) -> None:
+        if self._observe is not None:
+            self._observe(timing)
 
     def _guarded(self, fn: Callable[..., Any], *args: Any) -> None:
         try:
@@ -399,49 +280,13 @@ class Database:
 
     # The end
 
-    def _one_less(self) -> None:
-        self._running -= 1
-        if self._running == 0:
-            quiet, self._quiet = self._quiet, []
-            for waiter in quiet:
-                waiter.callback(None)
-
     async def close(self) -> None:
         """Let running transactions end, then close all connections."""
         self._closing = True
-        while self._running:
-            waiter: Deferred[None] = Deferred()
-            self._quiet.append(waiter)
-            await waiter
-        self._readers.stop()
-        self._writers.stop()
-        # What the threads sent at the very end.
-        turn: Deferred[None] = Deferred()
-        self._reactor.callFromThread(turn.callback, None)
-        await turn
-
-    async def _on_session(self, pool: Pool, fn: Callable[..., T], *args: Any) -> T:
-        """Run `fn(session, …)` in a thread of a pool, outside a transaction."""
-        done: Deferred[T] = Deferred(lambda _: None)
-
-        def work() -> None:
-            session = None
-            try:
-                session = pool.take()
-                result = fn(session, *args)
-            except BaseException as error:
-                self._back(finish, done.errback, error)
-            else:
-                self._back(finish, done.callback, result)
-            self._end(pool, session)
-
-        def finish(fire: Callable[[Any], None], value: Any) -> None:
-            fire(value)
-            self._one_less()
-
-        pool.submit(work)
-        self._running += 1
-        return await done
+        await self._threads.quiet()
+        if self._direct is not None:
+            self._direct.close()
+        await self._threads.stop()
 
 
 def _clock_and_invalidations(
@@ -496,7 +341,7 @@ async def open_database(
         while True:
             attempt += 1
             try:
-                start = await database._on_session(opening, _prepare, known)
+                start = await database._threads.on_session(_prepare, known, pool=opening)
                 break
             except (DatabaseUnavailable, ConnectionLost, Conflict) as error:
                 if reactor.seconds() - started >= wait_for:

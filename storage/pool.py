@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from storage.dialect import Dialect
+from storage.direct import Direct
 from storage.errors import DatabaseClosed
 from storage.transaction import Transaction
 
@@ -65,6 +66,9 @@ class Backend(Protocol):
     def connect(self, *, writable: bool) -> Session:
         """Open a session, blocking. Raises DatabaseUnavailable, UnusableDatabase."""
 
+    def direct(self, reactor: Reactor) -> Direct | None:
+        """Connections for point queries, if there are to be any; they open when needed."""
+
     def committed(self, session: Any, transaction_id: str) -> bool | None:
         """Whether a transaction whose COMMIT got no answer was committed; None: not known."""
 
@@ -95,6 +99,11 @@ class Pool:
                 self._threads.append(thread)
                 thread.start()
         self._jobs.put(job)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether every thread waits for a job."""
+        return self._jobs.empty() and self._idle_threads == len(self._threads)
 
     def _work(self) -> None:
         while True:

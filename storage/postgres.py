@@ -18,9 +18,11 @@ import psycopg2
 import psycopg2.extensions
 from psycopg2 import errorcodes
 from psycopg2.extras import execute_batch, execute_values
+from twisted.internet.interfaces import IReactorFDSet
 
 from storage.copying import copy_statement, copy_text
 from storage.dialect import POSTGRES, check_text, split_values, to_format_style
+from storage.direct import Direct
 from storage.errors import (
     CommitUnknown,
     Conflict,
@@ -31,13 +33,21 @@ from storage.errors import (
     TransactionTooSlow,
     UnusableDatabase,
 )
+from storage.pool import Reactor
 from storage.prepared import Prepared
 from storage.transaction import Row, Transaction
 
 MINIMUM_VERSION = 130000
 COPY_FROM = 16
 """So many rows of a plain INSERT are sent by COPY."""
-_CONNECT_TIMEOUT = 10  # seconds
+CONNECT_TIMEOUT = 10  # seconds
+CONNECTION_OPTIONS: dict[str, Any] = {
+    "application_name": "hearth",
+    "client_encoding": "UTF8",
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+}
 _MIGRATION_LOCK = 0x48454152  # any number that other programs in the database do not use
 _CONFLICTS = {
     errorcodes.SERIALIZATION_FAILURE,
@@ -53,7 +63,7 @@ def _bytes(value: str | bytes | None, cursor: Any) -> bytes | None:
     return None if buffer is None else bytes(buffer)
 
 
-_BYTEA = psycopg2.extensions.new_type((17,), "BYTES", _bytes)
+BYTEA = psycopg2.extensions.new_type((17,), "BYTES", _bytes)
 
 
 def _describe(url: str) -> str:
@@ -129,13 +139,7 @@ class PostgresSession:
         self.broken = False
         try:
             self._connection = psycopg2.connect(
-                url,
-                connect_timeout=_CONNECT_TIMEOUT,
-                application_name="hearth",
-                client_encoding="UTF8",
-                keepalives_idle=30,
-                keepalives_interval=10,
-                keepalives_count=3,
+                url, connect_timeout=CONNECT_TIMEOUT, **CONNECTION_OPTIONS
             )
         except psycopg2.OperationalError as error:
             raise DatabaseUnavailable(
@@ -165,7 +169,7 @@ class PostgresSession:
             )
         # BEGIN, COMMIT and ROLLBACK are sent by this class.
         connection.autocommit = True
-        psycopg2.extensions.register_type(_BYTEA, connection)
+        psycopg2.extensions.register_type(BYTEA, connection)
         self._cursor = connection.cursor()
         self.prepared = Prepared(self._cursor)
         self._cursor.execute(
@@ -305,13 +309,23 @@ class PostgresBackend:
         self._url = url
         self._statement_timeout_ms = statement_timeout_ms
         self.writers = max(1, connections * 2 // 5)
-        self.readers = max(1, connections - self.writers)
+        self._direct = 0 if connections < 3 else 1 if connections < 10 else 2
+        self.readers = max(1, connections - self.writers - self._direct)
 
     def connect(self, *, writable: bool) -> PostgresSession:
         """Open a session. Raises DatabaseUnavailable, UnusableDatabase."""
         return PostgresSession(
             self._url, writable=writable, statement_timeout_ms=self._statement_timeout_ms
         )
+
+    def direct(self, reactor: Reactor) -> Direct | None:
+        """See `storage.pool.Backend`."""
+        if not self._direct or not IReactorFDSet.providedBy(reactor):
+            return None
+        # Imported here: it needs this module.
+        from storage.direct_postgres import PostgresDirect
+
+        return PostgresDirect(self._url, self._direct, reactor, self._statement_timeout_ms)
 
     def committed(self, session: PostgresSession, transaction_id: str) -> bool | None:
         """See `PostgresSession.committed`."""

@@ -128,7 +128,7 @@ class Prepared:
         self._number += 1
         name = f"hearth_{self._number}"
         try:
-            self._cursor.execute(f"PREPARE {name} AS {_numbered(sql)}")
+            self._cursor.execute(f"PREPARE {name} AS {numbered(sql)}")
         except psycopg2.Error:
             if self._cursor.connection.closed:
                 raise
@@ -149,7 +149,7 @@ class Prepared:
             self._found[sql] = None
 
 
-def _numbered(sql: str) -> str:
+def numbered(sql: str) -> str:
     """`?` to `$1`, `$2` and so on."""
     parts = sql.split("?")
     return "".join([f"{part}${i}" for i, part in enumerate(parts[:-1], 1)] + parts[-1:])

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from storage.dialect import SQLITE, Dialect, check_text
+from storage.direct import Direct
+from storage.direct_sqlite import SqliteDirect
 from storage.errors import (
     Conflict,
     DatabaseUnavailable,
@@ -18,6 +20,7 @@ from storage.errors import (
     StorageError,
     UnusableDatabase,
 )
+from storage.pool import Reactor
 from storage.transaction import Row, Transaction
 
 MINIMUM_VERSION = (3, 35, 0)  # RETURNING
@@ -185,6 +188,10 @@ class SqliteBackend:
     def connect(self, *, writable: bool) -> SqliteSession:
         """Open a session. Raises DatabaseUnavailable, UnusableDatabase."""
         return SqliteSession(self.path, writable=writable)
+
+    def direct(self, reactor: Reactor) -> Direct | None:
+        """See `storage.pool.Backend`."""
+        return SqliteDirect(self.path)
 
     def committed(self, session: SqliteSession, transaction_id: str) -> bool | None:
         """Never asked: a local COMMIT either returns or fails."""

@@ -215,7 +215,7 @@ class DatabaseTestCase(TestCase):
     async def settled(self, db: Database) -> None:
         """Returns when no transaction is under way and none was begun by the end of another."""
         await sleep(reactor, 0)
-        while db._running:
+        while db._threads._running:
             await sleep(reactor, 0.001)
 
 
