@@ -79,8 +79,8 @@ class Cache(Generic[K, V]):
             have in comparison with others when all is taken. The shares need not add up to 1.
         lives_s, seconds: how long entries are good, and the clock that says so. Without them:
             until they are pushed out.
-        dropped: called for what is pushed out, in whatever thread needs the space, with a lock
-            held: it must do no more than note it.
+        dropped: called for what is pushed out or not kept, in whatever thread needs the space,
+            with a lock held: it must do no more than note it.
     """
 
     __slots__ = (
@@ -178,6 +178,8 @@ class Cache(Generic[K, V]):
             if size * LARGEST > within.limit * self.share:
                 grown -= size
                 self.evictions += 1
+                if self._dropped is not None:
+                    self._dropped(key, value)
             else:
                 self._entries[key] = (value, size, until)
             self.bytes += grown

@@ -176,8 +176,8 @@ def _build_queries(parts: Parts) -> None:
     """What asks other servers about their users and rooms."""
     db, reactor, services = parts.db, parts.reactor, parts.services
     queries = QueryCalls(services[FederationClient])
-    remote = RemoteRooms(queries, reactor, parts.config.server_name)
-    services[Profiles].remote = RemoteProfiles(queries, reactor)
+    remote = services.add(RemoteRooms(queries, reactor, parts.config.server_name))
+    services[Profiles].remote = services.add(RemoteProfiles(queries, reactor))
     services[PublishedRooms].federate(remote, served=parts.config.federation.public_rooms)
     services[RoomSummaries].remote = remote
     services.add(SpaceHierarchy(db, remote, reactor))

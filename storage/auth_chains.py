@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from sys import intern
-from threading import Lock
 from typing import Any
 
 import orjson
-from cachetools import LRUCache
 
+from homeserver.cache import Cache
 from storage.events import ACCEPTED, SOFT_FAILED
 from storage.transaction import Transaction
 
@@ -19,12 +18,12 @@ _PART = 1000
 class AuthChains:
     """Finds auth chains through a cache of what never changes: an event's auth events.
 
-    One for each homeserver; used in database threads. Parameters: `cache`, events remembered.
+    One for each homeserver; used in database threads.
     """
 
-    def __init__(self, cache: int = 50_000) -> None:
-        self._edges: LRUCache[str, tuple[str, ...]] = LRUCache(cache)
-        self._lock = Lock()
+    def __init__(self) -> None:
+        self._edges: Cache[str, tuple[str, ...]] = Cache("auth_edges", _size, share=0.2)
+        self.caches = (self._edges,)
 
     def chain(
         self,
@@ -63,13 +62,12 @@ class AuthChains:
         given = texts or {}
         found: dict[str, tuple[str, ...]] = {}
         unread = []
-        with self._lock:
-            for event_id in event_ids:
-                known = self._edges.get(event_id)
-                if known is None:
-                    unread.append(event_id)
-                else:
-                    found[event_id] = known
+        for event_id in event_ids:
+            known = self._edges.get(event_id)
+            if known is None:
+                unread.append(event_id)
+            else:
+                found[event_id] = known
         fresh = {intern(str(name)): auth_ids_of(given[name]) for name in unread if name in given}
         missing = [name for name in unread if name not in given]
         for part in _parts(missing):
@@ -80,10 +78,13 @@ class AuthChains:
                 args,
             )
             fresh |= {intern(event_id): auth_ids_of(text) for event_id, text in rows}
-        if fresh:
-            with self._lock:
-                self._edges.update(fresh)
+        self._edges.update(fresh)
         return found | fresh
+
+
+def _size(event_id: str, auth_ids: tuple[str, ...]) -> int:
+    # The IDs of auth events are shared among those that name them.
+    return 250 + 8 * len(auth_ids)
 
 
 def texts_of(txn: Transaction, event_ids: Collection[str]) -> dict[str, str]:

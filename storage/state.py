@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from sys import intern
 from threading import Lock
 
-from cachetools import LRUCache
-
+from homeserver.cache import Cache
 from homeserver.core.types import StateKey
+from storage.auth_index import AuthIndex
 from storage.events import COLUMNS, EventRow
 from storage.transaction import Transaction
 
@@ -56,17 +57,18 @@ class StateStore:
     One for each homeserver; used in database threads.
     """
 
-    def __init__(self, node_cache: int = 4096, key_cache: int = 20_000) -> None:
+    def __init__(self) -> None:
         self.keeps_redacted = False
         """Whether what events said is kept for a time when they are redacted."""
         self.begins: Callable[[Transaction, int], int | None] | None = None
         """The time before which messages of a room (by number) are too old to be shown, in
         milliseconds; None: nothing is ever too old (`homeserver.rooms.retention`)."""
-        self._nodes: LRUCache[bytes, bytes] = LRUCache(node_cache)
-        self._nids: LRUCache[StateKey, int] = LRUCache(key_cache)
-        self._keys: LRUCache[int, StateKey] = LRUCache(key_cache)
-        self._lock = Lock()
+        self._nodes: Cache[bytes, bytes] = Cache("state_nodes", _node_size)
+        self._nids: Cache[StateKey, int] = Cache("state_key_numbers", _nid_size, share=0.1)
+        self._keys: Cache[int, StateKey] = Cache("state_keys", _key_size, share=0.1)
+        self.caches = (self._nodes, self._nids, self._keys)
         self._numbers = NumberBlocks("state_key")
+        self.auth = AuthIndex()
 
     def loader(self, txn: Transaction, room_nid: int) -> Load:
         """The function by which `homeserver.core.state_tree` loads nodes of this room."""
@@ -74,22 +76,20 @@ class StateStore:
         def load(hashes: Sequence[bytes]) -> Mapping[bytes, bytes]:
             found: dict[bytes, bytes] = {}
             missing = []
-            with self._lock:
-                for node_hash in hashes:
-                    body = self._nodes.get(node_hash)
-                    if body is None:
-                        missing.append(node_hash)
-                    else:
-                        found[node_hash] = body
+            for node_hash in hashes:
+                body = self._nodes.get(node_hash)
+                if body is None:
+                    missing.append(node_hash)
+                else:
+                    found[node_hash] = body
             if missing:
                 where, args = txn.any_of("hash", missing)
                 rows = txn.all(
                     f"SELECT hash, body FROM state_nodes WHERE room_nid = ? AND {where}",
                     [room_nid, *args],
                 )
-                with self._lock:
-                    for node_hash, body in rows:
-                        found[bytes(node_hash)] = self._nodes[bytes(node_hash)] = bytes(body)
+                for node_hash, body in rows:
+                    found[bytes(node_hash)] = self._nodes[bytes(node_hash)] = bytes(body)
             return found
 
         return load
@@ -105,12 +105,7 @@ class StateStore:
             " ON CONFLICT (room_nid, hash) DO UPDATE SET saved = excluded.saved",
             [(room_nid, node_hash, body, now) for node_hash, body in nodes.items()],
         )
-
-        def keep() -> None:
-            with self._lock:
-                self._nodes.update(nodes)
-
-        txn.after_commit(keep)
+        txn.after_commit(lambda: self._nodes.update(nodes))
 
     def intern(self, txn: Transaction, keys: Collection[StateKey]) -> dict[StateKey, int]:
         """The numbers of state keys; new ones are given a number."""
@@ -142,35 +137,32 @@ class StateStore:
         """The state keys of these numbers."""
         found: dict[int, StateKey] = {}
         missing = []
-        with self._lock:
-            for number in nids:
-                key = self._keys.get(number)
-                if key is None:
-                    missing.append(number)
-                else:
-                    found[number] = key
+        for number in nids:
+            key = self._keys.get(number)
+            if key is None:
+                missing.append(number)
+            else:
+                found[number] = key
         for start in range(0, len(missing), 1000):
             where, args = txn.any_of("state_key_nid", missing[start : start + 1000])
             rows = txn.all(
                 f"SELECT state_key_nid, type, state_key FROM state_keys WHERE {where}", args
             )
-            with self._lock:
-                for number, event_type, state_key in rows:
-                    found[number] = (event_type, state_key)
-                    if number not in txn.uncommitted:
-                        self._keys[number] = found[number]
+            for number, event_type, state_key in rows:
+                found[number] = (intern(event_type), state_key)
+                if number not in txn.uncommitted:
+                    self._keys[number] = found[number]
         return found
 
     def _known(self, keys: Collection[StateKey]) -> tuple[dict[StateKey, int], list[StateKey]]:
         found: dict[StateKey, int] = {}
         missing = []
-        with self._lock:
-            for key in keys:
-                number = self._nids.get(key)
-                if number is None:
-                    missing.append(key)
-                else:
-                    found[key] = number
+        for key in keys:
+            number = self._nids.get(key)
+            if number is None:
+                missing.append(key)
+            else:
+                found[key] = number
         return found, missing
 
     def _fetch(
@@ -192,8 +184,20 @@ class StateStore:
         return found
 
     def _remember(self, nids: Mapping[StateKey, int]) -> None:
-        with self._lock:
-            self._nids.update(nids)
+        self._nids.update(nids)
+
+
+def _node_size(node_hash: bytes, body: bytes) -> int:
+    return 66 + len(node_hash) + len(body)
+
+
+def _key_size(number: int, key: StateKey) -> int:
+    # The types of events are few, and shared.
+    return 150 + len(key[1])
+
+
+def _nid_size(key: StateKey, number: int) -> int:
+    return _key_size(number, key)
 
 
 def record_root(txn: Transaction, room_nid: int, pos: int, root: bytes) -> None:

@@ -57,9 +57,9 @@ class Agent:
         )
         self._https = Https(reactor, connector, keep_alive=True)
         self._well_known_https = Https(reactor, connector, keep_alive=False)
-        self._resolver = Resolver(
-            WellKnown(self._well_known, reactor), SrvLookup(self._dns, reactor)
-        )
+        well_known, srv = WellKnown(self._well_known, reactor), SrvLookup(self._dns, reactor)
+        self._resolver = Resolver(well_known, srv)
+        self.caches = (*well_known.caches, *srv.caches)
 
     async def request(
         self,

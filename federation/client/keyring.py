@@ -6,11 +6,10 @@ server itself and then at the notaries of the configuration (`federation.trusted
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
 import structlog
-from cachetools import LRUCache
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.interfaces import IReactorTime
@@ -18,6 +17,7 @@ from twisted.python.failure import Failure
 
 from federation.client.errors import RemoteError
 from federation.client.key_answer import BadKeyAnswer, read_answer
+from homeserver.cache import Cache
 from homeserver.core.room_versions import RoomVersion
 from homeserver.core.signing import (
     KnownKey,
@@ -37,8 +37,6 @@ from storage.server_keys import Answer, KeyRow
 ServerKey: TypeAlias = tuple[str, str]
 """Server name and key ID."""
 
-MAX_KNOWN = 50_000
-"""Keys kept in memory."""
 POLICY_KEY_ID = "ed25519:policy_server"
 """The key of a policy server is told by the room, never by the server ("Policy Servers")."""
 MAX_SIGNATURES = 20
@@ -87,22 +85,29 @@ class Pauses:
     AFTER_FAILURE = 10_000
     LONGEST = 600_000
 
-    def __init__(self, clock: IReactorTime, size: int = 20_000) -> None:
+    def __init__(self, clock: IReactorTime, name: str) -> None:
+        """`name`: of the cache."""
         self._clock = clock
         # name -> (failures in a row, time in ms)
-        self._next: LRUCache[object, tuple[int, float]] = LRUCache(size)
+        self._next: Cache[Hashable, tuple[int, float]] = Cache(name, share=0.05)
+        self.caches = (self._next,)
 
-    def is_over(self, name: object) -> bool:
+    def is_over(self, name: Hashable) -> bool:
         """May it be tried?"""
         return self._next.get(name, (0, 0.0))[1] <= self._clock.seconds() * 1000
 
-    def succeeded(self, name: object) -> None:
+    def succeeded(self, name: Hashable) -> None:
         self._next[name] = (0, self._clock.seconds() * 1000 + self.AFTER_SUCCESS)
 
-    def failed(self, name: object) -> None:
+    def failed(self, name: Hashable) -> None:
         failures = self._next.get(name, (0, 0.0))[0]
         pause = min(self.AFTER_FAILURE * 2 ** min(failures, 10), self.LONGEST)
         self._next[name] = (failures + 1, self._clock.seconds() * 1000 + pause)
+
+
+def _key_size(name: ServerKey, key: KnownKey) -> int:
+    # A parsed key has its bytes twice.
+    return 900 + len(name[0]) + len(name[1])
 
 
 class Keyring:
@@ -132,8 +137,9 @@ class Keyring:
             for key in own_keys
         }
         self._notaries = {name: Semaphore(1) for name in trusted_key_servers if name != server_name}
-        self._known: LRUCache[ServerKey, KnownKey] = LRUCache(MAX_KNOWN)
-        self._pauses = Pauses(clock)
+        self._known: Cache[ServerKey, KnownKey] = Cache("server_keys", _key_size, share=0.1)
+        self._pauses = Pauses(clock, "key_servers")
+        self.caches = (self._known, *self._pauses.caches)
         # server -> those who wait for its answer
         self._fetching: dict[str, list[Deferred[None]]] = {}
         self._requests: dict[str, Deferred[Any]] = {}
@@ -223,7 +229,7 @@ class Keyring:
 
     def _forget(self, server: str) -> None:
         for key in [key for key in self._known if key[0] == server]:
-            del self._known[key]
+            self._known.pop(key)
 
     def _learn(self, rows: Iterable[KeyRow]) -> None:
         for row in rows:

@@ -6,26 +6,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-from cachetools import TLRUCache
 from twisted.internet.interfaces import IReactorTime
 
 from federation.client.dns import Dns, SrvRecord
 from federation.client.route import Endpoint
 from federation.client.shared import SharedLookups
+from homeserver.cache import Cache
 
 _MIN_TTL_S = 60
 _MAX_TTL_S = 3600
 _ABSENT_TTL_S = 300
-_MAX_NAMES = 20_000
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
     records: list[SrvRecord]
 
-    def until(self, now: float) -> float:
+    @property
+    def lives_s(self) -> float:
         ttl = min((record.ttl_s for record in self.records), default=_ABSENT_TTL_S)
-        return now + min(max(ttl, _MIN_TTL_S), _MAX_TTL_S)
+        return min(max(ttl, _MIN_TTL_S), _MAX_TTL_S)
 
 
 class SrvLookup:
@@ -34,9 +34,8 @@ class SrvLookup:
     def __init__(self, dns: Dns, clock: IReactorTime) -> None:
         self._dns = dns
         self._shared: SharedLookups[list[SrvRecord]] = SharedLookups()
-        self._known: TLRUCache[str, _Known] = TLRUCache(
-            _MAX_NAMES, ttu=lambda _, known, now: known.until(now), timer=clock.seconds
-        )
+        self._known: Cache[str, _Known] = Cache("srv_records", share=0.05, seconds=clock.seconds)
+        self.caches = (self._known,)
 
     async def find(self, name: str) -> list[SrvRecord]:
         """The records of `name`; empty if there are none. Raises `LookupFailed`."""
@@ -48,7 +47,8 @@ class SrvLookup:
 
     async def _ask(self, name: str) -> list[SrvRecord]:
         records = await self._dns.services(name)
-        self._known[name] = _Known(records)
+        known = _Known(records)
+        self._known.put(name, known, lives_s=known.lives_s)
         return records
 
 

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
 import structlog
-from cachetools import LRUCache
 from twisted.internet.interfaces import IReactorTime
 
 from federation.client.errors import BadAnswer, RemoteError
 from federation.client.shared import SharedLookups
+from homeserver.cache import Cache
 from homeserver.core import canonical
 from homeserver.core.ids import InvalidIdentifier, ServerName
 
@@ -30,8 +30,6 @@ MIN_LIFETIME_S = 5 * 60
 FIRST_FAILURE_S = 60
 MAX_FAILURE_S = 3600
 MAX_BYTES = 50 * 1024
-
-_MAX_HOSTS = 20_000
 
 _log = structlog.get_logger(__name__)
 
@@ -59,13 +57,18 @@ class WellKnown:
     """Asks hosts for their delegation, and remembers the answers."""
 
     def __init__(
-        self, fetch: Callable[[str], Awaitable[WellKnownAnswer]], clock: IReactorTime
+        self,
+        fetch: Callable[[str], Awaitable[WellKnownAnswer]],
+        clock: IReactorTime,
+        name: str = "well_known",
     ) -> None:
-        """`fetch` asks a host, following redirects, and raises `RemoteError`."""
+        """`fetch` asks a host, following redirects, and raises `RemoteError`; `name` is the
+        cache's."""
         self._fetch = fetch
         self._clock = clock
         self._shared: SharedLookups[ServerName | None] = SharedLookups()
-        self._entries: LRUCache[str, Entry] = LRUCache(_MAX_HOSTS)
+        self._entries: Cache[str, Entry] = Cache(name, share=0.05)
+        self.caches = (self._entries,)
 
     async def delegated(self, host: str) -> ServerName | None:
         """The server name that `host` delegates to, None if it does not. Raises nothing."""

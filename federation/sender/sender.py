@@ -16,7 +16,6 @@ from random import Random, SystemRandom
 from typing import Any
 
 import structlog
-from cachetools import TTLCache
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 
@@ -27,6 +26,7 @@ from federation.sender.progress import IDLE_EVERY_S, Progress
 from federation.sender.schedule import Schedule
 from federation.sender.shards import Shards
 from federation.sender.transmit import Transmitter
+from homeserver.cache import Cache
 from storage import destinations, device_updates, outgoing_to_device
 from storage.bus import Bus
 from storage.database import Database
@@ -95,7 +95,10 @@ class FederationSender:
         self._working: Deferred[None] | None = None
         self._again = False
         self._stopped = False
-        self._heard: TTLCache[str, bool] = TTLCache(10_000, HEARD_AGAIN_S, clock.seconds)
+        self._heard: Cache[str, bool] = Cache(
+            "servers_heard", share=0.02, lives_s=HEARD_AGAIN_S, seconds=clock.seconds
+        )
+        self.caches = (self._heard,)
         self._next_idle_write = 0.0
         self._loops = [
             (LoopingCall(self._look), LOOK_S),

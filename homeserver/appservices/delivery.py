@@ -98,6 +98,7 @@ class AppserviceDelivery:
         self._lines = {
             lease_name(each.appservice_id): _Line(each) for each in services if each.url is not None
         }
+        self.caches = [cache for line in self._lines.values() for cache in line.owned.caches]
         self._owner = f"{db.process_token}:appservices"
         self._keeper = LeaseKeeper(db, reactor, self._owner, self._lost)
         self._poll = LoopingCall(self._look_safely)

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection
 
-from cachetools import LRUCache
-
+from homeserver.cache import Cache
 from homeserver.core.appservices import AppserviceRegistration
 from storage import aliases, appservice_streams, memberships, rooms
 from storage.events import EventRow
@@ -18,8 +17,6 @@ from storage.rooms import RoomRow
 from storage.transaction import Transaction
 
 MEMBER = "m.room.member"
-KNOWN_USERS = 100_000
-"""User IDs of which it is remembered whether they are a service's."""
 
 
 class Owned:
@@ -27,7 +24,8 @@ class Owned:
 
     def __init__(self, registration: AppserviceRegistration) -> None:
         self.registration = registration
-        self._users: LRUCache[str, bool] = LRUCache(KNOWN_USERS)
+        self._users: Cache[str, bool] = Cache(f"users_of_{registration.appservice_id}", share=0.05)
+        self.caches = (self._users,)
 
     def user(self, user_id: str) -> bool:
         found = self._users.get(user_id)

@@ -6,12 +6,12 @@ it is not there.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import NamedTuple, Protocol
 
 import structlog
 from twisted.internet.defer import Deferred
 
+from homeserver.cache import Cache
 from homeserver.core import media as names
 from homeserver.core.errors import MatrixError, not_found
 from homeserver.core.ids import InvalidIdentifier, ServerName
@@ -25,7 +25,6 @@ from storage.pool import Reactor
 
 DEFAULT_WAIT_MS = 20_000
 MAX_WAIT_MS = 60_000
-_CACHED = 5_000
 _POLL_S = 5.0
 _log = structlog.get_logger(__name__)
 
@@ -84,7 +83,8 @@ class Downloads:
         self._usage = usage
         self._server_name = server_name
         self._frozen = frozen
-        self._cache: OrderedDict[tuple[str, str], Found] = OrderedDict()
+        self._cache: Cache[tuple[str, str], Found] = Cache("media_names", share=0.1)
+        self.caches = (self._cache,)
         self._generation = 0
         feed.on_invalidate(media.CACHE, self._changed, self._all_changed)
 
@@ -115,7 +115,6 @@ class Downloads:
         """The file of a name, withheld or not."""
         cached = self._cache.get((server_name, media_id))
         if cached is not None:
-            self._cache.move_to_end((server_name, media_id))
             return cached
         generation = self._generation
         found = await self._db.read(media.find, server_name, media_id)
@@ -168,8 +167,6 @@ class Downloads:
         if generation != self._generation:
             return  # it may have changed since it was read
         self._cache[found.row.server_name, found.row.media_id] = found
-        if len(self._cache) > _CACHED:
-            self._cache.popitem(last=False)
 
     def _changed(self, key: str) -> None:
         self._generation += 1

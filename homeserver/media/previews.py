@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 import structlog
-from cachetools import TTLCache
 from PIL import Image, UnidentifiedImageError
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
 from federation.client.errors import RemoteError
 from federation.client.shared import SharedLookups
+from homeserver.cache import Cache
 from homeserver.core import media as names
 from homeserver.core.errors import MatrixError, forbidden, invalid_param, unrecognized
 from homeserver.core.types import JsonObject
@@ -89,7 +89,10 @@ class Previews:
         self._rules = rules
         self._running: SharedLookups[JsonObject] = SharedLookups()
         self._turns = Semaphore(AT_ONCE)
-        self._failed: TTLCache[str, bool] = TTLCache(1000, FAILED_FOR_S, clock.seconds)
+        self._failed: Cache[str, bool] = Cache(
+            "previews_failed", share=0.02, lives_s=FAILED_FOR_S, seconds=clock.seconds
+        )
+        self.caches = (self._failed,)
         self._tidying = LoopingCall(self._tidy)
         self._tidying.clock = clock
 

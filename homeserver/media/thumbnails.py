@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 from weakref import WeakValueDictionary
 
-from cachetools import TTLCache
 from twisted.internet.interfaces import IReactorTime
 
 from federation.client.shared import SharedLookups
+from homeserver.cache import Cache
 from homeserver.core.errors import MatrixError, invalid_param, not_found, unavailable, unknown
 from homeserver.core.types import JsonObject
 from homeserver.media.files import MediaFiles
@@ -98,9 +98,10 @@ class Thumbnails:
         self._limits = limits
         self._making: SharedLookups[Thumbnail] = SharedLookups()
         self._turns: WeakValueDictionary[str, Semaphore] = WeakValueDictionary()
-        self._given_up: TTLCache[tuple[str, bool], bool] = TTLCache(
-            10_000, GIVEN_UP_FOR_S, clock.seconds
+        self._given_up: Cache[tuple[str, bool], bool] = Cache(
+            "thumbnails_given_up", share=0.02, lives_s=GIVEN_UP_FOR_S, seconds=clock.seconds
         )
+        self.caches = (self._given_up,)
 
     async def of(self, found: Found, size: Size) -> Thumbnail:
         """A thumbnail of a file. 400 for what is no picture, 413 (502 for another server's file)

@@ -12,10 +12,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from cachetools import LRUCache
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
+from homeserver.cache import Cache
 from homeserver.core import errors
 from homeserver.core.event import Event
 from homeserver.core.policy import PolicyServer, needs_signature
@@ -98,7 +98,8 @@ class Appender:
     ) -> None:
         self._db = db
         self._clock = clock
-        self._heads: LRUCache[str, CachedHead] = LRUCache(1000)
+        self._heads: Cache[str, CachedHead] = Cache("room_heads", _head_size, share=0.5)
+        self.caches = (self._heads, *crowds.caches)
         self.context = AppendContext(
             signer, states, NumberBlocks("event"), NumberBlocks("room", 10), crowds, self._heads
         )
@@ -294,6 +295,12 @@ class Appender:
         for job in jobs:
             if job.request.room_id is not None:
                 self._heads.pop(job.request.room_id, None)
+
+
+def _head_size(room_id: str, head: CachedHead) -> int:
+    # A parsed event of the usual size; the heads of active rooms are put in with each commit, and
+    # looking into all events would cost more than the commit.
+    return 500 + 3_500 * len(head.known)
 
 
 def _answer(waiter: Deferred[Appended], outcome: Appended | Exception) -> None:

@@ -77,7 +77,8 @@ class Backfill:
         self._receiver = receiver
         self._clock = clock
         self._server_name = server_name
-        self._pauses = Pauses(clock)
+        self._pauses = Pauses(clock, "backfill_servers")
+        self.caches = self._pauses.caches
         self._flights: dict[str, Deferred[bool]] = {}
         self._waiters: dict[str, list[Deferred[bool]]] = {}
 

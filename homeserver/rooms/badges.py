@@ -13,8 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from cachetools import LRUCache
-
+from homeserver.cache import Cache
 from homeserver.core.push_rules import Ruleset
 from homeserver.core.push_volume import Volume, volume
 from storage import account_data, notified, push_rules, receipts, unread, user_news
@@ -23,7 +22,6 @@ from storage.transaction import Transaction
 from storage.unread import Counts
 from storage.user_news import RoomThen
 
-MAX_USERS = 2_000
 MAX_CALLS = 200
 CALL_LIFETIME_MS = 60_000
 """How long a call rings that does not say it."""
@@ -50,7 +48,8 @@ class Badges:
     def __init__(self, *, by_room: bool = False) -> None:
         self._by_room = by_room
         self._lock = threading.Lock()
-        self._known: LRUCache[str, _Known] = LRUCache(MAX_USERS)
+        self._known: Cache[str, _Known] = Cache("badges", _size, share=0.1)
+        self.caches = (self._known,)
 
     def count(self, txn: Transaction, user_id: str, now_ms: int) -> Badge:
         """A user's badge."""
@@ -89,6 +88,10 @@ class Badges:
         with self._lock:
             self._known[user_id] = _Known(made_of, rooms)
         return {room_nid: counts for room_nid, (_, counts) in rooms.items()}
+
+
+def _size(user_id: str, known: _Known) -> int:
+    return 300 + len(user_id) + 500 * len(known.rooms)
 
 
 def _count(

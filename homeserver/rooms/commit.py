@@ -14,6 +14,7 @@ import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from homeserver.cache import Cache
 from homeserver.core import canonical, errors, state_tree
 from homeserver.core.errors import MatrixError
 from homeserver.core.event import Event
@@ -76,7 +77,7 @@ class AppendContext:
     event_numbers: NumberBlocks
     room_numbers: NumberBlocks
     crowds: Crowds
-    heads: Mapping[str, CachedHead]
+    heads: Cache[str, CachedHead]
     """Cached heads by room ID; read only. Stale ones are noticed."""
 
 

@@ -10,10 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from threading import Lock
 
-from cachetools import LRUCache
-
+from homeserver.cache import Cache, weigh_both
 from homeserver.core import errors
 from homeserver.core.ids import RoomID
 from homeserver.core.types import JsonObject
@@ -102,8 +100,8 @@ class PublishedRooms:
         self._remote: RemoteRooms | None = None
         self._is_served = False
         # Good while the room's head is the same, in whatever process it changes.
-        self._entries: LRUCache[int, _Entry] = LRUCache(20_000)
-        self._lock = Lock()
+        self._entries: Cache[int, _Entry] = Cache("published_rooms", weigh_both, share=0.2)
+        self.caches = (self._entries,)
 
     def federate(self, remote: RemoteRooms, *, served: bool) -> None:
         """Other servers can be asked for their lists, and if `served` are given this one."""
@@ -174,16 +172,15 @@ class PublishedRooms:
 
     def _listed(self, txn: Transaction, wanted: Wanted) -> list[_Entry]:
         versions = published.rooms(txn, wanted.instance_id, all_networks=wanted.all_networks)
-        with self._lock:
-            known = {nid: self._entries[nid] for nid in versions if nid in self._entries}
+        kept = ((nid, self._entries.get(nid)) for nid in versions)
+        known = {nid: entry for nid, entry in kept if entry is not None}
         stale = [
             nid for nid in versions if nid not in known or known[nid].head_version != versions[nid]
         ]
         if stale:
             fresh = self._describe(txn, stale, versions)
             known |= fresh
-            with self._lock:
-                self._entries.update(fresh)
+            self._entries.update(fresh)
         entries = [entry for entry in known.values() if _matches(entry.room, wanted)]
         entries.sort(key=lambda entry: entry.edge)
         return entries

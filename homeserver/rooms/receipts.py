@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import structlog
-from cachetools import LRUCache
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
+from homeserver.cache import Cache
 from homeserver.core.errors import forbidden, invalid_param, not_found
 from homeserver.core.ids import EventID, RoomID, UserID, domain_of
 from homeserver.rooms.open_to import open_to
@@ -28,10 +28,8 @@ from storage.transaction import Transaction
 
 FULLY_READ = "m.fully_read"
 TYPES = (PUBLIC, PRIVATE, FULLY_READ)
-MAX_EARLY = 2_000
-"""Events that are read by remote users and not known yet, whose receipts are remembered."""
 MAX_EARLY_EACH = 100
-"""Of these receipts, those for one event."""
+"""Receipts of remote users that are remembered for one event that is not known yet."""
 MAX_HOPS = 3
 """Relations followed to find the thread of an event."""
 
@@ -68,7 +66,10 @@ class Receipts:
         self._db = db
         self._clock = clock
         # Of remote users, by event ID, then user and thread.
-        self._early: LRUCache[str, dict[tuple[str, str], RemoteReceipt]] = LRUCache(MAX_EARLY)
+        self._early: Cache[str, dict[tuple[str, str], RemoteReceipt]] = Cache(
+            "early_receipts", lambda _, waiting: 400 + 900 * len(waiting), share=0.05
+        )
+        self.caches = (self._early,)
 
     async def set(self, user_id: UserID, room_id: RoomID, *wanted: Wanted) -> None:
         """Set receipts and the marker: all of them, or none.
@@ -99,9 +100,10 @@ class Receipts:
         if new:
             await self._db.write(_put_remote, new)
         for receipt in early:
-            waiting = self._early.setdefault(receipt.event_ids[-1], {})
+            waiting = self._early.get(receipt.event_ids[-1], {})
             if len(waiting) < MAX_EARLY_EACH:
                 waiting[receipt.user_id, receipt.thread_id] = receipt
+                self._early[receipt.event_ids[-1]] = waiting
 
     def events_written(self, room: WrittenRoom) -> None:
         """Receipts that came before their events hold now."""

@@ -10,12 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
-from cachetools import TTLCache
 from twisted.internet.interfaces import IReactorTime
 
 from federation.client.errors import RemoteError, Unreachable
 from federation.client.queries import QueryCalls, SpaceAnswer
 from federation.client.shared import SharedLookups
+from homeserver.cache import Cache
 from homeserver.core.errors import MatrixError
 from homeserver.core.ids import InvalidIdentifier, RoomAlias, RoomID, ServerName, UserID
 from homeserver.core.types import JsonObject
@@ -61,12 +61,13 @@ class RemoteRooms:
     def __init__(self, queries: QueryCalls, clock: IReactorTime, server_name: str) -> None:
         self._queries = queries
         self._server_name = server_name
-        self._known: TTLCache[tuple[str, bool], RemoteSpace] = TTLCache(
-            500, _KNOWN_S, timer=clock.seconds
+        self._known: Cache[tuple[str, bool], RemoteSpace] = Cache(
+            "remote_rooms", share=0.1, lives_s=_KNOWN_S, seconds=clock.seconds
         )
-        self._failed: TTLCache[tuple[str, str], bool] = TTLCache(
-            2000, _FAILED_S, timer=clock.seconds
+        self._failed: Cache[tuple[str, str], bool] = Cache(
+            "remote_rooms_failed", share=0.02, lives_s=_FAILED_S, seconds=clock.seconds
         )
+        self.caches = (self._known, self._failed)
         self._asking: SharedLookups[RemoteSpace | None] = SharedLookups()
 
     async def listed(self, server: str, wanted: JsonObject) -> RemoteList:

@@ -7,11 +7,11 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 import structlog
-from cachetools import LRUCache
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
+from homeserver.cache import Cache
 from homeserver.core.errors import forbidden
 from homeserver.core.ids import RoomID, UserID, domain_of
 from homeserver.rooms.open_to import open_to
@@ -53,7 +53,8 @@ class Typing:
         self._clock = clock
         self.on_changed: list[Callable[[str, int], object]] = []
         """Called with ID and number of a room when this process changed who types there."""
-        self._nids: LRUCache[str, int] = LRUCache(10_000)
+        self._nids: Cache[str, int] = Cache("room_numbers", share=0.05)
+        self.caches = (self._nids,)
         feed.on_invalidate(rooms.NUMBERS, self._forget, self._nids.clear)
         self._loop = LoopingCall(self._expire)
         self._loop.clock = clock
@@ -142,10 +143,13 @@ class Typing:
 
     async def _expire_all(self) -> None:
         changed = await self._store.expire_typing()
-        unknown = [room_id for room_id in changed if room_id not in self._nids]
+        numbers = ((name, self._nids.get(name)) for name in changed)
+        known = {name: nid for name, nid in numbers if nid is not None}
+        unknown = [room_id for room_id in changed if room_id not in known]
         if unknown:
-            self._nids.update(await self._db.read(_numbers, unknown))
-        known = {name: self._nids[name] for name in changed if name in self._nids}
+            read = await self._db.read(_numbers, unknown)
+            self._nids.update(read)
+            known |= read
         if known:
             self._tell(known)
 

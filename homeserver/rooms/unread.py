@@ -19,8 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from cachetools import LRUCache
-
+from homeserver.cache import Cache
 from homeserver.core import push_rules
 from homeserver.core.event import Event
 from homeserver.core.power_levels import NOTIFICATION_DEFAULT, PowerLevels
@@ -35,8 +34,6 @@ from storage import push_rules as stored_rules
 from storage.events import EventRow
 from storage.transaction import Transaction
 from storage.unread import Mark
-
-MAX_CROWDS = 10_000
 
 _POWER = ("m.room.power_levels", "")
 _MEMBER = "m.room.member"
@@ -85,7 +82,8 @@ class Crowds:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._crowds: LRUCache[int, Crowd] = LRUCache(MAX_CROWDS)
+        self._crowds: Cache[int, Crowd] = Cache("crowds", _crowd_size, share=0.1)
+        self.caches = (self._crowds,)
         self._generation = 0
 
     def find(self, txn: Transaction, drafts: Sequence[RoomDraft]) -> dict[int, Crowd]:
@@ -115,13 +113,18 @@ class Crowds:
             self._generation += 1
             stale = [nid for nid, crowd in self._crowds.items() if user_id in crowd.users]
             for room_nid in stale:
-                del self._crowds[room_nid]
+                self._crowds.pop(room_nid)
 
     def clear(self) -> None:
         """Anything may have changed."""
         with self._lock:
             self._generation += 1
             self._crowds.clear()
+
+
+def _crowd_size(room_nid: int, crowd: Crowd) -> int:
+    # Rulesets are kept by `storage.push_rules`, which shares them among rooms.
+    return 350 + 100 * len(crowd.users) + 350 * len(crowd.listeners)
 
 
 def _load(txn: Transaction, drafts: Mapping[int, RoomDraft]) -> dict[int, Crowd]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 
-from cachetools import LRUCache
-
+from homeserver.cache import Cache, weigh
 from homeserver.core import canonical, errors
 from homeserver.core.filters import NO_FILTER, Filter, parse_filter
 from homeserver.core.types import JsonObject
@@ -22,7 +21,8 @@ class Filters:
 
     def __init__(self, db: Database) -> None:
         self._db = db
-        self._cache: LRUCache[tuple[str, str], Filter] = LRUCache(5000)
+        self._cache: Cache[tuple[str, str], Filter] = Cache("filters", _size, share=0.05)
+        self.caches = (self._cache,)
 
     async def add(self, user_id: str, source: JsonObject) -> str:
         """Store a filter; its ID. Raises MatrixError 400 for a malformed one."""
@@ -69,6 +69,11 @@ class Filters:
             return parse_filter(await self.get(user_id, filter_id))
         except errors.MatrixError as problem:
             raise errors.invalid_param(f"`filter`: {problem.error}")
+
+
+def _size(key: tuple[str, str], parsed: Filter) -> int:
+    # Weighed once for each that a client uses, and some are large.
+    return weigh(key) + weigh(parsed)
 
 
 def _parsed(text: str) -> Filter:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from threading import Lock
 
-from cachetools import LRUCache
+from homeserver.cache import Cache
 
 MAX_MEMBERS = 10_000
 """Member events remembered for one device; when there are more, all are forgotten."""
@@ -44,10 +44,11 @@ class _Device:
 
 
 class SentMembers:
-    """Safe to use from many threads. Events go by their numbers."""
+    """Safe to use from many threads. Events go by their numbers. `name`: of the cache."""
 
-    def __init__(self, devices: int = 10_000) -> None:
-        self._devices: LRUCache[tuple[str, str], _Device] = LRUCache(devices)
+    def __init__(self, name: str = "sent_members") -> None:
+        self._devices: Cache[tuple[str, str], _Device] = Cache(name, _size)
+        self.caches = (self._devices,)
         self._lock = Lock()
 
     def known(self, user_id: str, device_id: str, since: int | None) -> frozenset[int]:
@@ -66,6 +67,7 @@ class SentMembers:
                 device.pending = {}
                 if len(device.known) > MAX_MEMBERS:
                     device.known = NOTHING
+                self._devices[user_id, device_id] = device  # its size is another one
             return device.known
 
     def sent(
@@ -86,7 +88,7 @@ class SentMembers:
         with self._lock:
             device = self._devices.get((user_id, device_id))
             if device is None or device.base != since:
-                device = self._devices[user_id, device_id] = _Device(since)
+                device = _Device(since)
             if now in device.pending:
                 # Two answers have this token: what only one of them has may not be there.
                 other = device.pending[now]
@@ -95,3 +97,11 @@ class SentMembers:
             while len(device.pending) >= _MAX_PENDING:
                 del device.pending[next(iter(device.pending))]
             device.pending[now] = _Answer(members, dropped)
+            self._devices[user_id, device_id] = device
+
+
+def _size(key: tuple[str, str], device: _Device) -> int:
+    members = len(device.known)
+    for answer in device.pending.values():
+        members += len(answer.added) + len(answer.dropped)
+    return 500 + 200 * len(device.pending) + 70 * members

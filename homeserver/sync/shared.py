@@ -7,16 +7,16 @@ belongs to each key: what is read at one position stays true of it.
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from homeserver.cache import Cache
 from storage import relations, timeline
 from storage.events import EventRow
 from storage.transaction import Transaction
 
-MAX_KEPT = 100
+KEPT_S = 30.0
 MAX_ROWS = 50
 """Rows of one timeline that are kept."""
 
@@ -26,9 +26,11 @@ T = TypeVar("T")
 class SharedReads:
     """Used by all threads of a process that read the database."""
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._kept: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
+    def __init__(self, seconds: Callable[[], float] = time.monotonic) -> None:
+        self._kept: Cache[tuple[Any, ...], Any] = Cache(
+            "shared_reads", _size, share=0.1, lives_s=KEPT_S, seconds=seconds
+        )
+        self.caches = (self._kept,)
 
     def newest(
         self, txn: Transaction, room_nid: int, after: int, upto: int, limit: int
@@ -49,15 +51,16 @@ class SharedReads:
         )
 
     def _find(self, key: tuple[Any, ...], read: Callable[[], T], keep: Callable[[T], bool]) -> T:
-        with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                known: T = self._kept[key]
-                return known
+        known: T | None = self._kept.get(key)
+        if known is not None:
+            return known
         found = read()
         if keep(found):
-            with self._lock:
-                self._kept[key] = found
-                if len(self._kept) > MAX_KEPT:
-                    self._kept.popitem(last=False)
+            self._kept[key] = found
         return found
+
+
+def _size(key: tuple[Any, ...], found: Any) -> int:
+    if isinstance(found, frozenset):
+        return 300 + 120 * (len(found) + len(key))
+    return 300 + sum(1_000 + len(row.json) for row in found)

@@ -7,11 +7,11 @@ crash loses as much. (Client-server API: "may be a few minutes out of date".)
 from __future__ import annotations
 
 import structlog
-from cachetools import LRUCache
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
+from homeserver.cache import Cache
 from storage import devices
 from storage.database import Database
 from storage.devices import Seen
@@ -28,7 +28,8 @@ class DeviceActivity:
     def __init__(self, db: Database, clock: IReactorTime) -> None:
         self._db = db
         self._pending: dict[tuple[str, str], Seen] = {}
-        self._written: LRUCache[tuple[str, str], Seen] = LRUCache(50_000)
+        self._written: Cache[tuple[str, str], Seen] = Cache("devices_seen", share=0.1)
+        self.caches = (self._written,)
         self._loop = LoopingCall(self._flush_safely)
         self._loop.clock = clock
 

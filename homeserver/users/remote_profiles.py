@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from cachetools import TTLCache
 from twisted.internet.interfaces import IReactorTime
 
 from federation.client.errors import RemoteError, RemoteHttpError
 from federation.client.queries import QueryCalls
 from federation.client.shared import SharedLookups
+from homeserver.cache import Cache
 from homeserver.core import canonical
 from homeserver.core.errors import MatrixError, not_found
 from homeserver.core.ids import UserID
@@ -27,9 +27,10 @@ class RemoteProfiles:
 
     def __init__(self, queries: QueryCalls, clock: IReactorTime) -> None:
         self._queries = queries
-        self._known: TTLCache[str, JsonObject | MatrixError] = TTLCache(
-            5000, KEPT_S, timer=clock.seconds
+        self._known: Cache[str, JsonObject | MatrixError] = Cache(
+            "remote_profiles", share=0.05, lives_s=KEPT_S, seconds=clock.seconds
         )
+        self.caches = (self._known,)
         self._asking: SharedLookups[JsonObject | MatrixError] = SharedLookups()
 
     async def get(self, user_id: UserID) -> JsonObject:

@@ -12,11 +12,12 @@ user's entries in the same transaction (`storage.tokens.CACHE`), in every proces
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 
-from cachetools import LRUCache
 from twisted.internet.interfaces import IReactorTime
 
+from homeserver.cache import Cache
 from homeserver.core.errors import (
     MatrixError,
     forbidden,
@@ -38,7 +39,6 @@ from storage.transaction import Transaction
 
 MAX_DEVICE_ID_BYTES = 255
 MAX_DEVICE_NAME_CHARACTERS = 100
-CACHED_TOKENS = 50_000
 DEVICES_EXPLAINED = "https://spec.matrix.org/latest/client-server-api/#device-management"
 
 
@@ -69,6 +69,12 @@ class NewSession:
 class _Cached:
     requester: Requester
     expires_ts: int | None
+
+
+def _size(hashed: bytes, entry: _Cached) -> int:
+    requester = entry.requester
+    # The index has the hash and the user, too.
+    return 1_000 + len(requester.user_id) + len(requester.device_id or "")
 
 
 class Sessions:
@@ -102,7 +108,9 @@ class Sessions:
         self._unrefreshed_lifetime_ms = unrefreshed_lifetime_ms
         self._soft_logout = soft_logout
         self._max_devices = max_devices
-        self._cache: LRUCache[bytes, _Cached] = LRUCache(CACHED_TOKENS)
+        self._pushed_out: deque[tuple[str, bytes]] = deque()
+        self._cache: Cache[bytes, _Cached] = Cache("sessions", _size, dropped=self._dropped)
+        self.caches = (self._cache,)
         self._hashes_of: dict[str, set[bytes]] = {}
         self._invalidated = 0
         db.on_invalidate(tokens.CACHE, self._invalidate, self._invalidate_all)
@@ -149,15 +157,19 @@ class Sessions:
         return found
 
     def _remember(self, hashed: bytes, entry: _Cached) -> None:
-        if len(self._cache) >= self._cache.maxsize:
-            old_hash, old = self._cache.popitem()
-            self._forget_hash(old.requester.user_id, old_hash)
-        self._cache[hashed] = entry
         self._hashes_of.setdefault(entry.requester.user_id, set()).add(hashed)
+        self._cache[hashed] = entry
+        while self._pushed_out:
+            self._forget_hash(*self._pushed_out.popleft())
+
+    def _dropped(self, hashed: bytes, entry: _Cached) -> None:
+        # In any thread; the index is the reactor thread's.
+        self._pushed_out.append((entry.requester.user_id, hashed))
 
     def _forget_hash(self, user_id: str, hashed: bytes) -> None:
         hashes = self._hashes_of.get(user_id)
-        if hashes is not None:
+        # It may have been remembered anew since it was pushed out.
+        if hashes is not None and hashed not in self._cache:
             hashes.discard(hashed)
             if not hashes:
                 del self._hashes_of[user_id]

@@ -141,6 +141,8 @@ class CacheTest(TestCase):
             cache[key] = 400
         cache.pop(5)
         self.assertEqual([key for key, _ in gone], [0, 1])
+        cache[9] = 2_000
+        self.assertEqual(gone[-1], (9, 2_000))
 
     def test_threads(self) -> None:
         """Threads that use caches which push each other's entries out leave the sums right."""

@@ -15,11 +15,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from threading import Lock
 from typing import Any, NamedTuple
 
-from cachetools import LRUCache
-
+from homeserver.cache import Cache
 from homeserver.core.errors import unknown_pos
 from homeserver.sync.sliding.request import RoomConfig
 from homeserver.sync.sliding.required_state import RequiredState
@@ -99,9 +97,9 @@ NOTHING = Sent()
 class Connections:
     """Reads and writes positions; one for each homeserver, used in database threads."""
 
-    def __init__(self, cached: int = 500) -> None:
-        self._cache: LRUCache[int, Sent] = LRUCache(cached)
-        self._lock = Lock()
+    def __init__(self) -> None:
+        self._cache: Cache[int, Sent] = Cache("sliding_positions", _size)
+        self.caches = (self._cache,)
         self._numbers = NumberBlocks("sliding_position", 100)
 
     def read(
@@ -112,8 +110,7 @@ class Connections:
         Raises:
             MatrixError: 400 `M_UNKNOWN_POS` if it is none of this connection.
         """
-        with self._lock:
-            sent = self._cache.get(position)
+        sent = self._cache.get(position)
         kept = sliding_positions.get(txn, position, with_state=sent is None)
         if kept is None or kept.connection != connection or kept.used_ts < now_ms - EXPIRY:
             raise unknown_pos()
@@ -153,8 +150,12 @@ class Connections:
             sliding_positions.delete_connection(txn, connection._replace(conn_id=name))
 
     def _keep(self, position: int, sent: Sent) -> None:
-        with self._lock:
-            self._cache[position] = sent
+        self._cache[position] = sent
+
+
+def _size(position: int, sent: Sent) -> int:
+    # The configurations of rooms are shared.
+    return 400 + 250 * len(sent.rooms)
 
 
 def touch(txn: Transaction, position: int, now_ms: int) -> None:

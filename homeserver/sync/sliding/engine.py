@@ -61,7 +61,8 @@ class SlidingEngine:
         self._states = states
         self._connections = Connections()
         self._types = RoomTypes()
-        self._members = SentMembers()
+        self._members = SentMembers("sliding_sent_members")
+        self.caches = (*self._connections.caches, *self._types.caches, *self._members.caches)
 
     def read(self, txn: Transaction, request: SlidingRequest, now_ms: int) -> Found:
         """What happened since the position of the request.

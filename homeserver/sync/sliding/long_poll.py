@@ -34,6 +34,7 @@ class SlidingSync:
     ) -> None:
         self._db = db
         self._engine = engine
+        self.caches = engine.caches
         self._notifier = notifier
         self._ephemeral = ephemeral
         self._presence = presence

@@ -12,11 +12,9 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from threading import Lock
 from typing import Any
 
-from cachetools import LRUCache
-
+from homeserver.cache import Cache
 from homeserver.core.types import JsonObject
 from homeserver.rooms.invite_blocking import Invites
 from homeserver.sync.request import Snapshot
@@ -57,23 +55,29 @@ class Chosen:
     that ask for them."""
 
 
+class _Unknown:
+    """Of what is not remembered."""
+
+
+_UNKNOWN = _Unknown()
+
+
 class RoomTypes:
     """Remembers the types of rooms, which never change; used in database threads."""
 
-    def __init__(self, cached: int = 100_000) -> None:
-        self._cache: LRUCache[int, str | None] = LRUCache(cached)
-        self._lock = Lock()
+    def __init__(self) -> None:
+        self._cache: Cache[int, str | None] = Cache("room_types", share=0.05)
+        self.caches = (self._cache,)
 
     def of(self, snapshot: Snapshot, room_nids: Collection[int]) -> dict[int, str | None]:
         """The types of rooms that the user is or was in."""
-        with self._lock:
-            found = {nid: self._cache[nid] for nid in room_nids if nid in self._cache}
+        known = {nid: self._cache.get(nid, _UNKNOWN) for nid in room_nids}
+        found = {nid: kind for nid, kind in known.items() if not isinstance(kind, _Unknown)}
         missing = [nid for nid in room_nids if nid not in found]
         if missing:
             rows = windows.current_state(snapshot.txn, missing, [_CREATE], ())
             read = {nid: _type(json.loads(row[_CREATE].json)) for nid, row in rows.items()}
-            with self._lock:
-                self._cache.update(read)
+            self._cache.update(read)
             found |= read
         return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from homeserver.cache import Caches
 from homeserver.sync import lazy_members
 from homeserver.sync.lazy_members import NOTHING, SentMembers
 
@@ -106,8 +107,23 @@ class SentMembersTest(SynchronousTestCase):
         for now in range(30, 100):
             self.sent(20, now, now)
         self.assertEqual(self.known(30), set())
-        small = SentMembers(devices=2)
-        for number in range(3):
+        small, caches = SentMembers(), Caches(100_000)
+        caches.adopt(small.caches[0])
+        for number in range(30):
             small.sent("@a:x", f"D{number}", None, 10, frozenset([1]))
         self.assertEqual(small.known("@a:x", "D0", 10), NOTHING)
-        self.assertEqual(small.known("@a:x", "D2", 10), {1})
+        self.assertEqual(small.known("@a:x", "D29", 10), {1})
+        self.assertLessEqual(caches.bytes, 25_000)
+
+    def test_what_a_device_has_is_weighed(self) -> None:
+        """What is added to a device counts, not only the device."""
+        (cache,) = self.memory.caches
+        self.sent(None, 10, 1)
+        before = cache.bytes
+        self.sent(None, 20, *range(1000))
+        self.assertGreater(cache.bytes, before + 32_000)
+        self.known(20)
+        self.assertGreater(cache.bytes, before + 32_000)
+        self.sent(20, 30)
+        self.known(30)
+        self.assertGreater(cache.bytes, before + 32_000)
