@@ -42,6 +42,7 @@ from homeserver.supervisor import PARENT_FD
 from homeserver.telemetry.logs import Logger, LogOutput, install, open_output
 from homeserver.tls import ServerTls
 from homeserver.web.http import HttpFactory
+from homeserver.web.prompt import write_at_once
 from storage.errors import DatabaseTooNew, DatabaseUnavailable, UnusableDatabase
 
 _GC_THRESHOLDS = (20_000, 20, 50)
@@ -148,9 +149,12 @@ class Server:
         opened = open_socket(listener, self._process, self._processes)
         address, port = opened.getsockname()[:2]
         try:
-            self._ports.append(self._reactor.adoptStreamPort(opened.fileno(), opened.family, front))
+            listening = self._reactor.adoptStreamPort(opened.fileno(), opened.family, front)
         finally:
             opened.close()  # the reactor has a copy
+        if listener.tls is None:
+            write_at_once(listening)
+        self._ports.append(listening)
         self._factories.append(factory)
         self._log.info(
             "listening",

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 
@@ -113,7 +114,7 @@ class AppserviceAuthenticator:
         self._others = others
         self._activity = activity
 
-    async def authenticate(self, token: str, request: Request) -> Requester:
+    def authenticate(self, token: str, request: Request) -> Coroutine[Any, Any, Requester]:
         """The user in whose name a request is made ("Identity assertion").
 
         Raises MatrixError: 401 M_UNKNOWN_TOKEN; 403 M_FORBIDDEN outside the namespace or for
@@ -121,7 +122,12 @@ class AppserviceAuthenticator:
         """
         registration = self._appservices.of_token(token)
         if registration is None:
-            return await self._others.authenticate(token, request)
+            return self._others.authenticate(token, request)
+        return self._asserted_by(registration, request)
+
+    async def _asserted_by(
+        self, registration: AppserviceRegistration, request: Request
+    ) -> Requester:
         user_id, device_id = _asserted(request)
         wanted = registration.sender if user_id is None else user_id
         if not registration.owns_user(wanted):

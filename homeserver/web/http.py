@@ -12,14 +12,15 @@ from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
 
 from homeserver.telemetry.logs import Logger
+from homeserver.web.content_coding import compress, compress_in_thread
 from homeserver.web.http_connection import HttpConnection
 from homeserver.web.http_head import HttpLimits, Network
-from homeserver.web.http_output import gzip
 from homeserver.web.http_owner import Application
 
 __all__ = ["Application", "HttpFactory", "HttpLimits"]
 
 COMPRESS_IN_THREAD_FROM = 256 * 1024
+"""Bytes; less is compressed in a quarter of a millisecond."""
 
 _NEVER = math.inf
 
@@ -68,14 +69,12 @@ class HttpFactory(ServerFactory):
     def now(self) -> float:
         return self._clock.seconds()
 
-    def compress(self, data: bytes) -> Awaitable[bytes]:
-        """gzip; a large body in a thread."""
+    def compress(self, coding: str, data: bytes) -> bytes | Awaitable[bytes]:
+        """Compress a body; a large one in a thread."""
         if self._threads is None or len(data) < COMPRESS_IN_THREAD_FROM:
-            result: Deferred[bytes] = Deferred()
-            result.callback(gzip(data))
-            return result
+            return compress(coding, data)
         pool = self._threads.getThreadPool()
-        return deferToThreadPool(self._threads, pool, gzip, data)
+        return deferToThreadPool(self._threads, pool, compress_in_thread, coding, data)
 
     def stop(self, seconds: float = 30.0) -> Deferred[None]:
         """End all connections: idle ones and long-polls now, others when their answer is written.

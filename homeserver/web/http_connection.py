@@ -32,9 +32,12 @@ from homeserver.web.http_body import BodyStream
 from homeserver.web.http_head import BadRequest, Head, client_address
 from homeserver.web.http_output import CONTINUE, render_error, send_response
 from homeserver.web.http_owner import Owner, State
+from homeserver.web.prompt import run
 from homeserver.web.request import BodyPlan, ClientDisconnected, Request
 
 _NEVER = math.inf
+# The members of an enumeration are slow to find.
+_HEAD, _BODY, _BUSY, _DISCARD, _CLOSING = State
 
 
 @implementer(IProtocol, IPushProducer)
@@ -52,6 +55,7 @@ class HttpConnection:
         "_head_written",
         "_is_closed",
         "_keep_alive",
+        "_peer",
         "_plan",
         "_read_deadline",
         "_reading_paused",
@@ -69,7 +73,7 @@ class HttpConnection:
 
     def __init__(self, factory: Owner) -> None:
         self._factory = factory
-        self._state = State.HEAD
+        self._state = _HEAD
         self._buffer = b""
         self._head: Head | None = None
         self._body: bytearray | None = None
@@ -83,6 +87,7 @@ class HttpConnection:
         self._head_written = False
         self._is_closed = False
         self._keep_alive = True
+        self._peer: str | None = None
         self.is_http10 = False
         self._reading_paused = False
         self._write_paused = False
@@ -104,12 +109,12 @@ class HttpConnection:
         self._expect_by(self._factory.limits.idle_seconds)
 
     def dataReceived(self, data: bytes) -> None:
-        if self._state >= State.DISCARD:
+        if self._state >= _DISCARD:
             return
-        if self._state is State.HEAD and not self._buffer:
+        if self._state is _HEAD and not self._buffer:
             self._expect_by(self._factory.limits.header_seconds)
         self._buffer = self._buffer + data if self._buffer else data
-        if self._state is State.BUSY:
+        if self._state is _BUSY:
             self._pause_reading()
         else:
             self._advance()
@@ -179,9 +184,9 @@ class HttpConnection:
         """Whether there may be more to do."""
         if self._is_closed:
             return False
-        if self._state is State.HEAD:
+        if self._state is _HEAD:
             return self._step_head()
-        if self._state is State.BODY:
+        if self._state is _BODY:
             return self._step_body()
         return False
 
@@ -212,8 +217,9 @@ class HttpConnection:
         self._keep_alive = False  # as long as the head may turn out bad
         request = head.read_head(data)
         forwarded_for = head.headers.get(b"x-forwarded-for")
-        peer = getattr(self.transport.getPeer(), "host", "")
-        request.remote_address = client_address(peer, forwarded_for, factory.trusted_proxies)
+        if self._peer is None:
+            self._peer = getattr(self.transport.getPeer(), "host", "")
+        request.remote_address = client_address(self._peer, forwarded_for, factory.trusted_proxies)
         plan = factory.application.body_plan(request)
         if head.content_length > plan.max_bytes:
             raise too_large()
@@ -232,7 +238,7 @@ class HttpConnection:
                 self._stream.end()
             self._dispatch()
             return
-        self._state = State.BODY
+        self._state = _BODY
         if self._stream is not None:
             self._expect_by(factory.limits.stream_seconds)
             self._dispatch()
@@ -297,7 +303,7 @@ class HttpConnection:
     def _stream_wanted(self) -> None:
         """The handler waits for more of the body."""
         self._continue()
-        if self._state is State.BODY and self._reading_paused:
+        if self._state is _BODY and self._reading_paused:
             self._expect_by(self._factory.limits.stream_seconds)
             self._resume_reading()
             self._advance()
@@ -306,7 +312,7 @@ class HttpConnection:
         self._read_deadline = _NEVER
         self._head = None
         self._body = None
-        self._state = State.BUSY
+        self._state = _BUSY
         if self._buffer:
             self._pause_reading()
 
@@ -317,15 +323,24 @@ class HttpConnection:
         assert request is not None
         self._head_written = False
         self._factory.running += 1
-        self._deferred = Deferred.fromCoroutine(self._serve(request))
-        # A handler that never waited is done before the next line.
-        self._deferred.addErrback(self._failed, request)
-        self._deferred.addBoth(self._done)
+        try:
+            waiting = run(self._serve(request))
+        except BaseException:
+            self._failed(Failure(), request)  # type: ignore[no-untyped-call]
+        else:
+            if waiting is not None:
+                self._deferred = waiting
+                waiting.addErrback(self._failed, request)
+                waiting.addBoth(self._done)
+                return
+        self._done()
 
     async def _serve(self, request: Request) -> None:
         factory = self._factory
         response = await factory.application.handle(request)
-        await send_response(self, request, response, factory.compress, factory.now())
+        rest = send_response(self, request, response, factory.compress, factory.now())
+        if rest is not None:
+            await rest
 
     def _failed(self, failure: Failure, request: Request) -> None:
         """The handler was cancelled, or writing its answer failed."""
@@ -345,7 +360,7 @@ class HttpConnection:
         self._keep_alive = False
         self.transport.abortConnection()
 
-    def _done(self, _result: object) -> None:
+    def _done(self, _result: object = None) -> None:
         """The answer is written: on to the next request, or the end."""
         self._factory.running -= 1
         self._request = None
@@ -354,12 +369,12 @@ class HttpConnection:
         self._stream = None
         if self._is_closed:
             return
-        if self._state is State.BODY or self._state is State.DISCARD:
+        if self._state is _BODY or self._state is _DISCARD:
             self._linger()
         elif not self._keep_alive or self._factory.is_stopping:
             self._close()
         else:
-            self._state = State.HEAD
+            self._state = _HEAD
             limits = self._factory.limits
             self._expect_by(limits.header_seconds if self._buffer else limits.idle_seconds)
             if self._buffer or self._reading_paused:
@@ -380,7 +395,7 @@ class HttpConnection:
     def begin_response(self) -> bool:
         """The head is about to be written: whether the connection stays open afterwards."""
         self._head_written = True
-        if self._state is not State.BUSY or self._factory.is_stopping:
+        if self._state is not _BUSY or self._factory.is_stopping:
             self._keep_alive = False
         return self._keep_alive
 
@@ -411,7 +426,7 @@ class HttpConnection:
         self._buffer = b""
         self._read_deadline = _NEVER
         if self._deferred is not None and self._stream is not None:
-            self._state = State.DISCARD
+            self._state = _DISCARD
             self._resume_reading()
             self._stream.fail(error)
             return
@@ -426,14 +441,14 @@ class HttpConnection:
     def _linger(self) -> None:
         """Throw away what still comes for a moment: closing at once would reset the connection
         before the client has read its answer."""
-        self._state = State.DISCARD
+        self._state = _DISCARD
         self._buffer = b""
         self._head = None
         self._expect_by(self._factory.limits.linger_seconds)
         self._resume_reading()
 
     def _close(self) -> None:
-        self._state = State.CLOSING
+        self._state = _CLOSING
         self._buffer = b""
         self._expect_by(self._factory.limits.write_seconds)
         self.transport.unregisterProducer()
@@ -445,9 +460,9 @@ class HttpConnection:
             self.transport.abortConnection()
         elif now >= self._read_deadline:
             self._read_deadline = _NEVER
-            if self._state is State.CLOSING:
+            if self._state is _CLOSING:
                 self.transport.abortConnection()
-            elif self._state is State.DISCARD or (self._state is State.HEAD and not self._buffer):
+            elif self._state is _DISCARD or (self._state is _HEAD and not self._buffer):
                 self._close()
             else:
                 self._refuse(BadRequest("The request did not arrive in time.", 408))
@@ -456,7 +471,7 @@ class HttpConnection:
         """For the factory, again and again: end soon. Waiting long-polls are answered now."""
         self._keep_alive = False
         request = self._request
-        if self._state is State.HEAD:
+        if self._state is _HEAD:
             self._close()
         elif (
             request is not None

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from homeserver.core.errors import MatrixError
+from homeserver.web.content_coding import COMPRESS_FROM, CompressedStream, negotiated
 from homeserver.web.request import ClientDisconnected, Request
 from homeserver.web.responses import CORS_HEADERS, Response, error_response
 
 SLICE = 64 * 1024
 """Larger bodies are handed to the transport in slices of this many bytes."""
 
-COMPRESS_FROM = 4096
-"""Smaller bodies in bytes are sent as they are: compressing costs more than it saves."""
-
-_COMPRESSED_TYPES = ("application/json", "application/javascript", "image/svg+xml", "text/")
 _NO_BODY = frozenset({204, 304})
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -67,31 +63,6 @@ def has_body(request: Request, response: Response) -> bool:
     return request.method != "HEAD" and response.status not in _NO_BODY
 
 
-def may_compress(request: Request, response: Response, size: int) -> bool:
-    """Whether the client takes gzip and it is worth it."""
-    if size < COMPRESS_FROM or response.header("content-encoding") is not None:
-        return False
-    if not (response.header("content-type") or "").startswith(_COMPRESSED_TYPES):
-        return False
-    return accepts_gzip(request.headers.get(b"accept-encoding", b""))
-
-
-@lru_cache(maxsize=64)
-def accepts_gzip(header: bytes) -> bool:
-    """Whether an Accept-Encoding header allows gzip."""
-    for coding in header.lower().split(b","):
-        name, _, weight = coding.partition(b";")
-        if name.strip() == b"gzip":
-            value = weight.strip().removeprefix(b"q=").strip()
-            return not value or value.strip(b"0.") != b""
-    return False
-
-
-def gzip(data: bytes) -> bytes:
-    """gzip at the fastest level; without the interpreter lock, so fit for a thread."""
-    return zlib.compress(data, 1, wbits=31)
-
-
 def chunk(data: bytes) -> bytes:
     """One chunk of a chunked body; `data` must not be empty."""
     return b"%x\r\n%b\r\n" % (len(data), data)
@@ -104,6 +75,10 @@ def render_error(error: MatrixError, now: float) -> bytes:
     body: Any = response.body
     head = render_head(response, len(body), chunked=False, connection="close", now=now)
     return head + bytes(body)
+
+
+Compress: TypeAlias = Callable[[str, bytes], bytes | Awaitable[bytes]]
+"""Compresses a body in a coding, here and now or elsewhere."""
 
 
 class Connection(Protocol):
@@ -124,45 +99,63 @@ class Connection(Protocol):
     def write_last(self, data: bytes) -> None: ...
 
 
-async def send_response(
+def send_response(
     connection: Connection,
     request: Request,
     response: Response,
-    compress: Callable[[bytes], Awaitable[bytes]],
+    compress: Compress,
     now: float,
-) -> None:
+) -> Awaitable[None] | None:
     """Write a response as fast as the client takes it. `now` in seconds, for the Date header.
 
-    Raises ClientDisconnected, ValueError for a stream that does not keep its Content-Length or
-    a header with a line break, and what the stream raises.
+    Returns None if all is written, else what to wait for. Both raise ClientDisconnected,
+    ValueError for a stream that does not keep its Content-Length or a header with a line break,
+    and what the stream raises.
     """
     body = response.body
     if not isinstance(body, bytes):
         assert isinstance(body, AsyncIterator)
-        try:
-            await _send_stream(connection, request, response, body, now)
-        finally:
-            close = getattr(body, "aclose", None)
-            if close is not None:
-                await close()
-        return
-    if may_compress(request, response, len(body)):
-        body = await compress(body)
-        headers = {**response.headers, "Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
-        response = Response(response.status, body, headers)
+        return _send_stream(connection, request, response, body, now)
+    if len(body) >= COMPRESS_FROM:
+        response, coding = negotiated(request, response, len(body))
+        if coding is not None:
+            compressed = compress(coding, body)
+            if not isinstance(compressed, bytes):
+                return _send_compressed(connection, request, response, compressed, now)
+            body = compressed
+        if len(body) > SLICE and has_body(request, response):
+            return _send_large(connection, request, response, body, now)
+    if not connection.is_closed:
+        head = _head(connection, response, len(body), False, now)
+        connection.write_last(head + body if has_body(request, response) else head)
+    return None
+
+
+async def _send_compressed(
+    connection: Connection,
+    request: Request,
+    response: Response,
+    compressed: Awaitable[bytes],
+    now: float,
+) -> None:
+    """Send a body that is being compressed elsewhere."""
+    body = await compressed
+    if has_body(request, response):
+        await _send_large(connection, request, response, body, now)
+    elif not connection.is_closed:
+        connection.write_last(_head(connection, response, len(body), False, now))
+
+
+async def _send_large(
+    connection: Connection, request: Request, response: Response, body: bytes, now: float
+) -> None:
     if connection.is_closed:
         return
-    option = _connection_option(connection, connection.begin_response())
-    data = render_head(response, len(body), chunked=False, connection=option, now=now)
-    if has_body(request, response):
-        if len(body) > SLICE:
-            await connection.write(data)
-            data = b""
-            last = (len(body) - 1) // SLICE * SLICE
-            for start in range(0, last, SLICE):
-                await connection.write(body[start : start + SLICE])
-            body = body[last:]
-        data += body
+    first, *slices = range(0, len(body), SLICE)
+    data = _head(connection, response, len(body), False, now) + body[first:SLICE]
+    for start in slices:
+        await connection.write(data)
+        data = body[start : start + SLICE]
     connection.write_last(data)
 
 
@@ -173,31 +166,62 @@ async def _send_stream(
     body: AsyncIterator[bytes],
     now: float,
 ) -> None:
+    try:
+        acceptable = CompressedStream.is_possible()
+        size = _stated_length(response)
+        response, coding = negotiated(request, response, size, acceptable)
+        if coding is not None:
+            body = CompressedStream(coding, body)
+        await _send_parts(connection, request, response, body, now)
+    finally:
+        close = getattr(body, "aclose", None)
+        if close is not None:
+            await close()
+
+
+def _stated_length(response: Response) -> int | None:
+    stated = response.header("content-length")
+    return None if stated is None else int(stated)
+
+
+async def _send_parts(
+    connection: Connection,
+    request: Request,
+    response: Response,
+    body: AsyncIterator[bytes],
+    now: float,
+) -> None:
     if connection.is_closed:
         raise ClientDisconnected
-    stated = response.header("content-length")
-    left = None if stated is None else int(stated)
+    left = _stated_length(response)
     wants_body = has_body(request, response)
     chunked = left is None and wants_body and not connection.is_http10
     if left is None and wants_body and not chunked:
         connection.end_with_close()  # the end of the connection is the end of the body
-    option = _connection_option(connection, connection.begin_response())
-    head = render_head(response, None, chunked=chunked, connection=option, now=now)
+    head = _head(connection, response, None, chunked, now)
     if not wants_body:
         connection.write_last(head)
         return
-    await connection.write(head)
+    # The head waits for the first part of the body, which mostly is there: one packet less.
     async for data in body:
         if left is not None:
             left -= len(data)
             if left < 0:
                 raise ValueError("the body is longer than its Content-Length")
         if data:
-            await connection.write(chunk(data) if chunked else data)
+            await connection.write(head + (chunk(data) if chunked else data))
+            head = b""
     if left:
         raise ValueError("the body is shorter than its Content-Length")
-    if chunked:
-        connection.write_last(LAST_CHUNK)
+    connection.write_last(head + (LAST_CHUNK if chunked else b""))
+
+
+def _head(
+    connection: Connection, response: Response, length: int | None, chunked: bool, now: float
+) -> bytes:
+    keep_alive = connection.begin_response()
+    option = _connection_option(connection, keep_alive)
+    return render_head(response, length, chunked=chunked, connection=option, now=now)
 
 
 def _connection_option(connection: Connection, keep_alive: bool) -> str | None:

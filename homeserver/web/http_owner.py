@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Coroutine
 from enum import IntEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from homeserver.telemetry.logs import Logger
 from homeserver.web.http_head import HttpLimits, Network
@@ -20,7 +20,7 @@ class Application(Protocol):
 
     def body_plan(self, request: Request) -> BodyPlan: ...
 
-    async def handle(self, request: Request) -> Response: ...
+    def handle(self, request: Request) -> Coroutine[Any, Any, Response]: ...
 
 
 class Owner(Protocol):
@@ -36,7 +36,7 @@ class Owner(Protocol):
 
     def now(self) -> float: ...
 
-    def compress(self, data: bytes) -> Awaitable[bytes]: ...
+    def compress(self, coding: str, data: bytes) -> bytes | Awaitable[bytes]: ...
 
 
 class State(IntEnum):

@@ -69,13 +69,36 @@ class RequestObserver(Protocol):
 
 
 class _Endpoint:
-    """A declared endpoint with its compiled caller."""
+    """A declared endpoint with its compiled caller, and what is asked of it for each request."""
 
-    __slots__ = ("caller", "declaration")
+    __slots__ = (
+        "caller",
+        "declaration",
+        "from_server",
+        "is_writing",
+        "name",
+        "plan",
+        "rate",
+        "turns",
+        "wants_token",
+    )
 
-    def __init__(self, declaration: EndpointDeclaration, services: Mapping[Any, Any]) -> None:
+    def __init__(
+        self,
+        declaration: EndpointDeclaration,
+        services: Mapping[Any, Any],
+        plan: BodyPlan,
+        turns: Turns | None,
+    ) -> None:
         self.declaration = declaration
         self.caller = Caller(declaration, services)
+        self.name = declaration.path
+        self.plan = plan
+        self.rate = declaration.rate
+        self.turns = turns
+        self.is_writing = declaration.rate in WRITING
+        self.from_server = declaration.auth is Auth.FEDERATION
+        self.wants_token = declaration.auth not in (Auth.FEDERATION, Auth.NONE)
 
 
 class Router:
@@ -138,7 +161,11 @@ class Router:
             raise LookupError(f"{declaration.name}: nothing here authenticates other servers")
         if isinstance(declaration.max_body, str) and declaration.max_body not in self._body_limits:
             raise LookupError(f"{declaration.name}: no size is named {declaration.max_body!r}")
-        endpoint = _Endpoint(declaration, services)
+        size = declaration.max_body
+        max_bytes = self._body_limits[size] if isinstance(size, str) else size
+        plan = BodyPlan(max_bytes or self._max_body, declaration.stream_body)
+        turns = self._turns.get(declaration.rate or "")
+        endpoint = _Endpoint(declaration, services, plan, turns)
         for template in declaration.paths:
             self._table.add(declaration.method, template, endpoint)
         self.declarations.append(declaration)
@@ -151,12 +178,9 @@ class Router:
     def body_plan(self, request: Request) -> BodyPlan:
         """For the transport, once the head is read: how much body to take, and how."""
         try:
-            declaration = self._route(request).target.declaration
+            return self._route(request).target.plan
         except MatrixError:
             return BodyPlan(self._max_body, stream=False)
-        limit = declaration.max_body
-        max_bytes = self._body_limits[limit] if isinstance(limit, str) else limit
-        return BodyPlan(max_bytes or self._max_body, declaration.stream_body)
 
     async def handle(self, request: Request) -> Response:
         """The response to a request, with all headers but those of the transport.
@@ -170,34 +194,29 @@ class Router:
         status = _CLOSED_REQUEST
         self.running += 1
         try:
-            response = await self._guarded(request)
+            try:
+                response = await self._answer(request)
+            except MatrixError as error:
+                response = error_response(error)
+            except Exception as error:
+                if isinstance(error, CancelledError) and request.is_cancelled:
+                    raise
+                response = error_response(self._failed(request, error))
+            if not request.path.startswith(_SERVERS_ONLY):
+                response.headers.update(CORS_HEADERS)
             status = response.status
             return response
         finally:
             self.running -= 1
             seconds = self._clock.seconds() - started
             if self._observer is not None:
-                route = request.route
-                name = "unknown" if route is None else route.target.declaration.path
+                name = "unknown" if request.route is None else request.route.target.name
                 self._observer.request(name, request.method, status, seconds)
             self._log.debug(
                 "request", method=request.method, path=request.path, status=status, seconds=seconds
             )
             # Not reset by token: an abandoned coroutine ends in another context.
             REQUEST_ID.set(None)
-
-    async def _guarded(self, request: Request) -> Response:
-        try:
-            response = await self._answer(request)
-        except MatrixError as error:
-            response = error_response(error)
-        except Exception as error:
-            if isinstance(error, CancelledError) and request.is_cancelled:
-                raise
-            response = error_response(self._failed(request, error))
-        if not request.path.startswith(_SERVERS_ONLY):
-            response.headers.update(CORS_HEADERS)
-        return response
 
     def _failed(self, request: Request, error: Exception) -> MatrixError:
         """Log an error that is not an answer; returns the one to answer with."""
@@ -213,26 +232,30 @@ class Router:
     async def _answer(self, request: Request) -> Response:
         if request.method == "OPTIONS":
             return Response(204, b"")
-        route = self._route(request)
+        route: Route[_Endpoint] = request.route or self._route(request)
         endpoint = route.target
         declaration = endpoint.declaration
         requester: Requester | None = None
         origin: ServerName | None = None
-        if declaration.auth is Auth.FEDERATION:
+        if endpoint.wants_token:
+            token = sent_token(request, self._query_tokens)
+            if token is not None:
+                requester = await self._authenticator.authenticate(token, request)
+                check_requester(declaration, requester)
+            elif declaration.auth is not Auth.OPTIONAL_ACCESS_TOKEN:
+                raise missing_token()
+        elif endpoint.from_server:
             assert self._federation_authenticator is not None
             origin = await self._federation_authenticator.authenticate(request)
-        elif declaration.auth is not Auth.NONE:
-            requester = await self._authenticate(declaration, request)
-        if self._refuse_writing is not None and declaration.rate in WRITING:
+        if endpoint.is_writing and self._refuse_writing is not None:
             raise self._refuse_writing()
-        if declaration.rate is not None and self._rate_limiter is not None:
-            await self._rate_limiter.check(requester, request, declaration.rate, origin)
+        if endpoint.rate is not None and self._rate_limiter is not None:
+            await self._rate_limiter.check(requester, request, endpoint.rate, origin)
         arguments = endpoint.caller.arguments(request, route.parameters, requester, origin)
         request.is_cancellable = declaration.long_poll
-        turns = self._turns.get(declaration.rate or "")
-        if turns is None:
+        if endpoint.turns is None:
             return _render(await endpoint.caller.function(**arguments))
-        async with turns.turn(origin or address_key(request.remote_address)):
+        async with endpoint.turns.turn(origin or address_key(request.remote_address)):
             return _render(await endpoint.caller.function(**arguments))
 
     def _route(self, request: Request) -> Route[_Endpoint]:
@@ -253,29 +276,17 @@ class Router:
         request.route = route
         return route
 
-    async def _authenticate(
-        self, declaration: EndpointDeclaration, request: Request
-    ) -> Requester | None:
-        token = sent_token(request, self._query_tokens)
-        if token is None:
-            if declaration.auth is Auth.OPTIONAL_ACCESS_TOKEN:
-                return None
-            raise missing_token()
-        requester = await self._authenticator.authenticate(token, request)
-        check_requester(declaration, requester)
-        return requester
-
 
 def check_requester(declaration: EndpointDeclaration, requester: Requester) -> None:
     """Whether a known requester may call an endpoint at all. Raises MatrixError (401, 403)."""
     auth = declaration.auth
     if requester.is_locked and not declaration.locked_ok:
         raise user_locked()
-    if auth is Auth.ACCESS_TOKEN and requester.is_guest:
+    if requester.is_guest and auth is Auth.ACCESS_TOKEN:
         raise guest_access_forbidden()
-    if auth is Auth.ADMIN and not requester.is_admin:
+    if not requester.is_admin and auth is Auth.ADMIN:
         raise forbidden("Only administrators of this server may do this.")
-    if auth is Auth.APPSERVICE and requester.appservice_id is None:
+    if requester.appservice_id is None and auth is Auth.APPSERVICE:
         raise forbidden("Only application services may do this.")
     if requester.is_suspended and declaration.refuse_suspended:
         raise user_suspended()

@@ -45,6 +45,8 @@ class Match(Generic[Target]):
         """The path parameters, percent-decoded once. Raises MatrixError (400)."""
         return {
             name: "/".join(map(decode_percent, value.split("/")))
+            if "/" in value
+            else decode_percent(value)
             for name, value in zip(self._names, self._values, strict=True)
         }
 
@@ -85,6 +87,31 @@ class RouteTable(Generic[Target]):
 
     def find(self, method: str, path: str) -> Match[Target]:
         """The match for a path as sent, not decoded."""
+        return self._only_way(method, path) or self._first_way(method, path)
+
+    def _only_way(self, method: str, path: str) -> Match[Target] | None:
+        """The match where no segment could mean two things, which is so for most paths."""
+        node = self._root
+        values: list[str] = []
+        segments = path.split("/")
+        if segments[0]:
+            return None
+        for segment in segments[1:]:
+            literal, parameter = node.literal.get(segment), node.parameter
+            if node.rest is not None or (literal is not None and parameter is not None):
+                return None
+            if literal is not None:
+                node = literal
+            elif parameter is None or not segment or ("%" in segment and node.literal):
+                return None
+            else:
+                node = parameter
+                values.append(segment)
+        found = node.methods.get(method)
+        return None if found is None else Match(found[0], found[1], tuple(values))
+
+    def _first_way(self, method: str, path: str) -> Match[Target]:
+        """The match by trying all that the segments could mean, the most literal first."""
         allowed: set[str] = set()
         if path.startswith("/"):
             for node, values in _walk(self._root, path[1:].split("/"), 0, ()):
