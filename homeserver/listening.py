@@ -9,13 +9,41 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import socket
 
 from config.model import Listener
 from homeserver.startup import CannotStart
+from homeserver.web.http import HttpLimits
 
 _OWN = frozenset({"metrics", "health"})
 _BACKLOG = 4096
+
+
+_MOST = HttpLimits().max_connections
+_OTHER_FILES = 200
+"""What is open besides clients' connections: the database, other servers, logs."""
+
+
+def allow_connections() -> int:
+    """Let this process have as many files open as the system permits; for how many clients.
+
+    Most systems permit a process a thousand unless it asks for more: no more than one person
+    needs who opens connections and says nothing.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST + _OTHER_FILES
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            soft = wanted
+        except (OSError, ValueError):
+            pass  # the kernel may have a lower limit of its own
+    if soft == resource.RLIM_INFINITY:
+        return _MOST
+    return min(_MOST, max(soft - _OTHER_FILES, soft // 2))
 
 
 def is_shared(listener: Listener) -> bool:

@@ -30,7 +30,7 @@ from config import Config, doubts, not_yet_used
 from config.model import Listener
 from homeserver.app import Homeserver, build
 from homeserver.door import Door, Health
-from homeserver.listening import open_socket
+from homeserver.listening import allow_connections, open_socket
 from homeserver.reachable import wait_for_redis
 from homeserver.startup import (
     CannotStart,
@@ -41,7 +41,7 @@ from homeserver.startup import (
 from homeserver.supervisor import PARENT_FD
 from homeserver.telemetry.logs import Logger, LogOutput, install, open_output
 from homeserver.tls import ServerTls
-from homeserver.web.http import HttpFactory
+from homeserver.web.http import HttpFactory, HttpLimits
 from homeserver.web.prompt import write_at_once
 from storage.errors import DatabaseTooNew, DatabaseUnavailable, UnusableDatabase
 
@@ -103,6 +103,7 @@ class Server:
         self._loops: list[LoopingCall] = []
         self._is_stopping = False
         self._database_lock: int | None = None
+        self._max_connections = allow_connections()
 
     # Starting
 
@@ -138,6 +139,7 @@ class Server:
             Door(hs.router, listener.serves, health, hs.metrics),
             clock=self._reactor,
             log=self._log,
+            limits=HttpLimits(max_connections=self._max_connections),
             trusted_proxies=listener.trusted_proxies,
             threads=self._reactor,
         )

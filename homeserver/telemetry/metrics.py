@@ -25,6 +25,7 @@ from twisted.internet.task import LoopingCall
 
 import homeserver
 from homeserver.cache import Caches
+from homeserver.telemetry.request_figures import RequestFigures
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -42,19 +43,8 @@ class Metrics:
         Gauge("hearth_info", "The version that runs.", ["version"], registry=self.registry).labels(
             homeserver.__version__
         ).set(1)
-        self.requests = Counter(
-            "hearth_requests_total",
-            "Requests answered, by endpoint, method and status.",
-            ["endpoint", "method", "status"],
-            registry=self.registry,
-        )
-        self.request_seconds = Histogram(
-            "hearth_request_seconds",
-            "Time from the complete request to its answer; long-polls include their wait.",
-            ["endpoint", "method"],
-            buckets=_SECONDS,
-            registry=self.registry,
-        )
+        self._requests = RequestFigures(_SECONDS)
+        self.registry.register(self._requests)
         self.transactions = Histogram(
             "hearth_database_transaction_seconds",
             "Time of database transactions, the wait for a connection and retries included.",
@@ -115,23 +105,12 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
-        # Children are kept here: `labels()` costs twice what counting does.
-        self._request_counts: dict[tuple[str, str, int], Any] = {}
-        self._request_times: dict[tuple[str, str], Any] = {}
+        # Children are kept: `labels()` costs twice what counting does.
         self._transaction_times: dict[tuple[str, str], Any] = {}
 
     def request(self, endpoint: str, method: str, status: int, seconds: float) -> None:
         """Count an answered request. `endpoint` is the declared path, not the requested one."""
-        count = self._request_counts.get((endpoint, method, status))
-        if count is None:
-            count = self.requests.labels(endpoint, method, str(status))
-            self._request_counts[endpoint, method, status] = count
-        count.inc()
-        times = self._request_times.get((endpoint, method))
-        if times is None:
-            times = self.request_seconds.labels(endpoint, method)
-            self._request_times[endpoint, method] = times
-        times.observe(seconds)
+        self._requests.count(endpoint, method, status, seconds)
 
     def received(self, status: int, count: int) -> None:
         """Note events of other servers, by their verdict (`storage.events`)."""

@@ -14,7 +14,6 @@ from itertools import accumulate
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
 _COUNTED = "Requests answered, by endpoint, method and status."
 _TIMED = "Time from the complete request to its answer; long-polls include their wait."
@@ -36,7 +35,7 @@ class RequestFigures(Collector):
     """Counts requests in one thread. `bounds` are those of the histogram, in seconds."""
 
     def __init__(self, bounds: Sequence[float]) -> None:
-        self._bounds = tuple(bounds)
+        self._bounds = tuple(map(float, bounds))
         self._endpoints: dict[tuple[str, str], _Endpoint] = {}
         self._first: dict[tuple[str, str, int], float] = {}
 
@@ -55,7 +54,7 @@ class RequestFigures(Collector):
     def collect(self) -> Iterator[Metric]:
         """For the registry."""
         counts, times = self._families()
-        bounds = [floatToGoString(bound) for bound in self._bounds] + ["+Inf"]
+        bounds = [*map(repr, self._bounds), "+Inf"]
         for (endpoint, method), figures in self._endpoints.items():
             for status, count in figures.statuses.items():
                 created = self._first[endpoint, method, status]

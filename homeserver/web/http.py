@@ -64,7 +64,23 @@ class HttpFactory(ServerFactory):
             self._sweep.start(1.0, now=False)
 
     def buildProtocol(self, addr: IAddress | None) -> HttpConnection | None:  # type: ignore[override]
-        return None if self.is_stopping else HttpConnection(self)
+        if self.is_stopping or not self._has_room():
+            return None
+        return HttpConnection(self)
+
+    def _has_room(self) -> bool:
+        """Whether one more connection can be taken; those without a request make room."""
+        bound = self.limits.max_connections
+        if len(self.connections) < bound:
+            return True
+        idle = sorted(
+            (each for each in self.connections if each.is_without_request),
+            key=lambda each: each.read_deadline,
+        )
+        # Some at once, so that they are not sorted for each new one.
+        for connection in idle[: max(1, bound // 10)]:
+            connection.stop()
+        return bool(idle)
 
     def now(self) -> float:
         return self._clock.seconds()

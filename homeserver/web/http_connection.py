@@ -29,7 +29,7 @@ from zope.interface import implementer
 
 from homeserver.core.errors import MatrixError, too_large
 from homeserver.web.http_body import BodyStream
-from homeserver.web.http_head import BadRequest, Head, client_address
+from homeserver.web.http_head import BadRequest, Head, client_address, without_blank_lines
 from homeserver.web.http_output import CONTINUE, render_error, send_response
 from homeserver.web.http_owner import Owner, State
 from homeserver.web.prompt import run
@@ -51,13 +51,13 @@ class HttpConnection:
         "_deferred",
         "_drained",
         "_factory",
+        "_has_begun",
         "_head",
         "_head_written",
         "_is_closed",
         "_keep_alive",
         "_peer",
         "_plan",
-        "_read_deadline",
         "_reading_paused",
         "_remaining",
         "_request",
@@ -66,6 +66,7 @@ class HttpConnection:
         "_write_deadline",
         "_write_paused",
         "is_http10",
+        "read_deadline",
         "transport",
     )
 
@@ -84,6 +85,8 @@ class HttpConnection:
         self._deferred: Deferred[None] | None = None
         self._drained: Deferred[None] | None = None
         self._advancing = False
+        self._has_begun = False
+        """Whether anything of the next request has come."""
         self._head_written = False
         self._is_closed = False
         self._keep_alive = True
@@ -91,7 +94,7 @@ class HttpConnection:
         self.is_http10 = False
         self._reading_paused = False
         self._write_paused = False
-        self._read_deadline = _NEVER
+        self.read_deadline = _NEVER
         self._write_deadline = _NEVER
 
     # IProtocol
@@ -111,7 +114,8 @@ class HttpConnection:
     def dataReceived(self, data: bytes) -> None:
         if self._state >= _DISCARD:
             return
-        if self._state is _HEAD and not self._buffer:
+        if self._state is _HEAD and not self._has_begun:
+            self._has_begun = True  # blank lines, too, are waited for only so long
             self._expect_by(self._factory.limits.header_seconds)
         self._buffer = self._buffer + data if self._buffer else data
         if self._state is _BUSY:
@@ -122,7 +126,7 @@ class HttpConnection:
     def connectionLost(self, reason: Failure) -> None:
         self._is_closed = True
         self._factory.connections.discard(self)
-        self._read_deadline = self._write_deadline = _NEVER
+        self.read_deadline = self._write_deadline = _NEVER
         self._buffer = b""
         self._head = None
         if self._stream is not None:
@@ -155,7 +159,7 @@ class HttpConnection:
     # Reading
 
     def _expect_by(self, seconds: float) -> None:
-        self._read_deadline = self._factory.now() + seconds
+        self.read_deadline = self._factory.now() + seconds
 
     def _pause_reading(self) -> None:
         if not self._reading_paused and not self._is_closed:
@@ -195,8 +199,8 @@ class HttpConnection:
             self._pause_reading()
             return False
         limits = self._factory.limits
-        if self._buffer.startswith(b"\r\n"):
-            self._buffer = self._buffer.lstrip(b"\r\n")
+        if self._buffer.startswith((b"\r", b"\n")):
+            self._buffer = without_blank_lines(self._buffer)
         data = self._buffer
         end = data.find(b"\r\n\r\n") + 4
         if (end if end > 3 else len(data)) > limits.max_head_bytes:
@@ -260,7 +264,7 @@ class HttpConnection:
         head, plan = self._head, self._plan
         assert head is not None and plan is not None
         if self._stream is not None and self._stream.is_full:
-            self._read_deadline = _NEVER  # this is our slowness, not the client's
+            self.read_deadline = _NEVER  # this is our slowness, not the client's
             self._pause_reading()
             return False
         if not self._buffer:
@@ -309,7 +313,7 @@ class HttpConnection:
             self._advance()
 
     def _end_body(self) -> None:
-        self._read_deadline = _NEVER
+        self.read_deadline = _NEVER
         self._head = None
         self._body = None
         self._state = _BUSY
@@ -375,6 +379,7 @@ class HttpConnection:
             self._close()
         else:
             self._state = _HEAD
+            self._has_begun = bool(self._buffer)
             limits = self._factory.limits
             self._expect_by(limits.header_seconds if self._buffer else limits.idle_seconds)
             if self._buffer or self._reading_paused:
@@ -424,7 +429,7 @@ class HttpConnection:
         self._head = None
         self._body = None
         self._buffer = b""
-        self._read_deadline = _NEVER
+        self.read_deadline = _NEVER
         if self._deferred is not None and self._stream is not None:
             self._state = _DISCARD
             self._resume_reading()
@@ -454,12 +459,17 @@ class HttpConnection:
         self.transport.unregisterProducer()
         self.transport.loseConnection()
 
+    @property
+    def is_without_request(self) -> bool:
+        """For the factory: whether nothing would be lost by ending this connection."""
+        return self._state is _HEAD
+
     def check_time(self, now: float) -> None:
         """For the factory: see whether a timeout has passed."""
         if now >= self._write_deadline:
             self.transport.abortConnection()
-        elif now >= self._read_deadline:
-            self._read_deadline = _NEVER
+        elif now >= self.read_deadline:
+            self.read_deadline = _NEVER
             if self._state is _CLOSING:
                 self.transport.abortConnection()
             elif self._state is _DISCARD or (self._state is _HEAD and not self._buffer):

@@ -44,6 +44,11 @@ class HttpLimits:
     """Until a client has taken what fills the write buffer (64 to 128 kB)."""
     linger_seconds: float = 3.0
     """How long a refused body is thrown away, so that the client reads why."""
+    max_connections: int = 100_000
+    """Beyond these, those make room that are without a request."""
+    max_overhead_bytes: int = 64 * 1024
+    """Of what a chunked body has besides its content (sizes and extensions of chunks, trailers),
+    where that is more than the content."""
 
 
 class BadRequest(MatrixError):
@@ -61,6 +66,7 @@ class Head:
         "_count",
         "_ended",
         "_limits",
+        "_overhead",
         "_parser",
         "_target",
         "body",
@@ -85,6 +91,8 @@ class Head:
         self.is_http10 = False
         self.keep_alive = False
         self.expects_continue = False
+        self._overhead = 0
+        """Bytes of the body that are not its content, less its content."""
         self.body = bytearray()
         """Decoded chunks that nobody has taken yet."""
         self.surplus = False
@@ -125,6 +133,7 @@ class Head:
 
     def on_body(self, data: bytes) -> None:
         if not self._complete:
+            self._overhead -= 2 * len(data)
             self.body += data
 
     def on_message_complete(self) -> None:
@@ -196,9 +205,12 @@ class Head:
 
     def feed_chunks(self, data: bytes) -> bool:
         """Take data of a chunked body into `body`; whether the last chunk has come."""
+        self._overhead += len(data)
         self._feed(data)
         if self._complete:
             self._parser = None
+        elif self._overhead > self._limits.max_overhead_bytes:
+            raise BadRequest("The chunks hold too little.")
         return self._complete
 
     def _feed(self, data: bytes) -> bool:
@@ -218,6 +230,18 @@ class Head:
                 raise cause from None
             raise BadRequest("The request is malformed.") from error
         return False
+
+
+def without_blank_lines(data: bytes) -> bytes:
+    """What begins with a request line (RFC 9112, "Message Parsing"). Raises BadRequest.
+
+    The last CR may be of a blank line of which the rest has not come.
+    """
+    rest = data.lstrip(b"\r\n")
+    blank = data[: len(data) - len(rest)]
+    if blank.removesuffix(b"\r").replace(b"\r\n", b"") or (blank.endswith(b"\r") and rest):
+        raise BadRequest("Lines must end with CR LF.")
+    return b"\r" if blank.endswith(b"\r") else rest
 
 
 def client_address(

@@ -65,6 +65,9 @@ def _rest(
         while True:
             try:
                 result = yield awaited
+            except GeneratorExit:
+                coroutine.close()
+                raise
             except BaseException as error:
                 awaited = coroutine.throw(error)
             else:

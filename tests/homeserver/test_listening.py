@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import resource
 import socket
 
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from config.model import Listener
-from homeserver.listening import check_ports, open_socket, port_for
+from homeserver.listening import allow_connections, check_ports, open_socket, port_for
 from homeserver.startup import CannotStart
+from homeserver.web.http import HttpLimits
 
 
 class ListeningTests(TestCase):
@@ -62,3 +64,30 @@ class ListeningTests(TestCase):
         other = Listener(port=45102, serves=("health",))
         error = self.assertRaises(CannotStart, check_ports, (own, other), 2)
         self.assertIn("45102", str(error))
+
+
+class FileLimitTests(SynchronousTestCase):
+    """How many connections a process may have open."""
+
+    def allowed(self, soft: int, hard: int, fails: bool = False) -> tuple[int, list[object]]:
+        asked: list[object] = []
+
+        def ask(kind: int, limits: tuple[int, int]) -> None:
+            asked.append(limits)
+            if fails:
+                raise ValueError
+
+        self.patch(resource, "getrlimit", lambda kind: (soft, hard))
+        self.patch(resource, "setrlimit", ask)
+        return allow_connections(), asked
+
+    def test_as_many_as_the_system_permits(self) -> None:
+        most = HttpLimits().max_connections
+        infinite = resource.RLIM_INFINITY
+        self.assertEqual(self.allowed(1024, 4096), (3896, [(4096, 4096)]))
+        self.assertEqual(self.allowed(1024, 1024), (824, []))
+        self.assertEqual(self.allowed(256, 256), (128, []))
+        self.assertEqual(self.allowed(1024, 524288), (most, [(most + 200, 524288)]))
+        self.assertEqual(self.allowed(1024, infinite), (most, [(most + 200, infinite)]))
+        self.assertEqual(self.allowed(infinite, infinite), (most, []))
+        self.assertEqual(self.allowed(1024, 4096, fails=True), (824, [(4096, 4096)]))

@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from homeserver.web.http import HttpFactory
+from homeserver.web.prompt import write_at_once
 from homeserver.web.request import BodyPlan, Request
 from homeserver.web.responses import Response
 from tests.support.log import CapturedLog
@@ -87,6 +88,8 @@ class HttpTestCase(TestCase):
     """A factory on a loopback port whose time is `self.clock`."""
 
     timeout = 20
+    at_once = True
+    """Whether connections write at once, as those of listeners without TLS do."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -102,6 +105,8 @@ class HttpTestCase(TestCase):
         options.setdefault("clock", self.clock)
         self.factory = HttpFactory(self.application, log=self.log.logger, **options)
         self.port = real_reactor.listenTCP(0, wrap(self.factory), interface="127.0.0.1")
+        if self.at_once:
+            write_at_once(self.port)
         self.addCleanup(self._clean_up, self.port, self.factory)
 
     async def _clean_up(self, port: Any, factory: HttpFactory) -> None:

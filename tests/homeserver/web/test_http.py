@@ -216,7 +216,7 @@ class ExchangeTests(HttpTestCase):
         client.send(request("GET", "/large", None, gzip_header))
         await client.until(lambda: b"\r\n\r\n" in client.received)
         head, _, data = bytes(client.received).partition(b"\r\n\r\n")
-        self.assertIn(b"Content-Encoding: gzip\r\nVary: Accept-Encoding\r\n", head)
+        self.assertIn(b"Vary: Accept-Encoding\r\nContent-Encoding: gzip\r\n", head)
         self.assertEqual(gzip.decompress(data), body)
         client.received.clear()
         client.send(request("GET", "/large"))

@@ -1,11 +1,8 @@
 from __future__ import annotations
 
-import gzip as stdlib_gzip
-
 from twisted.trial.unittest import SynchronousTestCase
 
-from homeserver.web.http_output import accepts_gzip, chunk, gzip, may_compress, render_head
-from homeserver.web.request import Request
+from homeserver.web.http_output import chunk, render_head
 from homeserver.web.responses import Response
 
 
@@ -31,36 +28,6 @@ class HeadTests(SynchronousTestCase):
         self.assertTrue(head.startswith(b"HTTP/1.1 499 Unknown\r\n"))
 
 
-class CompressionTests(SynchronousTestCase):
-    def test_accepts(self) -> None:
-        for header, expected in (
-            (b"gzip", True),
-            (b"br, GZIP", True),
-            (b"gzip;q=0.1", True),
-            (b"gzip; q=1.0, deflate", True),
-            (b"gzip;q=0", False),
-            (b"gzip; q=0.000", False),
-            (b"deflate", False),
-            (b"xgzip", False),
-            (b"", False),
-        ):
-            self.assertEqual(accepts_gzip(header), expected, header)
-
-    def test_what_is_worth_it(self) -> None:
-        request = Request("GET", "/", {b"accept-encoding": b"gzip"})
-        for kind, size, extra, expected in (
-            ("application/json", 4096, {}, True),
-            ("application/json", 4095, {}, False),
-            ("text/html; charset=utf-8", 9999, {}, True),
-            ("image/png", 9999, {}, False),
-            ("application/json", 9999, {"content-encoding": "br"}, False),
-        ):
-            response = Response(200, b"", {"content-type": kind, **extra})
-            self.assertEqual(may_compress(request, response, size), expected, (kind, size))
-        self.assertFalse(may_compress(request, Response(200, b""), 9999))
-
-    def test_gzip(self) -> None:
-        self.assertEqual(stdlib_gzip.decompress(gzip(b"abc" * 1000)), b"abc" * 1000)
-
+class ChunkTests(SynchronousTestCase):
     def test_chunk(self) -> None:
         self.assertEqual(chunk(b"x" * 26), b"1a\r\n" + b"x" * 26 + b"\r\n")

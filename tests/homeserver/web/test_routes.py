@@ -74,3 +74,40 @@ class RouteTests(SynchronousTestCase):
         encoded = "".join(f"%{byte:02X}" for byte in text.encode())
         match = table("GET /a/{x}/b").find("GET", f"/a/{encoded}/b")
         self.assertEqual(match.decode(), {"x": text})
+
+    _segments = st.sampled_from(["a", "b", "%61", "%62", "{x}", "", "c", "%", "a%2Fb"])
+
+    @given(
+        st.sets(
+            st.tuples(
+                st.sampled_from(["GET", "PUT"]),
+                st.lists(st.sampled_from(["a", "b", "{x}", ""]), min_size=1, max_size=4),
+                st.booleans(),
+            ).map(lambda each: (each[0], _template(each[1], each[2]))),
+            max_size=12,
+        ),
+        st.lists(_segments, max_size=5),
+        st.sampled_from(["GET", "PUT", "POST"]),
+    )
+    def test_the_only_way_is_the_first(
+        self, templates: set[tuple[str, str]], segments: list[str], method: str
+    ) -> None:
+        """A path that can mean one thing only is found quickly, and as it is by trying all."""
+        routes = table(*(f"{each} {template}" for each, template in templates))
+        path = "".join(f"/{segment}" for segment in segments)
+        quick, thorough = routes._only_way(method, path), routes._first_way(method, path)
+        if quick is not None:
+            self.assertIsNotNone(quick.target)
+            for name in ("target", "_names", "_values", "allowed"):
+                self.assertEqual(getattr(quick, name), getattr(thorough, name), path)
+        found = routes.find(method, path)
+        self.assertEqual((found.target, found.allowed), (thorough.target, thorough.allowed))
+
+
+def _template(segments: list[str], rest: bool) -> str:
+    """A template whose parameters have names of their own places."""
+    named = [
+        segment.replace("x", f"x{number}") if segment == "{x}" else segment
+        for number, segment in enumerate(segments)
+    ]
+    return "/" + "/".join([*named, "{rest*}"] if rest else named)
