@@ -145,6 +145,9 @@ class Head:
         """The request of a whole head, up to and with its empty line. Raises BadRequest."""
         parser = self._parser
         assert parser is not None
+        line = data[: data.find(b"\r\n")]
+        if line.count(b" ") != 2 or b" HTTP/" not in line:  # the parser also takes others
+            raise BadRequest("The request line is malformed.")
         upgrade = self._feed(data)
         if not self._ended:
             raise BadRequest("The head is malformed.")

@@ -144,6 +144,7 @@ class SmugglingTests(HttpTestCase):
             b"GET  /x HTTP/1.1\r\nHost: a\r\n\r\n",
             b"GET\t/x HTTP/1.1\r\nHost: a\r\n\r\n",
             b"GET /x HTTP/1.10\r\nHost: a\r\n\r\n",
+            b"GET /x RTSP/1.0\r\nHost: a\r\n\r\n",
             b"GET /x http/1.1\r\nHost: a\r\n\r\n",
             b"GET http://a b/ HTTP/1.1\r\nHost: a\r\n\r\n",
             b"GE\0T /x HTTP/1.1\r\nHost: a\r\n\r\n",
