@@ -374,6 +374,7 @@ __all__ = [
     "Timing",
     "UnusableDatabase",
     "backend_for",
+    "backoff",
     "open_database",
     "sleep",
 ]
