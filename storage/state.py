@@ -66,9 +66,9 @@ class StateStore:
         self._nodes: Cache[bytes, bytes] = Cache("state_nodes", _node_size)
         self._nids: Cache[StateKey, int] = Cache("state_key_numbers", _nid_size, share=0.1)
         self._keys: Cache[int, StateKey] = Cache("state_keys", _key_size, share=0.1)
-        self.caches = (self._nodes, self._nids, self._keys)
         self._numbers = NumberBlocks("state_key")
         self.auth = AuthIndex()
+        self.caches = (self._nodes, self._nids, self._keys, *self.auth.caches)
 
     def loader(self, txn: Transaction, room_nid: int) -> Load:
         """The function by which `homeserver.core.state_tree` loads nodes of this room."""
