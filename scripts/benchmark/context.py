@@ -129,16 +129,16 @@ class Context:
         self.notes.append(text)
 
     def value(
-        self, name: str, title: str, value: float, unit: str, *, more_is_better: bool = False
+        self, name: str, title: str, value: float, unit: str, *, comparable: bool = True
     ) -> None:
-        """A figure that is no phase's."""
+        """A figure that is no phase's. `comparable`: after the same work with both servers."""
         self.values.append(
             {
                 "name": name,
                 "title": title,
                 "value": round(value, 4),
                 "unit": unit,
-                "more_is_better": more_is_better,
+                "comparable": comparable,
             }
         )
 

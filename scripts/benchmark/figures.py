@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from scripts.benchmark.phases import QUANTILES
@@ -43,7 +44,7 @@ class Metric:
     title: str
     unit: str
     values: dict[str, list[float]]
-    more_is_better: bool = False
+    comparable: bool = True
 
     def spread(self, kind: str) -> Spread | None:
         values = self.values.get(kind)
@@ -52,6 +53,8 @@ class Metric:
     @property
     def ratio(self) -> Spread | None:
         """Hearth in parts of Synapse."""
+        if not self.comparable:
+            return None
         return ratio(self.values.get(HEARTH, []), self.values.get(SYNAPSE, []))
 
 
@@ -101,9 +104,9 @@ class Workload:
         first = next(iter(phases.values()))[0]
         unit = first["unit"]
 
-        def metric(title: str, unit: str, of: Any, more_is_better: bool = False) -> Metric:
+        def metric(title: str, unit: str, of: Callable[[Any], float]) -> Metric:
             values = {kind: [of(phase) for phase in each] for kind, each in phases.items()}
-            return Metric(title, unit, values, more_is_better)
+            return Metric(title, unit, values)
 
         def cpu(phase: dict[str, Any]) -> float:
             used = float(phase["server_cpu_s"] + phase["database_cpu_s"])
@@ -114,15 +117,13 @@ class Workload:
         curves: dict[str, list[float]] = {}
         if timed:
             for at, fraction in enumerate(QUANTILES):
-                found = metric("", "ms", lambda phase, at=at: phase["latency_ms"][at])
+                found = metric("", "ms", partial(_latency, at))
                 latencies[fraction] = found
                 for kind, values in found.values.items():
                     curves.setdefault(kind, []).append(statistics.median(values))
         rate = None
         if first["rate"]:
-            rate = metric(
-                "rate", f"{unit}/s", lambda phase: phase["operations"] / phase["wall_s"], True
-            )
+            rate = metric("rate", f"{unit}/s", lambda phase: phase["operations"] / phase["wall_s"])
         return Operation(
             group=self.name,
             name=name,
@@ -148,7 +149,7 @@ class Workload:
         values = self._of("values", name)
         first = next(iter(values.values()))[0]
         found = {kind: [each["value"] for each in rounds] for kind, rounds in values.items()}
-        return Metric(first["title"], first["unit"], found, first["more_is_better"])
+        return Metric(first["title"], first["unit"], found, first["comparable"])
 
     @property
     def notes(self) -> list[str]:
@@ -158,6 +159,10 @@ class Workload:
     def series(self, name: str) -> dict[str, list[list[float]]]:
         """Points of the last round, by kind."""
         return {run["server"]: run["series"][name] for run in self.runs if name in run["series"]}
+
+
+def _latency(at: int, phase: dict[str, Any]) -> float:
+    return float(phase["latency_ms"][at])
 
 
 def workloads(document: dict[str, Any]) -> list[Workload]:

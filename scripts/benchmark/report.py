@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,7 @@ def _section(document: dict[str, Any], workload: Workload, files: dict[str, str]
     if workload.notes:
         parts.append("\n".join(f"- {note}" for note in workload.notes))
     rows = [row for operation in workload.operations for row in _rows(operation)]
-    rows += [_row(value.title, Metric("", value.unit, value.values)) for value in workload.values]
+    rows += [_row(value.title, replace(value, title="")) for value in workload.values]
     if rows:
         header = ["operation", "figure", "Hearth", "Synapse", "Hearth / Synapse"]
         parts.append(table(header, rows, left=2))

@@ -49,10 +49,12 @@ async def _long_polls(ctx: Context, server: Server) -> None:
         await asyncio.sleep(_SETTLE_S)
         await quiet([server], 60)
         after = server.memory()[0]
-    title = f"each client that waits in `/sync` (of {count:,} with {ctx.kind})"
-    ctx.note(f"{title}: on a connection of its own, in a room of {_ROOM_MEMBERS}.")
+    ctx.note(
+        f"{count:,} clients of {server.title} wait in `/sync`, each on a connection of its own and "
+        f"in a room of {_ROOM_MEMBERS}."
+    )
     ctx.value("memory.waiting_kb", "each waiting client", 1000 * (after - before) / count, "kB")
-    ctx.value("memory.with_waiting_mb", "server with all waiting clients", after, "MB")
+    ctx.value("memory.with_waiting_mb", "server with all of them", after, "MB", comparable=False)
 
 
 async def _rooms(ctx: Context, users: Sequence[User], count: int) -> list[str]:
@@ -161,11 +163,13 @@ class _Soak:
         ctx, points = self._ctx, self._points
         if len(points) < 2:
             return
-        ctx.note(f"{self._count:,} messages with {ctx.kind}.")
-        ctx.value("soak.end_mb", "memory of the server at the end", points[-1][1], "MB")
+        ctx.note(f"{self._count:,} messages with {self._server.title}.")
+        title = "memory of the server at the end"
+        ctx.value("soak.end_mb", title, points[-1][1], "MB", comparable=False)
         later = [(point[0], point[1]) for point in points[len(points) // 2 :]]
         title = "growth of memory over the second half"
-        ctx.value("soak.slope", title, 10_000 * slope(later), "MB/10,000 messages")
+        growth = 10_000 * slope(later)
+        ctx.value("soak.slope", title, growth, "MB/10,000 messages", comparable=False)
 
 
 def slope(points: Sequence[tuple[float, float]]) -> float:
