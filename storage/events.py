@@ -111,6 +111,34 @@ def get_by_nids(txn: Transaction, event_nids: Collection[int]) -> dict[int, Even
     return {raw[0]: EventRow(*raw) for raw in rows}
 
 
+class EventText(NamedTuple):
+    """What the rules need of a stored event: a part of `EventRow`, which costs less to read."""
+
+    event_nid: int
+    event_id: str
+    room_nid: int
+    status: int
+    json: str
+
+
+def texts(txn: Transaction, event_ids: Collection[str]) -> list[EventText]:
+    """Events by their IDs; unknown ones are left out."""
+    return _texts(txn, "event_id", event_ids)
+
+
+def texts_by_nids(txn: Transaction, event_nids: Collection[int]) -> list[EventText]:
+    """Events by their numbers."""
+    return _texts(txn, "event_nid", event_nids)
+
+
+def _texts(txn: Transaction, column: str, values: Collection[str | int]) -> list[EventText]:
+    if not values:
+        return []
+    where, args = txn.any_of(column, values)
+    rows = txn.all(f"SELECT {', '.join(EventText._fields)} FROM events WHERE {where}", args)
+    return [EventText(*raw) for raw in rows]
+
+
 def of_room(txn: Transaction, room_nid: int, event_nids: Collection[int]) -> set[int]:
     """Those of the events that are in a room."""
     found: set[int] = set()

@@ -7,10 +7,12 @@ depend on it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
-from typing import TypeAlias
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from typing import TypeAlias, TypeVar
 
 from homeserver.core.state_sets import Events
+
+NodeT = TypeVar("NodeT", str, int)
 
 AuthGraph: TypeAlias = Mapping[str, tuple[str, ...]]
 """Event ID to the IDs of its auth events."""
@@ -27,7 +29,8 @@ def auth_graph(event_ids: Iterable[str], events: Events) -> dict[str, tuple[str,
             event = events.get(event_id)
             graph[event_id] = auth_ids = () if event is None else event.auth_event_ids
             below.update(auth_ids)
-        level = {event_id for event_id in below if event_id not in graph}
+        below.difference_update(graph)
+        level = below
     return graph
 
 
@@ -49,16 +52,35 @@ def auth_difference(
     # These are in the chains of the conflicted events of some states only. They may still be in
     # the chain of an unconflicted event, and so of every state. That takes a look at all of
     # them, and so it is done only if there is something to find.
-    level = set(unconflicted) - shared if difference else set()
-    seen = shared | level
-    while level:
-        difference -= level
-        if not difference:
-            break
-        below = {auth_id for _, auth_ids in events.auth_edges(level) for auth_id in auth_ids}
+    if difference and events.shared_chain is not None:
+        difference -= events.shared_chain(difference, shared)
+    elif difference:
+        difference -= chain_among(unconflicted, difference, shared, events.auth_edges)
+    return difference
+
+
+def chain_among(
+    event_ids: Iterable[NodeT],
+    wanted: Set[NodeT],
+    passed: Set[NodeT],
+    auth_edges: Callable[[Set[NodeT]], Iterable[Iterable[NodeT]]],
+) -> set[NodeT]:
+    """Return those `wanted` that are in the auth chain of some events, these included.
+
+    `passed` is a set that is closed under auth events and has none that is wanted: what is in it
+    is not looked at. `auth_edges` gives the auth events of each of some events.
+    """
+    level = set(event_ids)
+    level.difference_update(passed)
+    seen = level.union(passed)
+    found = level & wanted
+    while level and len(found) < len(wanted):
+        below: set[NodeT] = set()
+        below.update(*auth_edges(level))
         level = below - seen
         seen |= level
-    return difference
+        found |= level & wanted
+    return found
 
 
 def conflicted_subgraph(conflicted: Set[str], graph: AuthGraph) -> set[str]:

@@ -142,12 +142,12 @@ def check(
     if event.version.special_aliases_auth and event.type == "m.room.aliases":
         _check_aliases(event)
         return
-    current = state.get(_POWER_LEVELS)
-    power = PowerLevels.of(current, create)
     # 5
     if event.type == "m.room.member":
-        check_member(event, state, create, power, signed_by or _bears_signature(event))
+        check_member(event, state, create, signed_by or _bears_signature(event))
         return
+    current = state.get(_POWER_LEVELS)
+    power = PowerLevels.of(current, create)
     # 6
     if membership_of(state, event.sender) != "join":
         raise EventRejected("6", "The sender is not in the room.")

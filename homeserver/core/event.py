@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import orjson
 
@@ -16,11 +17,50 @@ from homeserver.core.types import JsonObject, StateKey
 class Event:
     """An event: its ID, the version of its room, and its federation form.
 
-    Immutable: nobody changes `pdu`. The properties trust that `event_format.check_pdu` has let
-    the event through. Two events are equal if their IDs are.
+    Immutable: nobody changes `pdu`. The attributes trust that `event_format.check_pdu` has let
+    the event through. They are read from the federation form when they are asked for first, and
+    kept, since the rules ask for the same few again and again; `KeyError` for what is not
+    there. Two events are equal if their IDs are.
     """
 
-    __slots__ = ("_auth_event_ids", "_pdu", "_prev_event_ids", "_text", "event_id", "version")
+    __slots__ = (
+        "_pdu",
+        "_text",
+        "auth_event_ids",
+        "content",
+        "depth",
+        "event_id",
+        "is_create",
+        "is_state",
+        "key",
+        "membership",
+        "origin_server_ts",
+        "prev_event_ids",
+        "room_id",
+        "sender",
+        "state_key",
+        "type",
+        "version",
+    )
+
+    auth_event_ids: tuple[str, ...]
+    content: JsonObject
+    depth: int
+    is_create: bool
+    """Is this the event that creates its room?"""
+    is_state: bool
+    key: StateKey
+    """(type, state key) of a state event."""
+    membership: str | None
+    """`content.membership` of a member event; None for others."""
+    origin_server_ts: int
+    """Milliseconds since 1970, as the sender's server claims."""
+    prev_event_ids: tuple[str, ...]
+    room_id: str
+    """The room ID; derived from the event ID for a create event that has none of its own."""
+    sender: str
+    state_key: str | None
+    type: str
 
     def __init__(
         self,
@@ -34,8 +74,16 @@ class Event:
         self.version = version
         self._pdu = pdu
         self._text: str | bytes = text
-        self._prev_event_ids: tuple[str, ...] | None = None
-        self._auth_event_ids: tuple[str, ...] | None = None
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            # Called for an attribute that has not been read yet.
+            read = _READERS.get(name)
+            if read is None:
+                raise AttributeError(f"An event has no attribute {name!r}.")
+            read(self, self.pdu)
+            return _slot(self, name)
 
     @classmethod
     def from_pdu(cls, pdu: JsonObject, version: RoomVersion, event_id: str | None = None) -> Self:
@@ -66,82 +114,13 @@ class Event:
         return pdu
 
     @property
-    def type(self) -> str:
-        return self.pdu["type"]  # type: ignore[no-any-return]
-
-    @property
-    def room_id(self) -> str:
-        """The room ID; derived from the event ID for a create event that has none of its own."""
-        room_id = self.pdu.get("room_id")
-        return room_id if room_id is not None else "!" + self.event_id[1:]
-
-    @property
-    def state_key(self) -> str | None:
-        return self.pdu.get("state_key")
-
-    @property
-    def is_state(self) -> bool:
-        return self.pdu.get("state_key") is not None
-
-    @property
-    def is_create(self) -> bool:
-        """Is this the event that creates its room?"""
-        pdu = self.pdu
-        return bool(pdu["type"] == "m.room.create" and pdu.get("state_key") == "")
-
-    @property
-    def key(self) -> StateKey:
-        """(type, state key) of a state event; raises `KeyError` for others."""
-        pdu = self.pdu
-        return pdu["type"], pdu["state_key"]
-
-    @property
-    def sender(self) -> str:
-        return self.pdu["sender"]  # type: ignore[no-any-return]
-
-    @property
-    def origin_server_ts(self) -> int:
-        """Milliseconds since 1970, as the sender's server claims."""
-        return self.pdu["origin_server_ts"]  # type: ignore[no-any-return]
-
-    @property
-    def depth(self) -> int:
-        return self.pdu["depth"]  # type: ignore[no-any-return]
-
-    @property
-    def content(self) -> JsonObject:
-        return self.pdu["content"]  # type: ignore[no-any-return]
-
-    @property
-    def prev_event_ids(self) -> tuple[str, ...]:
-        if self._prev_event_ids is None:
-            self._prev_event_ids = _referenced(self.pdu.get("prev_events"), self.version)
-        return self._prev_event_ids
-
-    @property
-    def auth_event_ids(self) -> tuple[str, ...]:
-        if self._auth_event_ids is None:
-            self._auth_event_ids = _referenced(self.pdu.get("auth_events"), self.version)
-        return self._auth_event_ids
-
-    @property
     def redacts(self) -> str | None:
         """The event that this redaction names, from where the version keeps it; None if none."""
-        pdu = self.pdu
-        if pdu["type"] != "m.room.redaction":
+        if self.type != "m.room.redaction":
             return None
-        holder = pdu["content"] if self.version.redacts_in_content else pdu
+        holder = self.content if self.version.redacts_in_content else self.pdu
         redacts = holder.get("redacts")
         return redacts if isinstance(redacts, str) else None
-
-    @property
-    def membership(self) -> str | None:
-        """`content.membership` of a member event; None for others."""
-        pdu = self.pdu
-        if pdu["type"] != "m.room.member":
-            return None
-        membership = pdu["content"].get("membership")
-        return membership if isinstance(membership, str) else None
 
     def redacted(self) -> Event:
         """The event in its redacted form, with the same ID."""
@@ -163,6 +142,62 @@ class Event:
 
     def __repr__(self) -> str:
         return f"<Event {self.event_id} {self.type} {self.state_key!r} in {self.room_id}>"
+
+
+_slot = object.__getattribute__
+
+
+def _read_common(event: Event, pdu: JsonObject) -> None:
+    """What the rules ask of nearly every event: read at once, as each first look costs."""
+    event.type = kind = pdu["type"]
+    event.state_key = state_key = pdu.get("state_key")
+    event.is_state = state_key is not None
+    event.is_create = state_key == "" and kind == "m.room.create"
+    event.sender = pdu["sender"]
+    event.content = content = pdu["content"]
+    event.auth_event_ids = _referenced(pdu.get("auth_events"), event.version)
+    if state_key is not None:
+        event.key = (kind, state_key)
+    membership = content.get("membership") if kind == "m.room.member" else None
+    event.membership = membership if isinstance(membership, str) else None
+
+
+def _read_key(event: Event, pdu: JsonObject) -> None:
+    event.key = (pdu["type"], pdu["state_key"])
+
+
+def _read_room_id(event: Event, pdu: JsonObject) -> None:
+    room_id = pdu.get("room_id")
+    event.room_id = room_id if room_id is not None else "!" + event.event_id[1:]
+
+
+def _read_depth(event: Event, pdu: JsonObject) -> None:
+    event.depth = pdu["depth"]
+
+
+def _read_time(event: Event, pdu: JsonObject) -> None:
+    event.origin_server_ts = pdu["origin_server_ts"]
+
+
+def _read_prev(event: Event, pdu: JsonObject) -> None:
+    event.prev_event_ids = _referenced(pdu.get("prev_events"), event.version)
+
+
+_READERS: Final[Mapping[str, Callable[[Event, JsonObject], None]]] = {
+    "auth_event_ids": _read_common,
+    "content": _read_common,
+    "depth": _read_depth,
+    "is_create": _read_common,
+    "is_state": _read_common,
+    "key": _read_key,
+    "membership": _read_common,
+    "origin_server_ts": _read_time,
+    "prev_event_ids": _read_prev,
+    "room_id": _read_room_id,
+    "sender": _read_common,
+    "state_key": _read_common,
+    "type": _read_common,
+}
 
 
 def _referenced(entries: Any, version: RoomVersion) -> tuple[str, ...]:

@@ -23,14 +23,13 @@ MAX_SIGNATURE_CHECKS: Final = 256
 """An invite with more pairs of signature and key than this is refused: each costs a check."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Case:
     """A member event, and what of the state its rules look at."""
 
     event: Event
     state: Mapping[StateKey, Event]
     create: Event
-    power: PowerLevels
     target: str
     signed_by: Callable[[str], bool]
 
@@ -41,6 +40,11 @@ class _Case:
     @property
     def content(self) -> JsonObject:
         return self.event.content
+
+    @property
+    def power(self) -> PowerLevels:
+        """The levels in the state."""
+        return PowerLevels.of(self.state.get(("m.room.power_levels", "")), self.create)
 
     def membership(self, user_id: str) -> str | None:
         return membership_of(self.state, user_id)
@@ -63,13 +67,11 @@ def check_member(
     event: Event,
     state: Mapping[StateKey, Event],
     create: Event,
-    power: PowerLevels,
     signed_by: Callable[[str], bool],
 ) -> None:
     """Rule 5: may this `m.room.member` event happen in `state`?
 
-    `power` are the levels in `state`; `signed_by` tells whether a server has validly signed the
-    event. Raises `EventRejected`.
+    `signed_by` tells whether a server has validly signed the event. Raises `EventRejected`.
     """
     target = event.state_key
     membership = event.membership
@@ -77,9 +79,9 @@ def check_member(
     if target is None or membership is None:
         raise EventRejected("5.1", "The member event lacks a state key or a membership.")
     # Not in the list, but in the event's schema, and other servers reject it as well.
-    if not is_user_id(target):
+    if target != event.sender and not is_user_id(target):
         raise EventRejected("5.1", "The state key of the member event is not a user ID.")
-    case = _Case(event, state, create, power, target, signed_by)
+    case = _Case(event, state, create, target, signed_by)
     # 5.2
     if event.version.restricted_joins and "join_authorised_via_users_server" in event.content:
         _check_authoriser_signature(case)
@@ -103,9 +105,11 @@ def _check_join(case: _Case) -> None:
     """Rule 5.3."""
     # 5.3.1: in these versions only the sender of the create event, no additional creator.
     version = case.event.version
-    first = {case.create.sender} if version.implicit_room_creator else room_creators(case.create)
-    if case.event.prev_event_ids == (case.create.event_id,) and case.target in first:
-        return
+    if case.event.prev_event_ids == (case.create.event_id,):
+        create = case.create
+        first = {create.sender} if version.implicit_room_creator else room_creators(create)
+        if case.target in first:
+            return
     # 5.3.2
     if case.sender != case.target:
         raise EventRejected("5.3.2", "Nobody can join for somebody else.")

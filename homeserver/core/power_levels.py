@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from homeserver.core import errors
 from homeserver.core.event import Event
-from homeserver.core.ids import InvalidIdentifier, UserID, domain_of
+from homeserver.core.ids import UserID, domain_of
 from homeserver.core.rejection import EventRejected
 from homeserver.core.room_versions import RoomVersion
 from homeserver.core.types import JsonObject
@@ -95,20 +95,32 @@ class PowerLevels:
     Build with `PowerLevels.of`.
     """
 
-    __slots__ = ("_content", "_creators", "version")
+    __slots__ = ("_content", "_create", "_known_creators", "version")
 
     def __init__(
         self, version: RoomVersion, creators: frozenset[str], content: JsonObject | None
     ) -> None:
         self.version = version
-        self._creators = creators
+        self._known_creators: frozenset[str] | None = creators
+        self._create: Event | None = None
         self._content = content
 
     @classmethod
     def of(cls, power_event: Event | None, create: Event) -> PowerLevels:
         """The levels after `power_event` (None: the room has none) in the room of `create`."""
         content = None if power_event is None else power_event.content
-        return cls(create.version, room_creators(create), content)
+        levels = cls(create.version, frozenset(), content)
+        # Looked up when they are asked for, which most rules do not.
+        levels._create, levels._known_creators = create, None
+        return levels
+
+    @property
+    def _creators(self) -> frozenset[str]:
+        found = self._known_creators
+        if found is None:
+            assert self._create is not None
+            found = self._known_creators = room_creators(self._create)
+        return found
 
     def user_level(self, user_id: str) -> int:
         """The power level of a user; `INFINITE` for a privileged creator."""
@@ -284,13 +296,7 @@ def _levels(content: JsonObject, group: str, version: RoomVersion) -> dict[str, 
 
 def is_user_id(value: object) -> bool:
     """Whether a JSON value is a user ID, historical ones included."""
-    if not isinstance(value, str):
-        return False
-    try:
-        UserID.parse(value)
-    except InvalidIdentifier:
-        return False
-    return True
+    return isinstance(value, str) and UserID.is_valid(value)
 
 
 # Content that clients send

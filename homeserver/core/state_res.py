@@ -10,7 +10,15 @@ from collections.abc import Callable, Mapping, Sequence
 
 from homeserver.core import state_res_v1, state_res_v2
 from homeserver.core.room_versions import RoomVersion, StateRes
-from homeserver.core.state_sets import Events, GetEvent, GetEvents, StateMap, Step, separate
+from homeserver.core.state_sets import (
+    Events,
+    GetEvent,
+    GetEvents,
+    SharedChain,
+    StateMap,
+    Step,
+    separate,
+)
 from homeserver.core.types import StateKey
 
 
@@ -49,22 +57,21 @@ def resolve_conflicts(
     *,
     get_events: GetEvents | None = None,
     is_rejected: Callable[[str], bool] | None = None,
+    shared_chain: SharedChain | None = None,
     steps: list[Step] | None = None,
 ) -> StateMap:
     """Resolve states of which the difference is known already.
 
     `conflicted_sets` has for each state what it holds under the keys in which the states differ,
     `unconflicted` is what they share: keys are looked up in it, and its values are walked through
-    only where the auth chains of the conflicts differ. Returns what has to be set on top of the
+    only where the auth chains of the conflicts differ, and by `shared_chain` (see `Events`) if that
+    is given. Returns what has to be set on top of the
     unconflicted state. `steps`, if given, is told what was looked at, in order (version 2 and
     up). The rest is as in `resolve`.
     """
     if not any(conflicted_sets):
         return {}
-    events = Events(get_event, get_events, is_rejected)
+    events = Events(get_event, get_events, is_rejected, shared_chain, steps)
     if version.state_res is StateRes.V1:
         return state_res_v1.resolve_conflicts(conflicted_sets, unconflicted, events)
-    changes = state_res_v2.resolve_conflicts(conflicted_sets, unconflicted, events, version)
-    if steps is not None:
-        steps += events.steps
-    return changes
+    return state_res_v2.resolve_conflicts(conflicted_sets, unconflicted, events, version)

@@ -16,7 +16,7 @@ from homeserver.core.graph import lexicographical_topological_sort
 from homeserver.core.power_levels import PowerLevels
 from homeserver.core.rejection import EventRejected
 from homeserver.core.room_versions import RoomVersion, StateRes
-from homeserver.core.state_sets import Events, StateMap, Step
+from homeserver.core.state_sets import Events, StateMap
 from homeserver.core.types import StateKey
 
 _CREATE = ("m.room.create", "")
@@ -137,44 +137,60 @@ def mainline_ordering(
     Events that are based on earlier power levels come first.
     """
     unordered = list(unordered)
-    events.fetch(auth_id for event in unordered for auth_id in event.auth_event_ids)
-    # The position of every power-levels event met; the mainline is filled in first.
-    positions: dict[str, int] = {}
-    while power_event is not None and power_event.event_id not in positions:
-        positions[power_event.event_id] = len(positions)
-        power_event = _cited_power_levels(power_event, events)
-    infinity = len(positions)
+    events.fetch({auth_id for event in unordered for auth_id in event.auth_event_ids})
+    mainline = _Mainline(power_event, events)
 
     def rank(event: Event) -> tuple[int, int, str]:
-        position = _mainline_position(event, positions, infinity, events)
-        return -position, event.origin_server_ts, event.event_id
+        return -mainline.position(event), event.origin_server_ts, event.event_id
 
     return sorted(unordered, key=rank)
 
 
-def _mainline_position(
-    event: Event, positions: dict[str, int], infinity: int, events: Events
-) -> int:
-    """Return the mainline position of an event, and note that of all on the way to it."""
-    passed: list[str] = []
-    cited = _cited_power_levels(event, events)
-    while cited is not None and cited.event_id not in positions:
-        passed.append(cited.event_id)
-        # Until it is known; also ends the way if it were to lead in a circle.
-        positions[cited.event_id] = infinity
-        cited = _cited_power_levels(cited, events)
-    position = infinity if cited is None else positions[cited.event_id]
-    for event_id in passed:
-        positions[event_id] = position
-    return position
+class _Mainline:
+    """The mainline of a power-levels event, and the position in it of what cites one of it."""
 
+    def __init__(self, power_event: Event | None, events: Events) -> None:
+        self._events = events
+        self._is_power_levels: dict[str, bool] = {}
+        # The position of every power-levels event met; the mainline is filled in first.
+        self._positions: dict[str, int] = {}
+        name = None if power_event is None else power_event.event_id
+        while name is not None and name not in self._positions:
+            self._positions[name] = len(self._positions)
+            name = self._cited(events.get(name))
+        self._infinity = len(self._positions)
 
-def _cited_power_levels(event: Event, events: Events) -> Event | None:
-    """Return the power-levels event among the auth events of an event."""
-    for auth_event in events.auth_events(event):
-        if auth_event.is_state and auth_event.key == _POWER_LEVELS:
-            return auth_event
-    return None
+    def position(self, event: Event) -> int:
+        """Return the mainline position of an event, and note that of all on the way to it."""
+        cited = self._cited(event)
+        known = self._infinity if cited is None else self._positions.get(cited)
+        if known is not None:
+            return known
+        passed: list[str] = []
+        while cited is not None and cited not in self._positions:
+            passed.append(cited)
+            # Until it is known; also ends the way if it were to lead in a circle.
+            self._positions[cited] = self._infinity
+            cited = self._cited(self._events.get(cited))
+        position = self._infinity if cited is None else self._positions[cited]
+        for event_id in passed:
+            self._positions[event_id] = position
+        return position
+
+    def _cited(self, event: Event | None) -> str | None:
+        """Return the ID of the power-levels event among the auth events of an event."""
+        if event is None:
+            return None
+        known = self._is_power_levels
+        for event_id in event.auth_event_ids:
+            is_one = known.get(event_id)
+            if is_one is None:
+                found = self._events.get(event_id)
+                is_one = found is not None and found.is_state and found.key == _POWER_LEVELS
+                known[event_id] = is_one
+            if is_one:
+                return event_id
+        return None
 
 
 def iterative_auth_checks(
@@ -194,41 +210,40 @@ def iterative_auth_checks(
         auth_types(event.type, event.sender, event.state_key, event.content, event.version)
         for event in ordered
     ]
-    events.fetch({base[key] for keys in needed for key in keys if key in base})
+    wanted: set[StateKey] = set().union(*needed)
+    shared = {key: name for key in wanted if (name := resolved.get(key) or base.get(key))}
+    events.fetch(shared.values())
+    # What the rules may look at: the state as it is by now, as events.
+    state = {key: found for key, name in shared.items() if (found := events.usable(name))}
     for event, keys in zip(ordered, needed, strict=True):
-        state = _auth_state(event, keys, resolved, base, events)
         try:
-            check(event, state, create=create)
+            check(event, _auth_state(event, keys, state, events), create=create)
         except EventRejected as refusal:
-            events.steps.append(Step(phase, event, refusal.reason))
+            events.note(phase, event, refusal.reason)
             continue
-        events.steps.append(Step(phase, event, None))
+        events.note(phase, event, None)
         resolved[event.key] = event.event_id
+        state[event.key] = event
 
 
 def _auth_state(
-    event: Event,
-    keys: Iterable[StateKey],
-    resolved: StateMap,
-    base: Mapping[StateKey, str],
-    events: Events,
-) -> dict[StateKey, Event]:
-    """Return the state by which the authorisation rules judge an event, as far as there is one."""
-    state: dict[StateKey, Event] = {}
-    missing: set[StateKey] = set()
-    for key in keys:
-        event_id = resolved.get(key) or base.get(key)
-        found = None if event_id is None else events.usable(event_id)
-        if found is None:
-            missing.add(key)
-        else:
-            state[key] = found
-    if missing:
-        for event_id in event.auth_event_ids:
-            found = events.usable(event_id)
-            if found is not None and found.is_state and found.key in missing:
-                state[found.key] = found
-    return state
+    event: Event, keys: set[StateKey], state: Mapping[StateKey, Event], events: Events
+) -> Mapping[StateKey, Event]:
+    """Return the state by which the authorisation rules judge an event, as far as there is one.
+
+    It may hold more than `keys`, at which alone the rules look.
+    """
+    missing = [key for key in keys if key not in state]
+    if not missing:
+        return state
+    added: dict[StateKey, Event] = {}
+    for event_id in event.auth_event_ids:
+        found = events.usable(event_id)
+        if found is not None and found.is_state and found.key in missing:
+            added[found.key] = found
+    if not added:
+        return state
+    return added | {key: state[key] for key in keys if key in state}
 
 
 def _create_event(

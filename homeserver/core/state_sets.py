@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from itertools import islice
 from typing import NamedTuple, TypeAlias
 
@@ -14,6 +14,7 @@ StateMap: TypeAlias = dict[StateKey, str]
 
 GetEvent: TypeAlias = Callable[[str], Event | None]
 GetEvents: TypeAlias = Callable[[Collection[str]], Mapping[str, Event]]
+SharedChain: TypeAlias = Callable[[Set[str], Set[str]], Set[str]]
 
 _BATCH = 500
 
@@ -33,7 +34,9 @@ class Events:
     `get_event` gives an event by ID, None if it is not known. `get_events`, if given, fetches
     many at once. `is_rejected` says whether an event was rejected against its own auth events,
     which takes it out of state resolution; an event rejected only against the state before it
-    must not count (room version 2, "Rejected events").
+    must not count (room version 2, "Rejected events"). `shared_chain(wanted, passed)`, if given,
+    does for the unconflicted events what `auth_chain.chain_among` does. `steps`, if given, is told
+    by versions 2 and up what they looked at, in order.
     """
 
     def __init__(
@@ -41,13 +44,21 @@ class Events:
         get_event: GetEvent,
         get_events: GetEvents | None = None,
         is_rejected: Callable[[str], bool] | None = None,
+        shared_chain: SharedChain | None = None,
+        steps: list[Step] | None = None,
     ) -> None:
+        self.shared_chain = shared_chain
         self._get_event = get_event
         self._get_events = get_events
         self._is_rejected = is_rejected
         self._known: dict[str, Event | None] = {}
-        self.steps: list[Step] = []
-        """What versions 2 and up did, in order: for those who want it explained."""
+        self._usable: dict[str, Event | None] = {}
+        self._steps = steps
+
+    def note(self, phase: str, event: Event, refusal: str | None) -> None:
+        """Tell those who want it explained what was done next."""
+        if self._steps is not None:
+            self._steps.append(Step(phase, event, refusal))
 
     def get(self, event_id: str) -> Event | None:
         """Return an event, None if it is not known."""
@@ -59,16 +70,22 @@ class Events:
 
     def usable(self, event_id: str) -> Event | None:
         """Return an event, None if it is not known or was rejected against its auth events."""
-        event = self.get(event_id)
-        if event is not None and self._is_rejected is not None and self._is_rejected(event_id):
-            return None
-        return event
+        try:
+            return self._usable[event_id]
+        except KeyError:
+            event = self.get(event_id)
+            if event is not None and self._is_rejected is not None and self._is_rejected(event_id):
+                event = None
+            self._usable[event_id] = event
+            return event
 
     def fetch(self, event_ids: Iterable[str]) -> None:
         """Fetch events that will be wanted, many at once where that is possible."""
         if self._get_events is None:
             return
-        for batch in _batches(event_id for event_id in event_ids if event_id not in self._known):
+        missing = set(event_ids)
+        missing.difference_update(self._known)
+        for batch in _batches(missing):
             found = self._get_events(batch)
             for event_id in batch:
                 self._known[event_id] = found.get(event_id)
@@ -80,28 +97,23 @@ class Events:
             if found is not None:
                 yield found
 
-    def auth_edges(self, event_ids: Iterable[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
-        """Yield (event ID, its auth event IDs), without keeping the events in memory.
+    def auth_edges(self, event_ids: Set[str]) -> Iterator[tuple[str, ...]]:
+        """Yield the auth event IDs of each of these events, without keeping them in memory.
 
         An unknown event has none.
         """
-        for batch in _batches(event_ids):
-            if self._get_events is None:
-                found: Mapping[str, Event | None] = {
-                    event_id: self._known.get(event_id) or self._get_event(event_id)
-                    for event_id in batch
-                }
-            else:
-                unknown = [event_id for event_id in batch if event_id not in self._known]
-                found = {**self._known_among(batch), **self._get_events(unknown)}
-            for event_id in batch:
-                event = found.get(event_id)
-                yield event_id, () if event is None else event.auth_event_ids
-
-    def _known_among(self, event_ids: Iterable[str]) -> dict[str, Event | None]:
-        return {
-            event_id: self._known[event_id] for event_id in event_ids if event_id in self._known
-        }
+        known, missing = self._known, []
+        for event_id in event_ids:
+            event = known.get(event_id)
+            if event is not None:
+                yield event.auth_event_ids
+            elif self._get_events is not None:
+                missing.append(event_id)
+            elif (event := self._get_event(event_id)) is not None:
+                yield event.auth_event_ids
+        if self._get_events is not None:
+            for batch in _batches(missing):
+                yield from [event.auth_event_ids for event in self._get_events(batch).values()]
 
 
 def separate(state_sets: Sequence[Mapping[StateKey, str]]) -> tuple[StateMap, list[StateMap]]:

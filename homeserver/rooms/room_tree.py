@@ -6,9 +6,10 @@ be told with `add`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 
 from homeserver.core import state_res, state_tree
+from homeserver.core.auth_chain import chain_among
 from homeserver.core.event import Event
 from homeserver.core.room_versions import RoomVersion
 from homeserver.core.state_sets import Step
@@ -18,7 +19,7 @@ from storage import events
 from storage.state import StateStore
 from storage.transaction import Transaction
 
-_BATCH = 500
+_BATCH = 1000
 
 
 class RoomTree:
@@ -116,14 +117,14 @@ class RoomTree:
             return {}
         found = state_tree.diff(old, new, self.load)
         names = self._names(found.keys())
+        self._nids.update((names[nid], nid) for nid in found)
         return {names[nid]: pair for nid, pair in found.items()}
 
     def events_of(self, numbers: Collection[int]) -> dict[int, Event]:
         """Events by their numbers."""
         missing = [number for number in numbers if number not in self._by_nid]
         for start in range(0, len(missing), _BATCH):
-            rows = events.get_by_nids(self._txn, missing[start : start + _BATCH])
-            for row in rows.values():
+            for row in events.texts_by_nids(self._txn, missing[start : start + _BATCH]):
                 self.tell(row)
         return {number: self._by_nid[number] for number in numbers if number in self._by_nid}
 
@@ -172,24 +173,58 @@ class RoomTree:
             self._version,
             get_events=self.event_map,
             is_rejected=self.is_rejected,
+            shared_chain=lambda wanted, passed: self._shared_chain(
+                roots[0], conflicted, wanted, passed
+            ),
             steps=steps,
         )
-        numbers: dict[StateKey, int | None] = {
-            key: self.number_of(changes[key]) if key in changes else None for key in conflicted
-        }
-        return self.update(roots[0], numbers)
+        known = self.numbers_of(changes.values())
+        return self.update(
+            roots[0],
+            {key: known[changes[key]] if key in changes else None for key in conflicted},
+        )
+
+    def _shared_chain(
+        self, root: bytes, conflicted: Collection[StateKey], wanted: Set[str], passed: Set[str]
+    ) -> set[str]:
+        """`auth_chain.chain_among` for the unconflicted events, of which only numbers are read."""
+        left_out = {self._nids[key] for key in conflicted if key in self._nids}
+        state = {n for key, n in state_tree.items(root, self.load) if key not in left_out}
+        by_number = {self._by_id[name][0]: name for name in wanted if name in self._by_id}
+        known = {self._by_id[name][0] for name in passed if name in self._by_id}
+        found = chain_among(state, by_number.keys(), known, self._auth_edges)
+        return {by_number[number] for number in found}
+
+    def _auth_edges(self, numbers: Set[int]) -> list[tuple[int, ...]]:
+        found = []
+        stored = set()
+        for number in numbers:
+            event = self._by_nid.get(number)
+            if event is None:
+                stored.add(number)
+            else:
+                # Perhaps not in the database yet.
+                found.append(tuple(self.numbers_of(event.auth_event_ids).values()))
+        index = self._states.auth.edges(self._txn, self._room_nid, stored)
+        return [*found, *index.values()]
 
     def conflicts(self, roots: Sequence[bytes]) -> tuple[set[StateKey], list[dict[StateKey, str]]]:
         """The keys in which states differ, and the event IDs that each has under them."""
-        keys: set[StateKey] = set()
-        for other in roots[1:]:
-            keys.update(self.diff(roots[0], other))
-        sets = []
-        for root in roots:
-            numbers = self.numbers(root, keys)
-            found = self.events_of(numbers.values())
-            sets.append({key: found[number].event_id for key, number in numbers.items()})
-        return keys, sets
+        # By key, the numbers of the events that each state has; the first one's stand for those
+        # of the states that do not differ from it.
+        differences = [self.diff(roots[0], other) for other in roots[1:]]
+        first = {key: old for found in differences for key, (old, _) in found.items()}
+        columns = [first] + [
+            {key: found[key][1] if key in found else old for key, old in first.items()}
+            for found in differences
+        ]
+        numbers = {number for column in columns for number in column.values() if number is not None}
+        names = {number: event.event_id for number, event in self.events_of(numbers).items()}
+        sets = [
+            {key: names[number] for key, number in column.items() if number is not None}
+            for column in columns
+        ]
+        return set(first), sets
 
     def event(self, event_id: str) -> Event | None:
         """An event by its ID, if it is known."""
@@ -207,12 +242,12 @@ class RoomTree:
     def _fetch(self, event_ids: Collection[str]) -> None:
         missing = [name for name in event_ids if name not in self._by_id]
         for start in range(0, len(missing), _BATCH):
-            for row in events.get_many(self._txn, missing[start : start + _BATCH]).values():
+            for row in events.texts(self._txn, missing[start : start + _BATCH]):
                 # An event of another room is none of this one's.
                 if row.room_nid == self._room_nid:
                     self.tell(row)
 
-    def tell(self, row: events.EventRow) -> None:
+    def tell(self, row: events.EventRow | events.EventText) -> None:
         """Tell of an event of this room that was read from the database."""
         event = Event.from_json(row.json, self._version, row.event_id)
         self.add(event, row.event_nid, rejected=row.status == events.REJECTED)
