@@ -67,11 +67,11 @@ from homeserver.signing_on import build_sign_on
 from homeserver.sync.engine import SyncEngine
 from homeserver.sync.event_stream import EventStream
 from homeserver.sync.filters import Filters
-from homeserver.sync.long_poll import Sync
 from homeserver.sync.notifier import Notifier
 from homeserver.sync.old_sync import OldSync
 from homeserver.sync.sliding.engine import SlidingEngine
 from homeserver.sync.sliding.long_poll import SlidingSync
+from homeserver.syncing import build_sync
 from homeserver.telemetry.metrics import Metrics
 from homeserver.users import account_data
 from homeserver.users.account_data import AccountData
@@ -478,11 +478,11 @@ def _build_reading(parts: Parts) -> None:
 def _build_sync(parts: Parts) -> None:
     add, services = parts.services.add, parts.services
     notifier = add(Notifier(parts.db, parts.feed, parts.bus, parts.reactor))
-    engine = add(SyncEngine(services[StateStore]))
+    add(SyncEngine(services[StateStore]))
     ephemeral: EphemeralStore = services.following(EphemeralStore)
     add(Filters(parts.db))
     presence, states = services[PresenceTracker], services[StateStore]
-    add(Sync(parts.db, engine, notifier, ephemeral, presence, parts.reactor))
+    build_sync(parts)
     sliding = SlidingEngine(states)
     add(SlidingSync(parts.db, sliding, notifier, ephemeral, presence, parts.reactor))
     services[UserHooks].device_deleted.append(sliding_positions.delete_device)

@@ -37,6 +37,9 @@ class EphemeralStore(Protocol):
         """Users who type, by room: where the list changed after `since`, or, if that is None,
         where somebody types."""
 
+    async def typing_since(self, since: int) -> dict[str, list[str]]:
+        """Users who type, by room, of all rooms where the list changed after `since`."""
+
     async def expire_typing(self) -> list[str]:
         """Drop those whose time is over; the rooms whose lists changed by that."""
 
@@ -101,6 +104,14 @@ class MemoryEphemeral:
             users = self._typing.get(room_id, {})
             if users if since is None else self._changed.get(room_id, 0) > since:
                 found[room_id] = sorted(users)
+        return found
+
+    async def typing_since(self, since: int) -> dict[str, list[str]]:
+        found = {}
+        for room_id in reversed(self._changed):
+            if self._changed[room_id] <= since:
+                break
+            found[room_id] = sorted(self._typing.get(room_id, ()))
         return found
 
     async def expire_typing(self) -> list[str]:

@@ -90,6 +90,14 @@ end
 return found
 """
 
+_TYPING_SINCE = """
+local found = {}
+for _, room in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1] .. 'changed', '(' .. ARGV[1], '+inf')) do
+  found[#found + 1] = {room, redis.call('SMEMBERS', KEYS[1] .. 'typing:' .. room)}
+end
+return found
+"""
+
 _PUT_PRESENCE = (
     _NEXT
     + """
@@ -157,6 +165,10 @@ class RedisEphemeral:
         if not room_ids:
             return {}
         rows = await self._run(_TYPING, "" if since is None else since, *room_ids)
+        return {_text(room): sorted(map(_text, users)) for room, users in rows or ()}
+
+    async def typing_since(self, since: int) -> dict[str, list[str]]:
+        rows = await self._run(_TYPING_SINCE, since)
         return {_text(room): sorted(map(_text, users)) for room, users in rows or ()}
 
     async def expire_typing(self) -> list[str]:

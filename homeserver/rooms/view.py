@@ -33,6 +33,7 @@ from storage.state import StateStore
 from storage.transaction import Transaction
 
 _VISIBILITY: StateKey = ("m.room.history_visibility", "")
+_SOON_MS = 600_000
 
 
 def _position(row: EventRow) -> int:
@@ -146,6 +147,14 @@ class RoomView:
             else:
                 unclear.append(row)
         return unclear
+
+    def is_clear(self, rows: Sequence[EventRow]) -> bool:
+        """Whether everybody of this server who was in the room before these events, and still is,
+        may see all of them as they are, now and for the next minutes."""
+        begins = self._begins
+        if begins is not None and any(row.origin_server_ts < begins + _SOON_MS for row in rows):
+            return False
+        return not self._unclear(rows)
 
     def may_see(self, row: EventRow) -> bool:
         """Whether the reader may see one event."""

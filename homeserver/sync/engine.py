@@ -17,6 +17,7 @@ from homeserver.core.types import JsonObject
 from homeserver.sync import gone_rooms
 from homeserver.sync.joined_rooms import read_joined
 from homeserver.sync.lazy_members import NOTHING, SentMembers
+from homeserver.sync.notifier import Tally
 from homeserver.sync.other_rooms import read_others
 from homeserver.sync.request import Snapshot, SyncRequest
 from homeserver.sync.shared import SharedReads
@@ -33,6 +34,8 @@ from storage.user_news import JoinedRoom, is_after
 
 ALWAYS_TOLD = ("device_one_time_keys_count", "device_unused_fallback_key_types")
 """What is in every answer. A change of it is hinted at."""
+MAX_COUNTS = 16
+"""Rooms of which is remembered how many events a device was told are unread."""
 MAX_NEW_PEOPLE = 500
 """Members of one newly joined room whose presence is sent at once."""
 
@@ -59,6 +62,11 @@ class Durable:
     """The token says that messages arrived: `acknowledge` deletes them."""
     is_settled: bool
     """Who comes with the token of this answer has everything up to it, and nothing to confirm."""
+    counts: Mapping[int, Tally]
+    """The unread counts of some rooms that the answer has."""
+    ignored: frozenset[str]
+    moved_at: int
+    """The position at which the user last came into a room or out of one."""
 
 
 class SyncEngine:
@@ -66,7 +74,8 @@ class SyncEngine:
 
     def __init__(self, states: StateStore) -> None:
         self._states = states
-        self._sent_members = SentMembers()
+        self.sent_members = SentMembers()
+        """Which member events lazy-loading devices have."""
         self.counts_messages = False
         """Whether clients are told how many messages are unread (MSC2654)."""
         self._shared = SharedReads()
@@ -93,14 +102,14 @@ class SyncEngine:
             newest,
             now_ms,
             account_data.ignored_by(user_id, json.loads(newest.ignored or "{}")),
-            self._sent_members.known(user_id, device_id, since) if lazy else NOTHING,
+            self.sent_members.known(user_id, device_id, since) if lazy else NOTHING,
             self.counts_messages,
             shared=self._shared,
         )
         durable = _read(snapshot, all_rooms)
         if lazy:
             sent, dropped = snapshot.sent_members, snapshot.dropped_members
-            self._sent_members.sent(
+            self.sent_members.sent(
                 user_id, device_id, since, now, frozenset(sent), frozenset(dropped)
             )
         return replace(durable, is_empty=False, is_settled=False) if is_ahead else durable
@@ -161,7 +170,15 @@ def _read(snapshot: Snapshot, all_rooms: bool) -> Durable:
         sticky_reached=stuck.reached,
         has_acknowledged=has_acknowledged,
         is_settled=snapshot.newest.first_message is None and stuck.reached is None,
+        counts=_counts(snapshot),
+        ignored=snapshot.ignored,
+        moved_at=max(snapshot.newest.membership or 0, snapshot.newest.gone or 0),
     )
+
+
+def _counts(snapshot: Snapshot) -> dict[int, Tally]:
+    counts, volumes = snapshot.counts, snapshot.volumes
+    return {nid: Tally(counts[nid], volumes[nid]) for nid in list(counts)[:MAX_COUNTS]}
 
 
 def _joined(snapshot: Snapshot, all_rooms: bool) -> dict[int, JoinedRoom]:

@@ -127,7 +127,7 @@ class EventStream:
         def stop() -> None:
             stopping.append(True)
             if watch is not None:
-                watch.wake()
+                self._notifier.release(watch.wake())
 
         request.on_stop(stop)
         start = request.start

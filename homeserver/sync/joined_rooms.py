@@ -160,8 +160,14 @@ class _Joined:
         snapshot = self._snapshot
         concerned = [self._rooms[nid] for nid in self._sections]
         counts = unread_stream.counts(
-            snapshot.txn, self._request.user_id, concerned, snapshot.newest, snapshot.ignored
+            snapshot.txn,
+            self._request.user_id,
+            concerned,
+            snapshot.newest,
+            snapshot.ignored,
+            snapshot.volumes,
         )
+        snapshot.counts.update(counts)
         for nid, section in self._sections.items():
             room_section.unread(section, counts[nid], self._request.filter.room)
         if snapshot.counts_messages:

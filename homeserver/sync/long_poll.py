@@ -10,8 +10,10 @@ from twisted.internet.interfaces import IReactorTime
 
 from homeserver.core.tokens import SyncToken
 from homeserver.core.types import JsonObject
+from homeserver.sync.caught_up import CaughtUp, remember
 from homeserver.sync.engine import ALWAYS_TOLD, Durable, SyncEngine, acknowledge
-from homeserver.sync.notifier import Notifier, Settled, Watch
+from homeserver.sync.journal import Journal
+from homeserver.sync.notifier import Asked, Notifier, Settled, Watch
 from homeserver.sync.request import SyncRequest, nothing
 from homeserver.sync.streams import presence as presence_stream
 from homeserver.sync.streams import typing as typing_stream
@@ -20,6 +22,8 @@ from storage.database import Database
 from storage.ephemeral import EphemeralStore
 
 T = TypeVar("T")
+
+_OLD_NAMES = {"state_after": "org.matrix.msc4222.state_after"}
 
 MAX_TIMEOUT = 300_000
 """Longest wait in milliseconds."""
@@ -37,6 +41,8 @@ class Wish:
     timeout_ms: int
     set_presence: Literal["offline", "online", "unavailable"]
     on_stop: Callable[[Callable[[], None]], None]
+    old_names: bool = False
+    """Whether `state_after` is called as before version 1.16 of the specification."""
 
 
 async def poll(
@@ -84,7 +90,11 @@ class Sync:
         ephemeral: EphemeralStore,
         presence: PresenceTracker,
         clock: IReactorTime,
+        journal: Journal,
+        count: Callable[[str], None] = lambda reason: None,
     ) -> None:
+        self._journal = journal
+        self.caught_up = CaughtUp(journal, presence, engine.sent_members, clock, count)
         self._db = db
         self._engine = engine
         self._notifier = notifier
@@ -92,8 +102,9 @@ class Sync:
         self._presence = presence
         self._clock = clock
 
-    async def sync(self, request: SyncRequest, wish: Wish) -> JsonObject:
-        """The answer, as soon as there is something new, or after the timeout.
+    async def sync(self, request: SyncRequest, wish: Wish) -> JsonObject | bytes:
+        """The answer, as soon as there is something new, or after the timeout; it may be encoded
+        already.
 
         A request without token, or with `full_state`, is answered at once.
         """
@@ -101,9 +112,18 @@ class Sync:
             request.user_id, wish.set_presence, request.device_id
         )
 
-        async def answer(watch: Watch) -> tuple[JsonObject, bool]:
+        async def answer(watch: Watch) -> tuple[JsonObject | bytes, bool]:
             known = self._known(request, wish, watch)
-            return (known, True) if known is not None else await self._answer(request, watch)
+            if known is not None:
+                return known, True
+            quick = await self.caught_up.answer(
+                request,
+                watch,
+                old_names=wish.old_names,
+                # A hint of another process may still be on its way.
+                fresh=wish.timeout_ms == 0 and not self._notifier.is_alone,
+            )
+            return quick if quick is not None else await self._answer(request, wish, watch)
 
         try:
             return await poll(
@@ -134,8 +154,7 @@ class Sync:
         if wish.timeout_ms == 0 and not self._notifier.is_alone:
             return None
         token = settled.token
-        asked = (request.since, request.ephemeral_since, None, None)
-        if tuple(token) != asked or request.is_behind:
+        if not settled.is_at(Asked(request.since, request.ephemeral_since)) or request.is_behind:
             return None
         if self._clock.seconds() >= settled.until:
             return None
@@ -143,8 +162,11 @@ class Sync:
             return None
         return {**settled.answer, "next_batch": str(token)}
 
-    async def _answer(self, request: SyncRequest, watch: Watch) -> tuple[JsonObject, bool]:
-        version = watch.version
+    async def _answer(
+        self, request: SyncRequest, wish: Wish, watch: Watch
+    ) -> tuple[JsonObject, bool]:
+        version, own_version, rooms = watch.version, watch.own_version, watch.rooms
+        rooms_at = watch.rooms_at
         ephemeral = await self._ephemeral.position()
         now_ms = int(self._clock.seconds() * 1000)
         # Somebody may type in a room that has no other news.
@@ -156,11 +178,37 @@ class Sync:
             await self._db.write(acknowledge, request)
         token = SyncToken(durable.now, ephemeral, durable.to_device_reached, durable.sticky_reached)
         durable.answer["next_batch"] = str(token)
+        is_empty = durable.is_empty and not typed and not present
         if durable.is_settled:
-            until = self._clock.seconds() + SETTLED_FOR
-            keys = {name: durable.answer[name] for name in ALWAYS_TOLD}
-            watch.settle(request.device_id, Settled(version, token, until, keys))
-        return durable.answer, durable.is_empty and not typed and not present
+            settled = self._settled(request, durable, watch, version, own_version, token)
+            settled.rooms = rooms if durable.moved_at <= rooms_at else None
+            if is_empty:
+                settled.came_with = Asked(request.since, request.ephemeral_since)
+            watch.settle(request.device_id, settled)
+            self._journal.begin(token.durable, token.ephemeral)
+        answer = _with_old_names(durable.answer) if wish.old_names else durable.answer
+        return answer, is_empty
+
+    def _settled(
+        self,
+        request: SyncRequest,
+        durable: Durable,
+        watch: Watch,
+        version: int,
+        own_version: int,
+        token: SyncToken,
+    ) -> Settled:
+        until = self._clock.seconds() + SETTLED_FOR
+        keys = {name: durable.answer[name] for name in ALWAYS_TOLD}
+        settled = Settled(version, own_version, token, until, keys)
+        settled.ignored = durable.ignored
+        old = watch.settled.get(request.device_id)
+        asked = Asked(request.since, request.ephemeral_since)
+        if old is not None and old.own_version == own_version and old.is_at(asked):
+            # Of the other rooms the counts are what they were.
+            settled.counts = dict(old.counts)
+        remember(settled.counts, durable.counts)
+        return settled
 
     async def _add_presence(self, request: SyncRequest, durable: Durable, now: int) -> bool:
         wanted = request.filter.presence
@@ -200,3 +248,15 @@ class Sync:
             section = sections.setdefault(durable.joined[nid].room_id, nothing(request))
             section.setdefault("ephemeral", {"events": []})["events"].append(event)
         return True
+
+
+def _with_old_names(answer: JsonObject) -> JsonObject:
+    """The answer with `state_after` as it was called before version 1.16."""
+    rooms = dict(answer.get("rooms", {}))
+    for kind in ("join", "leave"):
+        if kind in rooms:
+            rooms[kind] = {
+                room_id: {_OLD_NAMES.get(name, name): part for name, part in room.items()}
+                for room_id, room in rooms[kind].items()
+            }
+    return {**answer, "rooms": rooms} if rooms else answer

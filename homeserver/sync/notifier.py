@@ -9,11 +9,15 @@
    have been, the database is asked once for all whom news concern.
 4. Rooms are read again after a hint about the user, by every client that looks before that is
    done: none goes on with rooms that are not up to date.
+5. Many clients that one hint wakes go on a few at a time, with other work between. What is
+   committed meanwhile is in the answers of those who were still to go on: a burst is one answer,
+   not many.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -22,6 +26,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
+from homeserver.core.push_volume import Volume
 from homeserver.core.tokens import SyncToken
 from homeserver.core.types import JsonObject
 from storage import clock, memberships, news, profile_changes
@@ -30,25 +35,76 @@ from storage.database import Database
 from storage.feed import Feed
 from storage.news import News
 from storage.transaction import Transaction
+from storage.unread import Counts
 
 LINGER = 60.0
 """Seconds that a watch is kept after the last client of its user stopped waiting."""
 MAX_SETTLED = 100
 """Devices of one user of which is remembered what they have."""
-
+AT_ONCE = 50
+"""Waiting clients that go on in one turn of the reactor."""
 
 _log = structlog.get_logger(__name__)
 
 
-class Settled(NamedTuple):
+class Asked(NamedTuple):
+    """The positions of the token that a client comes with; see `SyncRequest`."""
+
+    since: int | None
+    ephemeral: int | None
+
+
+class Tally(NamedTuple):
+    """A device's unread counts of a room, and the user's volume of it."""
+
+    counts: Counts
+    volume: Volume
+
+
+class Settled:
     """A device has everything up to a token, as long as the version of the watch stays."""
 
-    version: int
-    token: SyncToken
-    until: float
-    """When to look nevertheless."""
-    answer: JsonObject
-    """What the answer says that tells nothing new."""
+    __slots__ = (
+        "answer",
+        "came_with",
+        "counts",
+        "ignored",
+        "own_version",
+        "rooms",
+        "token",
+        "until",
+        "version",
+    )
+
+    def __init__(
+        self,
+        version: int,
+        own_version: int,
+        token: SyncToken,
+        until: float,
+        answer: JsonObject,
+    ) -> None:
+        self.version = version
+        self.own_version = own_version
+        """`Watch.own_version`: when it is another one, only the database tells what is new."""
+        self.token = token
+        self.came_with: Asked | None = None
+        """Between this token and `token` nothing was new."""
+        self.until = until
+        """When to look nevertheless."""
+        self.answer = answer
+        """What the answer says that tells nothing new."""
+        self.rooms: frozenset[int] | None = None
+        """The rooms that the user was in at the token; None: that is not known for certain."""
+        self.counts: dict[int, Tally] = {}
+        """Of some rooms, at the token."""
+        self.ignored: frozenset[str] = frozenset()
+        """Users whom the user ignored at the token."""
+
+    def is_at(self, asked: Asked) -> bool:
+        """Whether a client that comes with this has what the device has."""
+        token = self.token
+        return asked == (token.durable, token.ephemeral) or asked == self.came_with
 
 
 class Watch:
@@ -60,7 +116,9 @@ class Watch:
         "is_dropped",
         "known",
         "last_used",
+        "own_version",
         "rooms",
+        "rooms_at",
         "settled",
         "user_id",
         "version",
@@ -70,7 +128,11 @@ class Watch:
     def __init__(self, user_id: str) -> None:
         self.user_id = user_id
         self.version = 0
+        self.own_version = 0
+        """Rises with every hint about the user, not with those about their rooms."""
         self.rooms: frozenset[int] = frozenset()
+        self.rooms_at = 0
+        """The position at which these were the rooms."""
         self.heard = 1
         """How many hints may have been about the user's memberships."""
         self.known = 0
@@ -83,13 +145,13 @@ class Watch:
         """By device."""
         self._unsubscribe: Callable[[], None] | None = None
 
-    def wake(self) -> None:
-        """Something may be new."""
+    def wake(self) -> Collection[Deferred[None]]:
+        """Something may be new: those who waited for it."""
         self.version += 1
+        if not self.waiters:
+            return ()
         waiters, self.waiters = self.waiters, set()
-        for waiter in waiters:
-            if not waiter.called:
-                waiter.callback(None)
+        return waiters
 
     def settle(self, device_id: str, settled: Settled) -> None:
         """Remember that a device has everything."""
@@ -119,6 +181,10 @@ class Notifier:
         """Whether all hints are made in this process, so that none is on its way."""
         self._must_look = False
         self._is_looking = False
+        self.heard = 0
+        """Rises with every hint about whatever is watched."""
+        self._released: deque[tuple[Deferred[None], Exception | None]] = deque()
+        self._is_releasing = False
         bus.on_gap(self._gap)
         feed.on_missed(self._missed)
 
@@ -136,10 +202,11 @@ class Notifier:
             self._add_for_profiles(watch)
         while watch.known < watch.heard and not watch.is_dropped:
             heard = watch.heard
-            rooms = await self._db.read(_joined, user_id)
+            pos, rooms = await self._db.read(_joined, user_id)
             # Another client of the user may have read newer ones meanwhile.
             if heard > watch.known and not watch.is_dropped:
                 self._set_rooms(watch, rooms)
+                watch.rooms_at = pos
                 watch.known = heard
         return watch
 
@@ -176,14 +243,43 @@ class Notifier:
         """Something in this process is new for a user."""
         watch = self._watches.get(user_id)
         if watch is not None:
-            watch.wake()
+            self.release(watch.wake())
 
     def stop(self) -> None:
         """Have everybody who waits answer; nobody waits any more."""
         self.is_stopped = True
         for watch in self._all():
-            watch.wake()
+            self.release(watch.wake())
             self._drop(watch)
+        self._release_some()
+
+    def is_watched(self, room_nid: int) -> bool:
+        """Whether a client waits for news of a room, or did a moment ago. Safe in any thread."""
+        return room_nid in self._rooms
+
+    def release(self, waiters: Iterable[Deferred[None]], error: Exception | None = None) -> None:
+        """Have those who wait go on, a few of them at once and the rest by and by, in the order
+        in which they were released."""
+        self._released.extend((waiter, error) for waiter in waiters)
+        if not self._is_releasing:
+            self._release_some()
+
+    def _release_some(self) -> None:
+        self._is_releasing = True
+        done = 0
+        while self._released:
+            if done == AT_ONCE and not self.is_stopped:
+                self._clock.callLater(0, self._release_some)
+                return
+            done += 1
+            waiter, error = self._released.popleft()
+            if waiter.called:
+                continue
+            if error is None:
+                waiter.callback(None)
+            else:
+                waiter.errback(error)
+        self._is_releasing = False
 
     def _all(self) -> set[Watch]:
         """All watches, those of one room too."""
@@ -197,8 +293,21 @@ class Notifier:
             )
 
     def _wake_for_profiles(self) -> None:
-        for watch in tuple(self._profiles):
-            watch.wake()
+        self._wake_all(self._profiles)
+
+    def _wake_all(self, watches: Iterable[Watch]) -> None:
+        self.heard += 1
+        waiters: list[Deferred[None]] = []
+        for watch in watches:
+            waiters += watch.wake()
+        if waiters:
+            self.release(waiters)
+
+    def _wake_user(self, watch: Watch) -> None:
+        # It may be about a membership.
+        watch.heard += 1
+        watch.own_version += 1
+        self._wake_all((watch,))
 
     @staticmethod
     def _time_out(watch: Watch, waiter: Deferred[None]) -> None:
@@ -206,12 +315,7 @@ class Notifier:
             waiter.callback(None)
 
     def _for_user(self, watch: Watch) -> Callable[[int], None]:
-        def heard(pos: int) -> None:
-            # It may be about a membership.
-            watch.heard += 1
-            watch.wake()
-
-        return heard
+        return lambda pos: self._wake_user(watch)
 
     def _set_rooms(self, watch: Watch, rooms: Collection[int]) -> None:
         new = frozenset(rooms)
@@ -227,13 +331,8 @@ class Notifier:
             watchers.add(watch)
         watch.rooms = new
 
-    @staticmethod
-    def _for_room(watchers: set[Watch]) -> Callable[[int], None]:
-        def heard(pos: int) -> None:
-            for watch in tuple(watchers):
-                watch.wake()
-
-        return heard
+    def _for_room(self, watchers: set[Watch]) -> Callable[[int], None]:
+        return lambda pos: self._wake_all(watchers)
 
     def _leave(self, watch: Watch, room_nid: int) -> None:
         watchers = self._rooms.get(room_nid)
@@ -268,11 +367,9 @@ class Notifier:
         for channel in channels:
             kind, _, name = channel.partition(":")
             if kind == "room" and name.isdigit():
-                for watch in tuple(self._rooms.get(int(name), ())):
-                    watch.wake()
+                self._wake_all(self._rooms.get(int(name), ()))
             elif kind == "user" and name in self._watches:
-                self._watches[name].heard += 1
-                self._watches[name].wake()
+                self._wake_user(self._watches[name])
             elif channel == profile_changes.CHANNEL:
                 self._wake_for_profiles()
 
@@ -293,11 +390,9 @@ class Notifier:
                 )
                 self._looked = pos
                 for room_nid in found.rooms:
-                    for watch in tuple(self._rooms.get(room_nid, ())):
-                        watch.wake()
+                    self._wake_all(self._rooms.get(room_nid, ()))
                 for user_id in found.users & self._watches.keys():
-                    self._watches[user_id].heard += 1
-                    self._watches[user_id].wake()
+                    self._wake_user(self._watches[user_id])
         finally:
             self._is_looking = False
 
@@ -312,5 +407,6 @@ def _news(
     return clock.position(txn), news.since(txn, after, room_nids, user_ids)
 
 
-def _joined(txn: Transaction, user_id: str) -> list[int]:
-    return [row.room_nid for row in memberships.of_user(txn, user_id, ["join"])]
+def _joined(txn: Transaction, user_id: str) -> tuple[int, list[int]]:
+    found = [row.room_nid for row in memberships.of_user(txn, user_id, ["join"])]
+    return clock.position(txn), found

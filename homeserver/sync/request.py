@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from homeserver.core.filters import Filter
+from homeserver.core.push_volume import Volume
 from homeserver.core.types import JsonObject, StateKey
 from homeserver.sync.shared import SharedReads
 from storage.events import EventRow
 from storage.state import StateStore
 from storage.transaction import Transaction
+from storage.unread import Counts
 from storage.user_news import Newest, RoomThen
 
 
@@ -81,6 +83,10 @@ class Snapshot:
     dropped_members: set[int] = field(default_factory=set)
     """Numbers of those of `known_members` that are of rooms with which the client starts anew."""
 
+    counts: dict[int, Counts] = field(default_factory=dict)
+    """The unread counts of the rooms that the answer has."""
+    volumes: dict[int, Volume] = field(default_factory=dict)
+    """The user's volumes of these."""
     then: dict[int, RoomThen] = field(default_factory=dict)
     """Rooms that were read already, as they are and as they were at the token."""
     shared: SharedReads | None = None

@@ -99,6 +99,13 @@ class Metrics:
             ["kind", "outcome"],
             registry=self.registry,
         )
+        self.sync_answers = Counter(
+            "hearth_sync_answers_total",
+            "Answers of /sync that may tell something new: from memory (way fast), or from the "
+            "database (way general) for a reason.",
+            ["way", "reason"],
+            registry=self.registry,
+        )
         self.loop_lag = Histogram(
             "hearth_loop_lag_seconds",
             "How much later than asked the event loop ran a timer.",
@@ -106,6 +113,7 @@ class Metrics:
             registry=self.registry,
         )
         # Children are kept: `labels()` costs twice what counting does.
+        self._sync_counts: dict[str, Any] = {}
         self._transaction_times: dict[tuple[str, str], Any] = {}
 
     def request(self, endpoint: str, method: str, status: int, seconds: float) -> None:
@@ -125,6 +133,15 @@ class Metrics:
     def pushed(self, kind: str, outcome: str) -> None:
         """Count an attempt to tell somebody something; both are names of ours."""
         self.pushes.labels(kind, outcome).inc()
+
+    def synced(self, reason: str) -> None:
+        """Count an answer of `/sync`. `reason`: a word of ours that says why it was not made from
+        memory; empty: it was."""
+        count = self._sync_counts.get(reason)
+        if count is None:
+            count = self.sync_answers.labels("general" if reason else "fast", reason)
+            self._sync_counts[reason] = count
+        count.inc()
 
     def transaction(self, name: str, kind: str, seconds: float) -> None:
         """Count a database transaction; `kind` is read or write. Safe in any thread."""

@@ -302,6 +302,12 @@ class PresenceTracker:
             return frozenset()
         return frozenset(user for user, serial in self._changes.items() if serial > since)
 
+    def has_changed_since(self, since: int) -> bool:
+        """Whether `changed_since` may name anybody."""
+        return self.enabled and (
+            self._forgotten_upto is None or since < max(self._forgotten_upto, self._newest)
+        )
+
     async def sharing(self, user_id: str, among: Collection[str] | None = None) -> set[str]:
         """Those of the users (or all) who share a room with the user."""
         if not self.enabled or (among is not None and not among):

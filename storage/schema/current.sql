@@ -896,6 +896,8 @@ CREATE INDEX access_tokens_puppeteer ON access_tokens (puppeteer) WHERE puppetee
 
 CREATE INDEX access_tokens_refresh ON access_tokens (refresh_hash);
 
+CREATE INDEX account_data_news ON account_data (pos);
+
 CREATE INDEX account_data_pos ON account_data (user_id, pos);
 
 CREATE INDEX aliases_room ON aliases (room_nid);
@@ -960,6 +962,8 @@ CREATE INDEX events_txn ON events (room_nid, sender, txn_device, txn_id) WHERE t
 CREATE INDEX external_ids_user ON external_ids (user_id);
 
 CREATE INDEX filters_json ON filters (user_id, json);
+
+CREATE INDEX gone_rooms_news ON gone_rooms (pos);
 
 CREATE INDEX gone_rooms_pos ON gone_rooms (user_id, pos);
 
@@ -1031,6 +1035,8 @@ CREATE INDEX published_networks_room ON published_networks (room_nid);
 
 CREATE INDEX push_log_age ON push_log (last_ts);
 
+CREATE INDEX push_rules_news ON push_rules (pos);
+
 CREATE INDEX push_work_due ON push_work (due_ts);
 
 CREATE INDEX pushers_key ON pushers (app_id, pushkey);
@@ -1089,6 +1095,8 @@ CREATE UNIQUE INDEX threepid_validations_asked
 CREATE INDEX threepid_validations_expires ON threepid_validations (expires_ts);
 
 CREATE INDEX threepids_user ON threepids (user_id);
+
+CREATE INDEX to_device_messages_news ON to_device_messages (pos);
 
 CREATE INDEX to_device_transactions_age ON to_device_transactions (user_id, device_id, sent_ts);
 

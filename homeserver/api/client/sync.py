@@ -11,9 +11,7 @@ from homeserver.core.types import JsonObject
 from homeserver.sync.filters import Filters
 from homeserver.sync.long_poll import Sync, Wish
 from homeserver.sync.request import SyncRequest
-from homeserver.web.endpoint import Auth, Request, Requester, endpoint
-
-_OLD_NAMES = {"state_after": "org.matrix.msc4222.state_after"}
+from homeserver.web.endpoint import Auth, RawJson, Request, Requester, endpoint
 
 
 class SyncQuery(msgspec.Struct, frozen=True):
@@ -33,7 +31,7 @@ class SyncQuery(msgspec.Struct, frozen=True):
 @endpoint("GET", "/_matrix/client/v3/sync", auth=Auth.GUEST_OK, long_poll=True)
 async def get_sync(
     requester: Requester, query: SyncQuery, request: Request, sync: Sync, filters: Filters
-) -> JsonObject:
+) -> JsonObject | RawJson:
     """What happened since a token, as soon as something has."""
     # Empty is what some clients send for "none".
     token = SyncToken.parse(query.since) if query.since else None
@@ -49,23 +47,10 @@ async def get_sync(
         full_state=query.full_state,
         use_state_after=query.use_state_after or query.unstable_use_state_after,
     )
-    wish = Wish(query.timeout, query.set_presence, request.on_shutdown)
+    old_names = query.unstable_use_state_after and not query.use_state_after
+    wish = Wish(query.timeout, query.set_presence, request.on_shutdown, old_names)
     answer = await sync.sync(wanted, wish)
-    if query.unstable_use_state_after and not query.use_state_after:
-        return _with_old_names(answer)
-    return answer
-
-
-def _with_old_names(answer: JsonObject) -> JsonObject:
-    """The answer with `state_after` as it was called before version 1.16."""
-    rooms = dict(answer.get("rooms", {}))
-    for kind in ("join", "leave"):
-        if kind in rooms:
-            rooms[kind] = {
-                room_id: {_OLD_NAMES.get(name, name): part for name, part in room.items()}
-                for room_id, room in rooms[kind].items()
-            }
-    return {**answer, "rooms": rooms} if rooms else answer
+    return RawJson(answer) if isinstance(answer, bytes) else answer
 
 
 ENDPOINTS = [get_sync]

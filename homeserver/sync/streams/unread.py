@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from homeserver.core.push_rules import Ruleset
-from homeserver.core.push_volume import volume
+from homeserver.core.push_volume import Volume, volume
 from storage import push_rules, receipts, unread
 from storage.transaction import Transaction
 from storage.unread import Asked, Counts
@@ -33,9 +33,10 @@ def counts(
     rooms: Collection[RoomThen],
     newest: Newest,
     ignored: Collection[str] = (),
+    volumes: dict[int, Volume] | None = None,
 ) -> dict[int, Counts]:
     """The user's unread counts of each of the rooms (all of which the user is in), without events
-    of users whom they ignore."""
+    of users whom they ignore. `volumes` is given the user's volume of each."""
     if not rooms:
         return {}
     read: dict[int, dict[str, int]] = {}
@@ -49,5 +50,8 @@ def counts(
         positions: dict[str | None, int] = {
             thread_id or None: pos for thread_id, pos in read.get(row.room_nid, {}).items()
         }
-        asked.append(Asked(row, room.joined_at or 0, positions, volume(ruleset, row.room_id)))
+        loud = volume(ruleset, row.room_id)
+        if volumes is not None:
+            volumes[row.room_nid] = loud
+        asked.append(Asked(row, room.joined_at or 0, positions, loud))
     return unread.counts_of_rooms(txn, user_id, asked, ignored)

@@ -9,7 +9,7 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
-from homeserver.sync.notifier import LINGER, Notifier, Watch
+from homeserver.sync.notifier import AT_ONCE, LINGER, Notifier, Watch
 from storage.bus import MemoryBus
 from storage.database import Database
 from storage.feed import Feed
@@ -54,12 +54,12 @@ class Rooms:
             return succeed((args[0] + 10, self.news))
         return self.read_rooms(*args)
 
-    def read_rooms(self, user_id: str) -> Deferred[list[int]]:
+    def read_rooms(self, user_id: str) -> Deferred[tuple[int, list[int]]]:
         self.reads += 1
-        rooms = list(self.rooms.get(user_id, ()))
+        rooms = (1, list(self.rooms.get(user_id, ())))
         if self.held is None:
             return succeed(rooms)
-        answer: Deferred[list[int]] = Deferred()
+        answer: Deferred[tuple[int, list[int]]] = Deferred()
         self.held.append(lambda: answer.callback(rooms))
         return answer
 
@@ -320,6 +320,26 @@ class NotifierTest(TestCase):
             (set(rooms), set(users)), ({0, 1, 2, 3, 5}, {f"@u{n}:x" for n in range(4)})
         )
 
+    def test_many_go_on_a_few_at_a_time(self) -> None:
+        watches = [self.watch(f"@u{number}:x", 1) for number in range(3 * AT_ONCE)]
+        waiting = [self.wait(watch) for watch in watches]
+        self.db.commit("room:1")
+        done = [one for one in waiting if one.called]
+        self.assertEqual(len(done), AT_ONCE)
+        self.assertEqual({watch.version for watch in watches}, {1})
+        order: list[str] = []
+        for one in waiting:
+            if not one.called:
+                one.addCallback(lambda _: order.append("first"))
+        first = watches[waiting.index(done[0])]
+        self.wait(first).addCallback(lambda _: order.append("again"))
+        self.db.commit("room:1")
+        # Who had gone on and waits again comes behind those who have still to go on, and those are
+        # woken once.
+        self.assertEqual(order, [])
+        self.clock.advance(0)
+        self.assertEqual(order, ["first"] * 2 * AT_ONCE + ["again"])
+
     def test_many_waiting_clients_hold_one_watch_each(self) -> None:
         watches = [self.watch(f"@u{number}:x", number % 10) for number in range(1000)]
         waiting = [self.wait(watch) for watch in watches]
@@ -329,6 +349,8 @@ class NotifierTest(TestCase):
         self.assertEqual(sum(map(len, self.feed._listeners.values())), 1010)
         for number in range(10):
             self.db.commit(f"room:{number}")
+        for _ in range(1000 // AT_ONCE):
+            self.clock.advance(0)
         for one in waiting:
             self.successResultOf(one)
         self.assertEqual(sum(len(watch.waiters) for watch in watches), 0)

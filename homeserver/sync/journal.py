@@ -1,0 +1,436 @@
+"""What happened lately, read once for all clients that wait.
+
+1. The journal goes on by reading everything behind its last position (`storage.recent_news`): so
+   it has no gaps, whatever hints were lost or came late. Those who ask at the same time share a
+   reading.
+2. Of each room it knows the newest events that are the same for everybody in the room, as bytes,
+   and the last position at which there was anything else. Of users it knows the last position at
+   which something concerned them alone.
+3. It begins anew when too much happened since its last position, and forgets what is older than
+   `KEPT` seconds. Who was told up to before its beginning is answered from the database.
+
+`homeserver.sync.caught_up` makes answers of it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+
+from homeserver.core import client_format, sticky
+from homeserver.core.event import Event
+from homeserver.core.tokens import SyncToken
+from homeserver.rooms.view import RoomView
+from homeserver.sync.notifier import Notifier
+from homeserver.web.responses import encode_json
+from storage import recent_news, relations, rooms, user_news
+from storage.database import Database
+from storage.ephemeral import EphemeralStore
+from storage.events import EventRow
+from storage.recent_news import RecentNews
+from storage.state import StateStore
+from storage.transaction import Transaction
+
+KEPT = 120.0
+"""Seconds."""
+MAX_LINES = 200
+"""Events of one room that are kept."""
+MAX_BYTES = 8 << 20
+"""Of the events of all rooms."""
+MAX_NAMES = 50_000
+"""Users and rooms that are kept."""
+FRESH_MS = 200
+"""How long a chunk is good: it says how old its events are."""
+
+_MEMBER = "m.room.member"
+_OWN_TYPES = ("m.room.redaction", "org.matrix.dummy_event")
+
+
+class Line(NamedTuple):
+    """An event that is the same for everybody in its room but its sender."""
+
+    pos: int
+    event_id: str
+    sender: str
+    member: int | None
+    """The number of the sender's member event."""
+    notify: int
+    """Its class for unread counts."""
+    sent_ms: int
+    data: bytes
+    """The client form without its end, which says how old it is."""
+
+
+class Chunk(NamedTuple):
+    """The timeline of a room for those who were told up to the same position."""
+
+    made_ms: int
+    data: bytes
+    """`"timeline": {…}` without braces around it."""
+    length: int
+    senders: frozenset[str]
+    members: frozenset[int]
+    """Numbers of the member events of the senders."""
+    notify: int
+    highlight: int
+
+
+class RoomNews:
+    """What is known of a room."""
+
+    __slots__ = ("chunks", "last", "lines", "other", "places", "room_id", "since", "size")
+
+    def __init__(self, since: int, room_id: str = "") -> None:
+        self.room_id = room_id
+        self.since = since
+        """The lines are complete behind this position."""
+        self.last = since
+        """The last position at which there was anything."""
+        self.other = 0
+        """The last position of something that is in no line."""
+        self.lines: list[Line] = []
+        self.places: list[int] = []
+        """Positions of the lines."""
+        self.size = 0
+        self.chunks: dict[tuple[int, int], Chunk] = {}
+
+    def add(self, lines: Sequence[Line]) -> None:
+        self.lines += lines
+        self.places += [line.pos for line in lines]
+        self.size += sum(400 + len(line.data) for line in lines)
+        self.chunks.clear()
+        if len(self.lines) > MAX_LINES:
+            self._cut(len(self.lines) - MAX_LINES // 2)
+
+    def empty(self) -> None:
+        """Forget all lines."""
+        self._cut(len(self.lines))
+
+    def forget(self, upto: int) -> None:
+        """Forget lines up to a position."""
+        self._cut(bisect_right(self.places, upto))
+
+    def _cut(self, count: int) -> None:
+        if count:
+            self.since = max(self.since, self.places[count - 1])
+            self.size -= sum(400 + len(line.data) for line in self.lines[:count])
+            del self.lines[:count], self.places[:count]
+            self.chunks.clear()
+
+    def chunk(self, after: int, now_ms: int) -> Chunk | None:
+        """The timeline behind a position; None if it is not the same for all."""
+        if after < self.since or after < self.other:
+            return None
+        first = bisect_right(self.places, after)
+        if first == len(self.places):
+            return None
+        key = (self.places[first], self.places[-1])
+        known = self.chunks.get(key)
+        if known is None or not 0 <= now_ms - known.made_ms <= FRESH_MS:
+            known = self.chunks[key] = _chunk(self.lines[first:], now_ms)
+        return known
+
+
+def _chunk(lines: Sequence[Line], now_ms: int) -> Chunk:
+    shown = b",".join(
+        b'%b,"unsigned":{"age":%d,"membership":"join"}}' % (line.data, now_ms - line.sent_ms)
+        for line in lines
+    )
+    token = str(SyncToken(lines[0].pos - 1, 0)).encode()
+    return Chunk(
+        now_ms,
+        b'"timeline":{"events":[%b],"limited":false,"prev_batch":"%b"}' % (shown, token),
+        len(lines),
+        frozenset(line.sender for line in lines),
+        frozenset(line.member for line in lines if line.member is not None),
+        sum(line.notify > 0 for line in lines),
+        sum(line.notify > 1 for line in lines),
+    )
+
+
+class _Room(NamedTuple):
+    """What was read of a room."""
+
+    room_id: str
+    lines: Sequence[Line]
+    other: int
+    """See `RoomNews`."""
+    parents: frozenset[str]
+    """Events to which the lines relate."""
+
+
+class _Read(NamedTuple):
+    now: int
+    news: RecentNews | None
+    rooms: Mapping[int, _Room]
+    typing: Mapping[int, tuple[str, Sequence[str]]]
+    """The room's ID, and who types there."""
+
+
+class Typed(NamedTuple):
+    """Who types in a room, and since which value of the counter."""
+
+    serial: int
+    room_id: str
+    users: tuple[str, ...]
+
+
+class Journal:
+    """One for each homeserver; used on the reactor thread."""
+
+    def __init__(
+        self,
+        db: Database,
+        states: StateStore,
+        notifier: Notifier,
+        ephemeral: EphemeralStore,
+        clock: IReactorTime,
+        server_name: str,
+    ) -> None:
+        self._reader = f"@:{server_name}"
+        """Stands for everybody of this server."""
+        self._db = db
+        self._states = states
+        self._notifier = notifier
+        self._ephemeral = ephemeral
+        self._clock = clock
+        self.begins = 0
+        """The position behind which everything is known."""
+        self.now = 0
+        """The position up to which everything is known; 0: nothing is."""
+        self.ephemeral = 0
+        """The same of typing: see `storage.ephemeral`."""
+        self.ephemeral_begins = 0
+        self.users: dict[str, int] = {}
+        """When something last concerned a user alone."""
+        self.rooms: dict[int, RoomNews] = {}
+        self.device_rooms: dict[int, int] = {}
+        """When devices of a member last changed."""
+        self.typing: dict[int, Typed] = {}
+        self.last_device = 0
+        self._heard = -1
+        self._marks: deque[tuple[float, int, int]] = deque()
+        self._waiters: list[Deferred[None]] = []
+        self._is_reading = False
+        self._sharing: list[Deferred[None]] = []
+        """Those who wait for the reading that has begun."""
+        self._reading_for = (0, 0)
+        """What was known to have happened when it began."""
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether it has everything of which this process knows that it happened."""
+        return (
+            self.now >= self._db.positions.known
+            and self._heard == self._notifier.heard
+            and self.now > 0
+        )
+
+    def begin(self, now: int, ephemeral: int) -> None:
+        """Begin at a position, unless it has begun."""
+        if not self.now:
+            self._restart(now, ephemeral)
+
+    def refresh(self, *, anew: bool = False) -> Deferred[None]:
+        """Read on; fires when everything is known of which this process knows that it happened.
+        Fails as the database does.
+
+        Parameters: `anew`, do not share a reading that has begun: what any process did until now
+        is to be known.
+        """
+        waiter: Deferred[None] = Deferred()
+        known = (self._db.positions.known, self._notifier.heard)
+        if self._is_reading and not anew and self._reading_for == known:
+            self._sharing.append(waiter)
+            return waiter
+        self._waiters.append(waiter)
+        if not self._is_reading:
+            self._is_reading = True
+            Deferred.fromCoroutine(self._run())
+        return waiter
+
+    async def _run(self) -> None:
+        try:
+            while self._waiters:
+                self._sharing, self._waiters = self._waiters, []
+                self._reading_for = (self._db.positions.known, self._notifier.heard)
+                problem: Exception | None = None
+                try:
+                    await self._read_on()
+                except Exception as error:
+                    problem = error
+                waiters, self._sharing = self._sharing, []
+                self._notifier.release(waiters, problem)
+        finally:
+            self._is_reading = False
+
+    async def _read_on(self) -> None:
+        heard = self._notifier.heard
+        before, ephemeral = self.now, await self._ephemeral.position()
+        typed: Mapping[str, list[str]] = {}
+        if before and ephemeral != self.ephemeral:
+            typed = await self._ephemeral.typing_since(self.ephemeral)
+        watched = self._notifier.is_watched
+        read = await self._db.read(_read, self._states, self._reader, watched, before, typed)
+        if before != self.now:
+            return  # Nobody else moves it; but it may have begun meanwhile.
+        self._heard = heard
+        if not before or read.news is None:
+            self._restart(read.now, ephemeral)
+        else:
+            self._take(read, read.news, ephemeral)
+
+    def _restart(self, now: int, ephemeral: int) -> None:
+        self.begins = self.now = now
+        self.ephemeral_begins = self.ephemeral = ephemeral
+        for known in (self.users, self.rooms, self.device_rooms, self.typing):
+            known.clear()
+        self._marks.clear()
+
+    def _take(self, read: _Read, news: RecentNews, ephemeral: int) -> None:
+        for user_id, pos in news.users.items():
+            self.users[user_id] = pos
+        for nid, pos in news.device_rooms.items():
+            self.device_rooms[nid] = self.last_device = max(pos, self.last_device)
+        for nid, pos in (news.events | news.other).items():
+            room = self.rooms.pop(nid, None)
+            if room is None:
+                room = RoomNews(self.begins)
+            self.rooms[nid] = room  # The longest quiet come first.
+            room.last = max(pos, news.events.get(nid, 0))
+            room.other = max(room.other, news.other.get(nid, 0))
+            found = read.rooms.get(nid)
+            if found is not None:
+                self._extend(room, found)
+            elif nid in news.events:
+                room.empty()
+                room.since = news.events[nid]
+        for nid, (room_id, users) in read.typing.items():
+            self.typing[nid] = Typed(ephemeral, room_id, tuple(users))
+        self.now, self.ephemeral = read.now, ephemeral
+        self._forget()
+
+    @staticmethod
+    def _extend(room: RoomNews, found: _Room) -> None:
+        room.room_id = found.room_id
+        room.other = max(room.other, found.other)
+        if found.parents:
+            # What relates to an event is told with it: to those who were not told of it before.
+            for line in room.lines:
+                if line.event_id in found.parents:
+                    room.other = max(room.other, line.pos)
+        room.add(found.lines)
+
+    def _forget(self) -> None:
+        now = self._clock.seconds()
+        if not self._marks or now - self._marks[-1][0] >= KEPT / 8:
+            self._marks.append((now, self.now, self.ephemeral))
+        names = len(self.users) + len(self.rooms) + len(self.device_rooms) + len(self.typing)
+        upto = None
+        while self._marks and (self._marks[0][0] < now - KEPT or names > MAX_NAMES):
+            upto = self._marks.popleft()
+            if names > MAX_NAMES and not self._marks:
+                self._restart(self.now, self.ephemeral)
+                return
+        if upto is not None:
+            self._forget_upto(upto[1], upto[2])
+        self._shrink()
+
+    def _forget_upto(self, pos: int, ephemeral: int) -> None:
+        self.begins, self.ephemeral_begins = pos, ephemeral
+        self.users = {name: at for name, at in self.users.items() if at > pos}
+        self.rooms = {nid: room for nid, room in self.rooms.items() if room.last > pos}
+        for room in self.rooms.values():
+            room.forget(pos)
+        self.device_rooms = {nid: at for nid, at in self.device_rooms.items() if at > pos}
+        self.typing = {nid: typed for nid, typed in self.typing.items() if typed.serial > ephemeral}
+
+    def _shrink(self) -> None:
+        size = sum(room.size for room in self.rooms.values()) if len(self.rooms) < 500 else None
+        if size is None or size > MAX_BYTES:
+            for room in list(self.rooms.values())[: len(self.rooms) // 2 + 1]:
+                room.empty()
+
+
+def _read(
+    txn: Transaction,
+    states: StateStore,
+    reader: str,
+    is_watched: Callable[[int], bool],
+    after: int,
+    typed: Mapping[str, Sequence[str]],
+) -> _Read:
+    """What is new behind a position; 0: nothing but the clock. Runs in a database thread."""
+    now, news = recent_news.since(txn, after)
+    if not after or news is None:
+        return _Read(now, None, {}, {})
+    typing = {}
+    for room_id, users in typed.items():
+        nid = rooms.nid(txn, room_id)
+        if nid is not None:
+            typing[nid] = (room_id, users)
+    wanted = [nid for nid in news.events if nid not in news.other and is_watched(nid)]
+    return _Read(now, news, _read_rooms(txn, states, reader, wanted, after), typing)
+
+
+def _read_rooms(
+    txn: Transaction, states: StateStore, reader: str, nids: Sequence[int], after: int
+) -> dict[int, _Room]:
+    if not nids:
+        return {}
+    by_room: dict[int, list[EventRow]] = {}
+    for row in recent_news.events_of(txn, nids, after):
+        by_room.setdefault(row.room_nid, []).append(row)
+    related = relations.with_children(
+        txn, [row.event_id for rows in by_room.values() for row in rows]
+    )
+    found = {}
+    for nid, then in user_news.rooms_since(txn, "", by_room, after).items():
+        rows = by_room[nid]
+        last = rows[-1].pos or 0
+        lines: list[Line] | None = None
+        is_broken = then.last_break is not None and then.last_break > after
+        if then.old_root is not None and then.old_root == then.row.state_root and not is_broken:
+            view = RoomView(txn, states, then.row, reader, joined_at=0)
+            lines = _lines(view, rows, related)
+        parents = frozenset(row.relates_to for row in rows if row.relates_to is not None)
+        found[nid] = _Room(then.row.room_id, lines or [], 0 if lines else last, parents)
+    return found
+
+
+def _lines(view: RoomView, rows: Sequence[EventRow], related: frozenset[str]) -> list[Line] | None:
+    """The events as everybody sees them; None if not everybody sees the same."""
+    if not view.is_clear(rows):
+        return None
+    for row in rows:
+        if (
+            row.state_key is not None
+            or row.redacted_by is not None
+            or row.thread_root is not None
+            or row.type in _OWN_TYPES
+            or row.event_id in related
+        ):
+            return None
+    root = view.room.state_root
+    assert root is not None
+    members = view.numbers(root, {(_MEMBER, row.sender) for row in rows})
+    lines = []
+    for row in rows:
+        event = view.event(row)
+        if sticky.KEY in event.pdu or event.redacts is not None:
+            return None
+        lines.append(_line(row, event, members.get((_MEMBER, row.sender))))
+    return lines
+
+
+def _line(row: EventRow, event: Event, member: int | None) -> Line:
+    shown = client_format.to_client(event, room_id=False)
+    data = encode_json(shown)[:-1]
+    return Line(
+        row.pos or 0, row.event_id, row.sender, member, row.notify, row.origin_server_ts, data
+    )

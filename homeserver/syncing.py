@@ -1,0 +1,23 @@
+"""Composing `/sync`."""
+
+from __future__ import annotations
+
+from homeserver.parts import Parts
+from homeserver.sync.engine import SyncEngine
+from homeserver.sync.journal import Journal
+from homeserver.sync.long_poll import Sync
+from homeserver.sync.notifier import Notifier
+from homeserver.users.presence import PresenceTracker
+from storage.ephemeral import EphemeralStore
+from storage.state import StateStore
+
+
+def build_sync(parts: Parts) -> None:
+    """Add the service that answers `/sync`."""
+    services, db, reactor = parts.services, parts.db, parts.reactor
+    notifier, ephemeral = services[Notifier], services.following(EphemeralStore)
+    states, name = services[StateStore], parts.config.server_name
+    journal = services.add(Journal(db, states, notifier, ephemeral, reactor, name))
+    engine, presence = services[SyncEngine], services[PresenceTracker]
+    count = parts.metrics.synced
+    services.add(Sync(db, engine, notifier, ephemeral, presence, reactor, journal, count))
