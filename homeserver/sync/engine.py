@@ -79,6 +79,7 @@ class SyncEngine:
         self.counts_messages = False
         """Whether clients are told how many messages are unread (MSC2654)."""
         self._shared = SharedReads()
+        self.caches = (*self.sent_members.caches, *self._shared.caches)
 
     def read(
         self, txn: Transaction, request: SyncRequest, now_ms: int, *, all_rooms: bool = True
