@@ -377,7 +377,7 @@ def _build_rooms(parts: Parts) -> None:
             parts.reactor,
             states,
             crowds,
-            observe=parts.metrics.commit_events.observe,
+            observe=parts.metrics.committed,
         )
     )
     parts.stops.append(appender.drained)

@@ -127,6 +127,17 @@ class Database:
         result: T = await self._retried("write", fn, args, kwargs)
         return result
 
+    async def write_single(
+        self, fn: Callable[Concatenate[Transaction, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """As `write`, for a function that runs one statement, and invalidates nothing.
+
+        On PostgreSQL the statement is sent alone and commits itself: one round trip. Raises
+        CommitUnknown when the connection broke meanwhile: the statement may even be still at work.
+        """
+        result: T = await self._retried("single", fn, args, kwargs)
+        return result
+
     async def _retried(self, kind: str, fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         started = self._reactor.seconds()
         attempt = 0

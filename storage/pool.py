@@ -36,6 +36,12 @@ class Session(Protocol):
     def begin(self) -> Transaction:
         """Open a transaction. Raises Retry."""
 
+    def begin_single(self) -> Transaction:
+        """Open a transaction for one statement, which commits it. Raises Retry.
+
+        The statement raises CommitUnknown when the connection breaks meanwhile.
+        """
+
     def commit(self) -> None:
         """Raises Retry when nothing was committed, CommitUnknown when nobody knows."""
 

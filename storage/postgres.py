@@ -135,6 +135,7 @@ class PostgresSession:
         self._url = url
         self._writable = writable
         self._open = False
+        self._single = False
         self._transaction_id: str | None = None
         self.broken = False
         try:
@@ -205,7 +206,16 @@ class PostgresSession:
             raise self.translated(error) from error
         return PostgresTransaction(self, self._cursor, "")
 
+    def begin_single(self) -> Transaction:
+        self._single = True
+        return PostgresTransaction(self, self._cursor, "")
+
     def commit(self) -> None:
+        if self._single:
+            # The statement was sent alone: it has committed itself.
+            self._single = False
+            self._between()
+            return
         try:
             self._cursor.execute("COMMIT")
             outcome = self._cursor.statusmessage
@@ -224,6 +234,7 @@ class PostgresSession:
         self._between()
 
     def rollback(self) -> None:
+        self._single = False
         if not self._open or self.broken:
             return
         self._open = False
@@ -280,6 +291,9 @@ class PostgresSession:
     def _translated(self, error: psycopg2.Error) -> Exception:
         text = str(error).strip()
         standby = self._writable and error.pgcode == errorcodes.READ_ONLY_SQL_TRANSACTION
+        if self._single and self._connection.closed:
+            self.broken = True
+            return CommitUnknown(f"The connection was lost during a statement: {text}")
         if self._connection.closed or error.pgcode in _AWAY or standby:
             self.broken = True
             return ConnectionLost(text)

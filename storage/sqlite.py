@@ -149,6 +149,10 @@ class SqliteSession:
             raise _translated(error) from error
         return SqliteTransaction(self._connection, self._dialect)
 
+    def begin_single(self) -> Transaction:
+        """Nothing is saved here by leaving BEGIN and COMMIT out."""
+        return self.begin()
+
     def commit(self) -> None:
         try:
             self._connection.execute("COMMIT")

@@ -45,6 +45,14 @@ class NumberBlocks:
         txn.after_commit(lambda: self._adopt(fresh[count:]))
         return list(fresh[:count])
 
+    def take_free(self, count: int) -> list[int] | None:
+        """`count` new numbers of the block that is reserved already; None: it has fewer left."""
+        with self._lock:
+            if len(self._free) < count:
+                return None
+            taken, self._free = self._free[:count], self._free[count:]
+            return list(taken)
+
     def _adopt(self, rest: range) -> None:
         with self._lock:
             if len(rest) > len(self._free):

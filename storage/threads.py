@@ -22,7 +22,8 @@ T = TypeVar("T")
 
 
 class Timing(NamedTuple):
-    """How one transaction went: the function, "read" or "write", seconds, statements."""
+    """How one transaction went: the function, its kind (see `Threads.submit`), seconds,
+    statements."""
 
     name: str
     kind: str
@@ -90,7 +91,9 @@ class Threads:
         self._quiet: list[Deferred[None]] = []
 
     def submit(self, kind: str, fn: Callable[..., Any], args: Any, kwargs: Any) -> Deferred[Any]:
-        """Run `fn(txn, …)` once in a transaction, a "read" or a "write"; fires with its result.
+        """Run `fn(txn, …)` once in a transaction; fires with its result.
+
+        `kind`: "read", "write", or "single" for a function that writes by one statement.
 
         A job that is cancelled while it waits is not run. Raises DatabaseClosed.
         """
@@ -160,7 +163,7 @@ class Threads:
                 self._back(self._finished, job, None, None)
                 return
             session = self._writers.take()
-            txn = session.begin()
+            txn = session.begin_single() if job.kind == "single" else session.begin()
             result = job.context.run(job.fn, txn, *job.args, **job.kwargs)
             if txn.invalidations:
                 pos = txn.last_pos or txn.next_pos()

@@ -82,10 +82,14 @@ class Transaction(ABC):
         the clock until the end of the transaction, which makes commits happen in this order.
         """
         last = clock.advance(self, n)
-        if not self.first_pos:
-            self.first_pos = last - n + 1
-        self.last_pos = last
+        self.took_positions(last - n + 1, last)
         return last
+
+    def took_positions(self, first: int, last: int) -> None:
+        """Note that a statement has taken these positions from the clock."""
+        if not self.first_pos:
+            self.first_pos = first
+        self.last_pos = last
 
     def after_commit(self, fn: Callable[[], object]) -> None:
         """Call `fn` on the reactor thread when the transaction is committed."""

@@ -3,15 +3,20 @@
 Requests wait in one queue. While a transaction runs, arrivals gather and share the next one
 (group commit, across rooms); when none runs, a request is committed at once. Callers are answered
 after the commit, so what was acknowledged is durable.
+
+Of what gathered, plain messages to rooms that are in memory are built here and written by one
+statement (`homeserver.rooms.plain`); the rest, and what was built on a head that another process
+had moved on, is built in a transaction under the rooms' locks (`homeserver.rooms.commit`).
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Protocol
 
+import structlog
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
@@ -33,23 +38,34 @@ from homeserver.rooms.commit import (
     draft_template,
     propose,
 )
+from homeserver.rooms.plain import Plain, Sent, prepare
 from homeserver.rooms.requests import Appended, AppendRequest
 from homeserver.rooms.unread import Crowds
 from homeserver.rooms.write import WrittenRoom
 from storage import events
+from storage.appending import NotSimple
 from storage.database import Database
-from storage.errors import CommitUnknown, DatabaseUnavailable, IntegrityViolation
+from storage.errors import CommitUnknown, DatabaseUnavailable, IntegrityViolation, InvalidText
 from storage.state import NumberBlocks, StateStore
 from storage.transaction import Transaction
 
-MAX_GROUP = 256
-"""Requests in one transaction."""
+MAX_GROUP = 64
+"""Requests in one transaction: building more messages would keep the reactor for too long."""
 
 MAX_TRIES = 5
 """Of a transaction that makes rooms."""
 
 MAX_CACHED_STATE = 2000
 """State events kept with one cached head."""
+
+MAX_SENT = 10_000
+"""Transactions of clients that are remembered, so that a repeated one is not tried again."""
+
+SHARED_FOR = 1.0
+"""Seconds for which a room that another process writes to is left to the general way."""
+
+
+_log = structlog.get_logger(__name__)
 
 
 class _Pretended(Exception):
@@ -61,9 +77,12 @@ class _Pretended(Exception):
 
 
 class Observer(Protocol):
-    """Told of every commit: for metrics."""
+    """Told of every commit: for metrics.
 
-    def __call__(self, requests: int, /) -> None: ...
+    `way`: "plain" or "general"; "missed" for plain messages that have to go the general way.
+    """
+
+    def __call__(self, requests: int, way: str, /) -> None: ...
 
 
 class Policies(Protocol):
@@ -109,6 +128,10 @@ class Appender:
         """Asks policy servers; set by the composition root."""
         self.add_signed: Callable[[AppendRequest, Proposal], Awaitable[Appended]] | None = None
         """Adds what they have signed."""
+        self._sent: dict[int, None] = {}
+        """Hashes of `Sent`, the oldest first."""
+        self._shared: dict[str, float] = {}
+        """Rooms that other processes write to, and until when to heed it."""
         self._pending: list[tuple[Job, Deferred[Appended]]] = []
         self._running = False
         self._idle: list[Deferred[None]] = []
@@ -231,6 +254,82 @@ class Appender:
                 waiter.callback(None)
 
     async def _commit(self, group: list[tuple[Job, Deferred[Appended]]]) -> None:
+        plain = prepare(self.context, [job for job, _ in group], self._was_sent, self._is_shared)
+        if not plain.rooms:
+            await self._commit_general(group)
+            return
+        left = {id(job) for job in await self._commit_plain(plain, group)}
+        if left:
+            await self._commit_general([entry for entry in group if id(entry[0]) in left])
+
+    async def _commit_plain(
+        self, plain: Plain, group: list[tuple[Job, Deferred[Appended]]]
+    ) -> list[Job]:
+        """Write plain messages by one statement; what is left to be done of the group."""
+        everything = [job for job, _ in group]
+        try:
+            added = await self._db.write_single(plain.write)
+        except DatabaseUnavailable as problem:
+            for _, waiter in group:
+                _answer(waiter, problem)
+            return []
+        except Exception as problem:
+            if isinstance(problem, CommitUnknown):
+                plain.note_attempt()
+            elif not isinstance(problem, (IntegrityViolation, InvalidText, NotSimple)):
+                _log.warning("Messages could not be written by one statement", exc_info=problem)
+            self._missed(plain)
+            return everything
+        if added.base is None:
+            self._missed(plain, added.stale)
+            return everything
+        written, answers = plain.written(added.base)
+        for room_id, head in plain.heads():
+            self._heads[room_id] = head
+        self._note_sent(plain)
+        waiters = {id(job): waiter for job, waiter in group}
+        self._tell(len(answers), "plain", written)
+        for job, appended in answers:
+            _answer(waiters[id(job)], appended)
+        return plain.rest
+
+    def _missed(self, plain: Plain, stale: Collection[int] = ()) -> None:
+        self._forget(plain.jobs)
+        until = self._clock.seconds() + SHARED_FOR
+        if len(self._shared) > 1000:
+            self._shared.clear()
+        for room_id in plain.room_ids(stale):
+            self._shared[room_id] = until
+        if self._observe is not None:
+            self._observe(len(plain.rows), "missed")
+
+    def _is_shared(self, room_id: str) -> bool:
+        until = self._shared.get(room_id)
+        if until is None:
+            return False
+        if until > self._clock.seconds():
+            return True
+        del self._shared[room_id]
+        return False
+
+    def _note_sent(self, plain: Plain) -> None:
+        for sent in plain.sent():
+            self._sent[hash(sent)] = None
+        while len(self._sent) > MAX_SENT:
+            del self._sent[next(iter(self._sent))]
+
+    def _was_sent(self, sent: Sent) -> bool:
+        """Whether a message is surely or almost surely in its room."""
+        return hash(sent) in self._sent
+
+    def _tell(self, requests: int, way: str, written: Sequence[WrittenRoom]) -> None:
+        if self._observe is not None:
+            self._observe(requests, way)
+        for room in written:
+            for callback in self.on_written:
+                callback(room)
+
+    async def _commit_general(self, group: list[tuple[Job, Deferred[Appended]]]) -> None:
         jobs = [job for job, _ in group]
         try:
             result = await self._write(jobs)
@@ -244,7 +343,7 @@ class Appender:
             if len(group) > 1:
                 # One request that cannot be committed must not take the others with it.
                 for entry in group:
-                    await self._commit([entry])
+                    await self._commit_general([entry])
                 return
             _answer(group[0][1], problem)
             return
@@ -253,11 +352,7 @@ class Appender:
                 self._heads[room_id] = head
             else:
                 self._heads.pop(room_id, None)
-        if self._observe is not None:
-            self._observe(len(group))
-        for room in result.written:
-            for callback in self.on_written:
-                callback(room)
+        self._tell(len(group), "general", result.written)
         for (_, waiter), outcome in zip(group, result.outcomes, strict=True):
             _answer(waiter, outcome)
 

@@ -36,11 +36,10 @@ from storage.transaction import Transaction
 
 @dataclass(slots=True)
 class CachedHead:
-    """Current state events of a room, valid while the room's `head_version` is this."""
+    """A room's row and current state events, valid while the room has this `head_version`."""
 
-    room_nid: int
+    row: RoomRow
     """A room that was removed and is joined again has another number."""
-    head_version: int
     known: dict[StateKey, Event | None]
 
 
@@ -54,6 +53,8 @@ class Job:
     new_room_id: str
     chosen_event_id: str
     """Suffix for event IDs in room versions where the origin chooses them."""
+    perhaps: str | None = None
+    """The event that an attempt made of which nobody knows whether it was committed."""
 
 
 Outcome = Appended | MatrixError
@@ -87,6 +88,8 @@ class _Group:
     context: AppendContext
     drafts: dict[str, RoomDraft] = field(default_factory=dict)
     earlier: dict[tuple[int, str, events.TransactionKey], str] = field(default_factory=dict)
+    happened: set[str] = field(default_factory=set)
+    """Events of attempts that were committed after all."""
     proposing: bool = False
     policy: PolicyServer | None = None
     """Of the room in which something is proposed."""
@@ -109,10 +112,7 @@ def commit_group(txn: Transaction, context: AppendContext, jobs: Sequence[Job]) 
     positions = {entry.event.event_id: entry.pos for room in written for entry in room.entries}
     return GroupResult(
         [_outcome(outcome, positions) for outcome in outcomes],
-        {
-            draft.row.room_id: CachedHead(draft.row.room_nid, draft.row.head_version, draft.known)
-            for draft in group.drafts.values()
-        },
+        {draft.row.room_id: CachedHead(draft.row, draft.known) for draft in group.drafts.values()},
         written,
     )
 
@@ -190,7 +190,7 @@ def _open(
             # A room that only was joined or invited to elsewhere has no head to build on.
             continue
         cached = context.heads.get(room_id)
-        fresh = cached is not None and (cached.room_nid, cached.head_version) == (
+        fresh = cached is not None and (cached.row.room_nid, cached.row.head_version) == (
             row.room_nid,
             row.head_version,
         )
@@ -244,6 +244,10 @@ def _find_earlier(group: _Group, jobs: Sequence[Job]) -> None:
             row = group.drafts[room_id].row
             wanted.append((row.room_nid, _only_sender(job.request), transaction))
     group.earlier = events.by_transaction(group.txn, wanted)
+    attempts = [job.perhaps for job in jobs if job.perhaps is not None]
+    if attempts:
+        # The rooms are locked: what is not there now never will be, as the head moves on.
+        group.happened.update(events.get_many(group.txn, attempts))
 
 
 def _only_sender(request: AppendRequest) -> str:
@@ -263,6 +267,8 @@ def _run(group: _Group, job: Job) -> tuple[RoomDraft, tuple[str, ...]]:
         if found is None:
             raise errors.forbidden("You are not in this room, or it does not exist.")
         draft = found
+    if job.perhaps in group.happened:
+        return draft, (job.perhaps,)
     key = None
     if request.transaction is not None:
         key = (draft.row.room_nid, _only_sender(request), request.transaction)

@@ -114,7 +114,12 @@ class Receiver:
             MatrixError: 403 `M_FORBIDDEN` if the room has changed so that they are not allowed.
         """
         room_id, made = proposal.room_id, proposal.events
-        done = await self._add(room_id, made, NO_STATES, True, ask_policy=False, request=request)
+        try:
+            done = await self._add(
+                room_id, made, NO_STATES, True, ask_policy=False, request=request
+            )
+        except _SentBefore as sent:
+            return Appended(room_id, (sent.event_id,), 0)
         self._tell(room_id, done.judged, done.written)
         for event in made:
             judged = done.judged[event.event_id]
@@ -359,10 +364,22 @@ def _unknown_room(received: Sequence[Event]) -> dict[str, Judged]:
     return {event.event_id: Judged(event.event_id, NOT_ADDED, reason) for event in received}
 
 
+class _SentBefore(Exception):
+    """A request with the same transaction was faster."""
+
+    def __init__(self, event_id: str) -> None:
+        super().__init__("the same transaction made an event meanwhile")
+        self.event_id = event_id
+
+
 def _as_requested(txn: Transaction, receiving: Receiving, request: AppendRequest) -> None:
-    """What a request of a client wants done with its events."""
+    """What a request of a client wants done with its events. Raises _SentBefore."""
+    row = receiving.draft.row
+    if request.transaction is not None:
+        keys = [(row.room_nid, item.event.sender, request.transaction) for item in receiving.rooted]
+        for event_id in events.by_transaction(txn, keys).values():
+            raise _SentBefore(event_id)
     if request.within is not None:
-        row = receiving.draft.row
         request.within(txn, row.room_nid, row.room_id)
     for item in receiving.rooted:
         if item.event.event_id in receiving.judged:

@@ -214,6 +214,26 @@ def _root(
     return rooted
 
 
+def message_rows(
+    draft: RoomDraft, numbers: Sequence[int], judged: Mapping[str, unread.Judgement], first: int
+) -> list[EventRow]:
+    """The rows of messages that a draft added and that relate to nothing; counts them in its row.
+
+    Parameters: `numbers` of the events; `first`, the position of the first of them.
+    """
+    root = draft.row.state_root
+    if root is None:
+        raise ValueError("the room has no state to build on")
+    outgoing = draft.row.remote_servers > 0
+    rows = []
+    for pos, (new, number) in enumerate(zip(draft.added, numbers, strict=True), first):
+        item = Rooted(
+            new.event, number, root, root, root, {}, transaction=new.transaction, outgoing=outgoing
+        )
+        rows.append(_row(draft, item, None, judged, pos))
+    return rows
+
+
 def _concerns_others(event: Event, draft: RoomDraft) -> bool:
     return (
         event.type == MEMBER

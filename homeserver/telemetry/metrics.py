@@ -54,10 +54,16 @@ class Metrics:
         )
         self.commit_events = Histogram(
             "hearth_commit_events",
-            "Events written by one transaction.",
+            "Requests of this server that one transaction added to rooms, by the way they went:"
+            " plain messages by one statement, everything else the general way. Missed: plain"
+            " messages that had to go the general way, as their rooms were written to elsewhere.",
+            ["way"],
             buckets=_COUNTS,
             registry=self.registry,
         )
+        self._commits = {
+            way: self.commit_events.labels(way) for way in ("plain", "general", "missed")
+        }
         self.federation_transactions = Counter(
             "hearth_federation_transactions_total",
             "Attempts to send a transaction to another server, by outcome: arrived or failed.",
@@ -119,6 +125,10 @@ class Metrics:
     def request(self, endpoint: str, method: str, status: int, seconds: float) -> None:
         """Count an answered request. `endpoint` is the declared path, not the requested one."""
         self._requests.count(endpoint, method, status, seconds)
+
+    def committed(self, requests: int, way: str) -> None:
+        """For `homeserver.rooms.append.Observer`."""
+        self._commits[way].observe(requests)
 
     def received(self, status: int, count: int) -> None:
         """Note events of other servers, by their verdict (`storage.events`)."""

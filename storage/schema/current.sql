@@ -957,7 +957,8 @@ CREATE INDEX events_time ON events (room_nid, origin_server_ts);
 
 CREATE UNIQUE INDEX events_timeline ON events (room_nid, pos);
 
-CREATE INDEX events_txn ON events (room_nid, sender, txn_device, txn_id) WHERE txn_id IS NOT NULL;
+CREATE UNIQUE INDEX events_txn ON events (room_nid, sender, txn_device, txn_id, txn_scope)
+    WHERE txn_id IS NOT NULL;
 
 CREATE INDEX external_ids_user ON external_ids (user_id);
 

@@ -80,6 +80,12 @@ class Instance:
         process = getattr(self.server, "_process")  # noqa: B009
         return int(process.pid)
 
+    @property
+    def metrics_port(self) -> int:
+        """Where Hearth tells its metrics."""
+        process = getattr(self.server, "_process")  # noqa: B009
+        return int(process.own_port)
+
     def used(self) -> float:
         """CPU seconds of the server and of its database."""
         return self.used_by_server() + self.used_by_database()

@@ -215,8 +215,9 @@ class DatabaseTestCase(TestCase):
     async def settled(self, db: Database) -> None:
         """Returns when no transaction is under way and none was begun by the end of another."""
         await sleep(reactor, 0)
-        while db._threads._running:
+        while not db._threads.is_idle:
             await sleep(reactor, 0.001)
+        await sleep(reactor, 0)  # what the threads told at the end
 
 
 C = TypeVar("C", bound=type[DatabaseTestCase])

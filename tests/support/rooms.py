@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,19 +41,23 @@ KEY: SigningKey = generate_signing_key("test", b"k" * 32)
 
 
 class RoomServices:
-    """The services that change rooms, as one process has them. `groups` are sizes of commits."""
+    """The services that change rooms, as one process has them.
+
+    `groups` are sizes of commits; `ways`, how many requests went which way.
+    """
 
     def __init__(self, db: Any) -> None:
         self.db: Database = db
         self.states = StateStore()
         self.groups: list[int] = []
+        self.ways: Counter[str] = Counter()
         self.appender = Appender(
             db,
             LocalSigner(SERVER_NAME, KEY),
             reactor,
             self.states,
             Crowds(),
-            observe=self.groups.append,
+            observe=self._committed,
         )
         restricted = RestrictedJoins(db, SERVER_NAME)
         self.members = Membership(db, self.appender, restricted, SERVER_NAME)
@@ -60,6 +65,11 @@ class RoomServices:
         self.sending = Sending(db, self.appender, self.members, self.aliases)
         self.creation = RoomCreation(db, self.appender, self.members, SERVER_NAME, "12")
         self._txns = itertools.count(1)
+
+    def _committed(self, requests: int, way: str) -> None:
+        self.ways[way] += requests
+        if way != "missed":
+            self.groups.append(requests)
 
     async def create(
         self,

@@ -506,7 +506,7 @@ class InvitesTest(TestCase):
 
 class CostTest(UnreadTestCase):
     async def _statements(self, user: User, content: Any = "hello") -> int:
-        """Statements of the transaction that adds a message."""
+        """Statements of the transaction that adds a message in the general way."""
         append: Any = homeserver.rooms.append
         counted: list[int] = []
         commit = append.commit_group
@@ -517,7 +517,9 @@ class CostTest(UnreadTestCase):
             return result
 
         self.patch(append, "commit_group", counting)
+        short = self.patch(append.Appender, "_is_shared", lambda *_: True)
         await user.send(self.room_id, content)
+        short.restore()
         self.patch(append, "commit_group", commit)
         [statements] = counted
         return statements
