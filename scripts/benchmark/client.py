@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import quote, urlencode
 
@@ -14,7 +15,6 @@ import orjson
 Json: TypeAlias = dict[str, Any]
 V3 = "/_matrix/client/v3"
 PASSWORD = "correct horse battery staple"
-REQUEST_TIMEOUT_S = 300
 _STALE_S = 15
 """A connection that was idle for longer is not used again: the server may be closing it."""
 _transactions = itertools.count(1)
@@ -45,7 +45,7 @@ def esc(part: str) -> str:
     return quote(part, safe="")
 
 
-class _Connection(asyncio.Protocol):
+class Connection(asyncio.Protocol):
     """One connection, with one request at a time."""
 
     def __init__(self) -> None:
@@ -54,17 +54,17 @@ class _Connection(asyncio.Protocol):
         self._transport: Any = None
         self._parser: Any = None
         self._body: list[bytes] = []
-        self._answer: asyncio.Future[Answer] | None = None
+        self._done: Callable[[Answer | Exception], None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
 
-    def request(self, data: bytes) -> asyncio.Future[Answer]:
+    def send(self, data: bytes, done: Callable[[Answer | Exception], None]) -> None:
+        """Send a request; `done` gets the answer, or why there is none, and may send the next."""
         self._parser = httptools.HttpResponseParser(self)
         self._body = []
-        self._answer = asyncio.get_running_loop().create_future()
+        self._done = done
         self._transport.write(data)
-        return self._answer
 
     def data_received(self, data: bytes) -> None:
         self._parser.feed_data(data)
@@ -73,17 +73,18 @@ class _Connection(asyncio.Protocol):
         self._body.append(data)
 
     def on_message_complete(self) -> None:
-        answer, self._answer = self._answer, None
+        done, self._done = self._done, None
         if not self._parser.should_keep_alive():
             self.close()
         self.usable_until = time.monotonic() + _STALE_S
-        if answer is not None and not answer.done():
-            answer.set_result(Answer(self._parser.get_status_code(), b"".join(self._body)))
+        if done is not None:
+            done(Answer(self._parser.get_status_code(), b"".join(self._body)))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(ConnectionError("the server closed the connection"))
+        done, self._done = self._done, None
+        if done is not None:
+            done(ConnectionError("the server closed the connection"))
 
     def close(self) -> None:
         self.closed = True
@@ -95,7 +96,7 @@ class Client:
 
     def __init__(self, port: int) -> None:
         self._port = port
-        self._idle: list[_Connection] = []
+        self._idle: list[Connection] = []
 
     def close(self) -> None:
         """Close the connections on which nothing is asked."""
@@ -103,16 +104,21 @@ class Client:
             self._idle.pop().close()
 
     async def ask(self, method: str, path: str, token: str = "", data: bytes = b"") -> Answer:
-        """Send a request. Raises OSError, TimeoutError."""
-        authorization = f"Authorization: Bearer {token}\r\n" if token else ""
-        head = (
-            f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{self._port}\r\n{authorization}"
-            f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
-        )
+        """Send a request, and wait for as long as it takes. Raises OSError."""
         connection = await self._connection()
+        answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+        def done(answer: Answer | Exception) -> None:
+            if answered.done():
+                return
+            if isinstance(answer, Exception):
+                answered.set_exception(answer)
+            else:
+                answered.set_result(answer)
+
+        connection.send(self.request(method, path, token, data), done)
         try:
-            async with asyncio.timeout(REQUEST_TIMEOUT_S):
-                answer = await connection.request(head.encode() + data)
+            answer = await answered
         except BaseException:
             connection.close()
             raise
@@ -120,18 +126,31 @@ class Client:
             self._idle.append(connection)
         return answer
 
-    async def _connection(self) -> _Connection:
+    def request(self, method: str, path: str, token: str = "", data: bytes = b"") -> bytes:
+        """A request as it is sent."""
+        authorization = f"Authorization: Bearer {token}\r\n" if token else ""
+        head = (
+            f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{self._port}\r\n{authorization}"
+            f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
+        )
+        return head.encode() + data
+
+    async def connect(self) -> Connection:
+        """A new connection. Raises OSError."""
+        loop = asyncio.get_running_loop()
+        return (await loop.create_connection(Connection, "127.0.0.1", self._port))[1]
+
+    async def _connection(self) -> Connection:
         now = time.monotonic()
         while self._idle:
             connection = self._idle.pop()
             if not connection.closed and connection.usable_until > now:
                 return connection
             connection.close()
-        loop = asyncio.get_running_loop()
-        return (await loop.create_connection(_Connection, "127.0.0.1", self._port))[1]
+        return await self.connect()
 
     async def call(self, method: str, path: str, body: Any = None, token: str = "") -> Json:
-        """The answer's JSON. Raises Refused, OSError, TimeoutError."""
+        """The answer's JSON. Raises Refused, OSError."""
         data = orjson.dumps(body) if body is not None else b""
         answer = await self.ask(method, path, token, data)
         if answer.status >= 400:
@@ -140,7 +159,7 @@ class Client:
         return found
 
     async def register(self, name: str) -> User:
-        """Make an account with a device. Raises Refused, OSError, TimeoutError."""
+        """Make an account with a device. Raises Refused, OSError."""
         body: Json = {"username": name, "password": PASSWORD, "auth": {"type": "m.login.dummy"}}
         try:
             answer = await self.call("POST", f"{V3}/register", body)
@@ -152,14 +171,14 @@ class Client:
         return User(self, answer)
 
     async def login(self, name: str) -> User:
-        """A new device of an account. Raises Refused, OSError, TimeoutError."""
+        """A new device of an account. Raises Refused, OSError."""
         who = {"type": "m.id.user", "user": name}
         body = {"type": "m.login.password", "identifier": who, "password": PASSWORD}
         return User(self, await self.call("POST", f"{V3}/login", body))
 
 
 class User:
-    """A device that is logged in. Its methods raise Refused, OSError and TimeoutError."""
+    """A device that is logged in. Its methods raise Refused and OSError."""
 
     def __init__(self, client: Client, answer: Json) -> None:
         self.client = client

@@ -9,14 +9,35 @@ from scripts.benchmark.figures import SYNAPSE
 ABOUT = {
     "send": "Text messages through the client API, each answered before the same sender sends "
     "the next one.",
+    "fanout": "A message to a room in which many clients wait in `/sync`, until it has reached all "
+    "of them; each waits again at once. CPU time is for one delivery to one client, its next "
+    "request and its part of the sending included. In a burst one answer may bring several "
+    "messages, each of which counts as a delivery.",
+    "initial": "`/sync` without a position by somebody in many rooms, for 10 messages of each. "
+    "What the first one has to read, later ones may find in caches.",
+    "incremental": "`/sync` with a position and without waiting.",
+    "sliding": "Simplified sliding sync (MSC4186): a first window, all rooms, and then changes.",
+    "shape": "The shape of a study of homeservers under load (SBRC 2026), which had 200 users, "
+    "300 rooms and 300 members to each: all users sync for the first time at the same moment.",
+    "messages": "`/messages` backwards through a long room.",
+    "joins": "Joins count until the server is quiet again: what it does after the answer is part "
+    "of them.",
+    "federation": "Between two servers of one kind; and from a server that is played, whose own "
+    "CPU time does not count.",
+    "resolution": "The resolvers alone, each in a process of its own.",
+    "memory": "Proportional set size of a server just started, then with clients that wait in "
+    "`/sync` for nothing.",
+    "soak": "A steady stream of messages to clients that all wait. A server that cannot keep up "
+    "gets fewer: it is sent a new message only when it has answered one.",
 }
 """What each workload does."""
 
 _ALIKE = (
     "Both run as one process on the same machine, with their own defaults for caches and "
     "threads, started with a bare environment (no preloaded allocator).",
-    "Rate limits are lifted, registration is open, logs are written from warnings on, presence is "
-    "on. Passwords are hashed with the least effort that each accepts, as users are scenery here.",
+    "Rate limits are lifted, registration is open, logs are written from warnings on. Presence is "
+    "on, but the clients here do not tell theirs (`set_presence=offline`). Passwords are hashed "
+    "with the least effort that each accepts, as users are scenery here.",
     "Clients talk plain HTTP on kept-alive connections and ask for no compression; servers talk "
     "TLS with certificates of a throw-away authority.",
     "Nothing leaves loopback: no key server is trusted, Synapse's statistics are off, Hearth has "
@@ -51,8 +72,9 @@ _HOW = (
     "fast server is not judged by a blink.",
 )
 _LIMITS = (
-    "The load generator runs on the same machine. It costs some 50 µs a request; where it used 0.9 "
-    "of a core or more it is said, and the rate may be its own.",
+    "The load generator runs on the same machine. It costs some 45 µs for a message and a "
+    "little more for a delivery; where it used 0.9 of a core or more it is said, and the rate may "
+    "be its own.",
     "Databases are small and warm: nothing is read from a disk that is not in memory.",
     "One machine, no network between clients and servers, no TLS for clients, no reverse proxy.",
     "The servers do the same work as far as clients can see. They do not check the same things at "

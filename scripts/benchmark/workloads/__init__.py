@@ -41,6 +41,6 @@ WORKLOADS: dict[str, Workload] = {
     "joins": Workload("Joining rooms", joins.run),
     "federation": Workload("Federation", federation.run),
     "resolution": Workload("State resolution", resolution.run),
-    "memory": Workload("Memory", memory.run_idle),
+    "memory": Workload("Memory", memory.run_idle, once=True),
     "soak": Workload("A long time of messages", memory.run_soak, once=True),
 }

@@ -39,7 +39,7 @@ async def run(ctx: Context) -> None:
         await receivers.received()
         return len(bodies) * (len(users) - 1)
 
-    waiting = f"to {len(users) - 1} waiting clients"
+    waiting = f"to {len(users) - 1:,} waiting clients"
     try:
         await receivers.start()
         for number in range(3):

@@ -22,7 +22,7 @@ async def run(ctx: Context) -> None:
 async def _local(ctx: Context) -> None:
     users = await ctx.users(ctx.sizes.local_joins + 1)
     room = await users[0].create_room(ctx.sizes.room_version, name="Growing")
-    title = f"{len(users) - 1} users join a local room, 10 at a time"
+    title = f"{len(users) - 1:,} users join a local room, 10 at a time"
     async with ctx.phase("joins.local", title, "join") as phase:
         await closed_loop(
             10, len(users) - 1, lambda number, _: users[number + 1].join(room), phase=phase

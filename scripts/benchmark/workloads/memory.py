@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from scripts.benchmark.client import User
 from scripts.benchmark.context import Context, register
 from scripts.benchmark.phases import Phase, closed_loop, quantile, quiet
+from scripts.benchmark.polling import Poller
 from scripts.benchmark.receivers import FILTER
 from scripts.benchmark.servers import Server, Synapse
 
@@ -45,7 +46,7 @@ async def _long_polls(ctx: Context, server: Server) -> None:
     async with _waiting(users) as begin:
         await quiet([server], 60)
         before = server.memory()[0]
-        begin.set()
+        begin()
         await asyncio.sleep(_SETTLE_S)
         await quiet([server], 60)
         after = server.memory()[0]
@@ -70,32 +71,33 @@ async def _rooms(ctx: Context, users: Sequence[User], count: int) -> list[str]:
 
 
 @asynccontextmanager
-async def _waiting(users: Sequence[User]) -> AsyncIterator[asyncio.Event]:
-    """Clients that sync once, and again and again when the event is set."""
-    begin, starting, ready = asyncio.Event(), asyncio.Semaphore(20), 0
+async def _waiting(users: Sequence[User]) -> AsyncIterator[Callable[[], None]]:
+    """Clients that have synced, and wait in `/sync` again and again once they are told to begin.
 
-    async def follow(user: User) -> None:
-        async with starting:
-            filter_id = await user.filter_id(FILTER)
-            since = await user.catch_up(filter_id)
-        nonlocal ready
-        ready += 1
-        await begin.wait()
-        while True:
-            since = (await user.sync(since, _POLL_MS, filter_id))["next_batch"]
+    Raises at the end what one of them met.
+    """
+    found: dict[Poller, str] = {}
+    failures: list[Exception] = []
 
-    tasks = [asyncio.create_task(follow(user)) for user in users]
+    async def catch_up(number: int, _worker: int) -> None:
+        user = users[number]
+        filter_id = await user.filter_id(FILTER)
+        since = await user.catch_up(filter_id)
+        poller = Poller(user, filter_id, _POLL_MS, lambda answer: None, failures.append)
+        found[poller] = since
+
+    def begin() -> None:
+        for poller, since in found.items():
+            poller.start(since)
+
+    await closed_loop(20, len(users), catch_up)
     try:
-        while ready < len(users):
-            await asyncio.sleep(0.1)
-            for task in tasks:
-                if task.done():
-                    task.result()
         yield begin
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for poller in found:
+            poller.close()
+    if failures:
+        raise failures[0]
 
 
 async def run_soak(ctx: Context) -> None:
@@ -106,7 +108,7 @@ async def run_soak(ctx: Context) -> None:
         users = await register(server.client, "soak", sizes.soak_clients)
         rooms = await _rooms(ctx, users, sizes.soak_rooms)
         async with _waiting(users) as begin:
-            begin.set()
+            begin()
             await asyncio.sleep(_SETTLE_S)
             await _Soak(ctx, server, users, rooms).run()
     finally:
