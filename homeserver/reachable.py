@@ -6,7 +6,7 @@ answers is most likely a mistake, which the operator is told instead of being le
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, connectProtocol
@@ -17,7 +17,9 @@ from config import Config
 from homeserver.startup import CannotStart
 from homeserver.telemetry.logs import Logger
 from storage.database import backoff, sleep
-from storage.redis import RedisAddress
+
+if TYPE_CHECKING:
+    from storage.redis import RedisAddress
 
 _FIRST_PAUSE = 0.25
 _LONGEST_PAUSE = 5.0
@@ -31,6 +33,8 @@ async def wait_for_redis(config: Config, reactor: Any, log: Logger) -> None:
     """
     if config.redis is None:
         return
+    from storage.redis import RedisAddress
+
     try:
         address = RedisAddress.parse(config.redis.url)
     except ValueError as error:

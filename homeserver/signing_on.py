@@ -21,7 +21,6 @@ from homeserver.users.hooks import UserHooks
 from homeserver.users.login import Login
 from homeserver.users.sso.cas import CasProvider
 from homeserver.users.sso.flow import Known, SignOnRules, SingleSignOn
-from homeserver.users.sso.oidc import OidcProvider
 from homeserver.users.sso.people import Mapping, Provider
 from homeserver.users.sso.people_here import PeopleHere
 from homeserver.users.uia import InteractiveAuth
@@ -39,13 +38,13 @@ def build_sign_on(parts: Parts, refuse_new: Callable[[], MatrixError] | None) ->
     parts.stops.append(inside.close)
     callback = f"{config.public_base_url}{CALLBACK}"
     outside = services[OutgoingHttpClient]
-    providers = {
-        each.id: _known(
-            each,
-            OidcProvider(each, _clients(each.issuer, inside, outside), reactor, callback),
-        )
-        for each in config.sso.providers
-    }
+    providers: dict[str, Known] = {}
+    for each in config.sso.providers:
+        # Its libraries take some megabytes, which servers without it need not have.
+        from homeserver.users.sso.oidc import OidcProvider
+
+        clients = _clients(each.issuer, inside, outside)
+        providers[each.id] = _known(each, OidcProvider(each, clients, reactor, callback))
     if config.cas is not None:
         cas = CasProvider(config.cas.server_url, inside, callback)
         providers[config.cas.id] = _known(config.cas, cas)

@@ -7,9 +7,6 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urlsplit
 
-from jinja2 import TemplateSyntaxError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-
 from config.types import Duration, option
 
 _ID = re.compile(r"[0-9A-Za-z._~-]{1,255}")
@@ -53,6 +50,10 @@ def check_https(url: str) -> str | None:
 
 
 def _check_template(text: str) -> str | None:
+    # Most configurations have none, and the library takes more than a megabyte.
+    from jinja2 import TemplateSyntaxError
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
     try:
         ImmutableSandboxedEnvironment().from_string(text)
     except TemplateSyntaxError as error:

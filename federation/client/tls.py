@@ -36,23 +36,32 @@ class TlsTrust:
     def __init__(self, *, verify: bool = True, ca_files: Sequence[Path] = ()) -> None:
         """Raises `BadCaFile`. With `verify` False any certificate is taken."""
         self._verify = verify
-        options = CertificateOptions(
-            trustRoot=_platform_trust() if verify else None,
-            insecurelyLowerMinimumTo=TLSVersion.TLSv1_2,
-        )
-        self._context: SSL.Context = options.getContext()
-        for file in ca_files if verify else ():
-            try:
-                self._context.load_verify_locations(str(file))
-            except SSL.Error as error:
-                raise BadCaFile(f"Cannot read certificate authorities from {file}") from error
+        self._loaded: SSL.Context | None = None
+        if verify and ca_files:
+            self._loaded = self._context()
+            for file in ca_files:
+                try:
+                    self._loaded.load_verify_locations(str(file))
+                except SSL.Error as error:
+                    raise BadCaFile(f"Cannot read certificate authorities from {file}") from error
+
+    def _context(self) -> SSL.Context:
+        """The context. The system's authorities take 40 ms and a megabyte: who connects to nobody
+        does not read them."""
+        if self._loaded is None:
+            options = CertificateOptions(
+                trustRoot=_platform_trust() if self._verify else None,
+                insecurelyLowerMinimumTo=TLSVersion.TLSv1_2,
+            )
+            self._loaded = options.getContext()
+        return self._loaded
 
     def connections_to(self, name: str) -> _Connections:
         """Makes connections whose server must prove `name`, a DNS name or an IP address.
 
         Raises `ValueError` for a name that no certificate can have.
         """
-        return _Connections(self._context, name, self._verify)
+        return _Connections(self._context(), name, self._verify)
 
 
 @implementer(IOpenSSLClientConnectionCreator)

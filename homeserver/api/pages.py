@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import secrets
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from homeserver.core.errors import MatrixError, invalid_param
 from homeserver.web.endpoint import Request, Response
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 _MAX_FIELDS = 20
 
@@ -19,7 +21,13 @@ class Pages:
 
     def __init__(self, server_name: str) -> None:
         self._server_name = server_name
-        self._environment = Environment(
+
+    @cached_property
+    def _environment(self) -> Environment:
+        # Few of those who use a server ever see a page of its own.
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+
+        return Environment(
             loader=PackageLoader("homeserver.api", "templates"),
             autoescape=True,
             undefined=StrictUndefined,

@@ -6,16 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import re2
-
 from homeserver.core.ids import InvalidIdentifier, UserID
 from homeserver.core.types import JsonObject
 
 MAX_TOKEN = 4096
 
 _KINDS = ("users", "rooms", "aliases")
-_QUIET = re2.Options()
-_QUIET.log_errors = False
 
 
 class BadRegistration(ValueError):
@@ -161,6 +157,11 @@ class _Reader:
         return {kind: self._namespaces(kind, content.get(kind)) for kind in _KINDS}
 
     def _namespaces(self, kind: str, listed: Any) -> tuple[Namespace, ...]:
+        # Few servers have application services, and the library takes two megabytes.
+        import re2
+
+        quiet = re2.Options()
+        quiet.log_errors = False
         if listed is None:
             return ()
         if not isinstance(listed, list):
@@ -177,7 +178,7 @@ class _Reader:
                 self.problems.append(f"{where}.exclusive: expected true or false")
                 continue
             try:
-                pattern = re2.compile(each["regex"], _QUIET)
+                pattern = re2.compile(each["regex"], quiet)
             except re2.error as error:
                 self.problems.append(f"{where}.regex: {_text(error)}")
                 continue

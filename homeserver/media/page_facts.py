@@ -11,9 +11,6 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urljoin
 
-import lxml.etree
-import lxml.html
-
 from homeserver.core.types import JsonObject
 
 MAX_TEXT = 1_000
@@ -107,6 +104,9 @@ def embedded(answer: Any) -> JsonObject:
 
 
 def _parsed(body: bytes, charset: str | None) -> Any:
+    # Not every server shows previews: the library takes some megabytes.
+    import lxml.html
+
     text = body[:MAX_LOOKED_AT].replace(b"\x00", b"")
     for encoding in (charset or _guessed(text), None):
         try:
@@ -185,12 +185,14 @@ def _joined(base: str, href: str) -> str | None:
 
 def _text_of(root: Any) -> str:
     """The first text that a reader would see."""
+    from lxml.etree import iterwalk
+
     body = next(iter(root.iter("body")), None)
     if body is None:
         return ""
     parts: list[str] = []
     length = 0
-    walk: Any = lxml.etree.iterwalk(body, events=("start", "end"))
+    walk: Any = iterwalk(body, events=("start", "end"))
     for kind, element in walk:
         if kind == "start":
             if element.tag in _NO_TEXT:

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 import structlog
-from PIL import Image, UnidentifiedImageError
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
@@ -269,6 +268,9 @@ async def _stream(body: bytes) -> AsyncIterator[bytes]:
 
 def _measure(body: bytes) -> tuple[str, int, int] | None:
     """Type, width and height of a picture that browsers show; None for anything else."""
+    # Not every server shows previews: the library takes some megabytes.
+    from PIL import Image, UnidentifiedImageError
+
     try:
         with Image.open(io.BytesIO(body), formats=tuple(_FORMATS)) as image:
             width, height = image.size

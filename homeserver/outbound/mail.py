@@ -22,7 +22,6 @@ from threading import Thread
 from typing import Any
 
 import structlog
-from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PackageLoader, StrictUndefined
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
@@ -64,6 +63,14 @@ class Templates:
     """
 
     def __init__(self, directory: Path | None = None) -> None:
+        from jinja2 import (
+            ChoiceLoader,
+            Environment,
+            FileSystemLoader,
+            PackageLoader,
+            StrictUndefined,
+        )
+
         loaders: list[Any] = [PackageLoader("homeserver.outbound", "templates")]
         if directory is not None:
             loaders.insert(0, FileSystemLoader(directory))

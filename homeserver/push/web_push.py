@@ -8,10 +8,10 @@ asked for.
 from __future__ import annotations
 
 import json
-from typing import Any, NamedTuple
+from base64 import urlsafe_b64encode
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
-import http_ece
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -20,9 +20,6 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_pem_private_key,
 )
-from joserfc import jwt
-from joserfc.jwk import ECKey
-from joserfc.util import urlsafe_b64encode
 from twisted.internet.interfaces import IReactorTime
 
 from federation.client.errors import RemoteError
@@ -34,6 +31,9 @@ from storage import pushers, vapid_keys
 from storage.database import Database
 from storage.jobs import Job
 from storage.pushers import PusherRow
+
+if TYPE_CHECKING:
+    from joserfc.jwk import ECKey
 
 MAX_BODY = 4096
 """Bytes that every push service takes (RFC 8030, section 7.2)."""
@@ -60,12 +60,17 @@ def is_public_key(key: bytes) -> bool:
 def encrypted(text: bytes, client_key: bytes, auth: bytes, *, sender: Any = None) -> bytes:
     """A text that only the client can read (RFC 8291), with a key for this text alone.
 
-    Raises ValueError or http_ece.ECEException for a key that is none.
+    Raises ValueError for a key that is none.
     """
+    import http_ece
+
     own = sender or ec.generate_private_key(ec.SECP256R1())
-    sealed: bytes = http_ece.encrypt(
-        text, private_key=own, dh=client_key, auth_secret=auth, version="aes128gcm", rs=MAX_BODY
-    )
+    try:
+        sealed: bytes = http_ece.encrypt(
+            text, private_key=own, dh=client_key, auth_secret=auth, version="aes128gcm", rs=MAX_BODY
+        )
+    except http_ece.ECEException as error:
+        raise ValueError(str(error)) from error
     return sealed
 
 
@@ -105,6 +110,8 @@ class VapidKey:
         now = self._clock.seconds()
         known = self._tokens.get(audience)
         if known is None or known.until <= now:
+            from joserfc import jwt
+
             claims = {"aud": audience, "exp": int(now) + TOKEN_S, "sub": self._contact}
             token = jwt.encode({"alg": "ES256", "typ": "JWT"}, claims, key)
             known = _Token(f"vapid t={token}, k={self._public}", now + TOKEN_S / 2)
@@ -115,6 +122,9 @@ class VapidKey:
 
     async def _loaded(self) -> ECKey:
         if self._key is None:
+            # Where nobody is pushed to by a browser, neither of the libraries is loaded.
+            from joserfc.jwk import ECKey
+
             stored = await self._db.read(vapid_keys.get)
             if stored is None:
                 stored = await self._db.write(vapid_keys.get_or_make, _new_key)
@@ -123,7 +133,7 @@ class VapidKey:
                 raise ValueError("The stored VAPID key is not one of the curve P-256.")
             public = private.public_key()
             point = public.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
-            self._public = urlsafe_b64encode(point).decode("ascii")
+            self._public = urlsafe_b64encode(point).rstrip(b"=").decode("ascii")
             self._key = ECKey.import_key(stored)
         return self._key
 
@@ -184,7 +194,7 @@ class WebPush:
         key, auth = kinds.decoded(pusher.pushkey), kinds.decoded(str(settings.get("auth", "")))
         try:
             sealed = encrypted(text, key or b"", auth or b"")
-        except (ValueError, http_ece.ECEException) as error:
+        except ValueError as error:
             return Answer(REJECTED, f"nothing can be encrypted for it: {error}")
         headers = {
             "TTL": str(TTL_S),

@@ -74,6 +74,16 @@ async def register(port: int, name: str) -> Connection:
     return connection
 
 
+async def listening(port: int) -> None:
+    """Return when the server takes connections."""
+    while True:
+        try:
+            (await asyncio.open_connection("127.0.0.1", port))[1].close()
+            return
+        except OSError:
+            await asyncio.sleep(0.2)
+
+
 async def measure(port: int, pid: int, clients: int) -> None:
     first = await register(port, "first")
     room = (await first.call("POST", "/createRoom", {"preset": "public_chat"}))["room_id"]
@@ -124,7 +134,7 @@ def main() -> None:
         command = [sys.executable, "-m", "homeserver", "run", "-c", str(path)]
         server = subprocess.Popen(command)
         try:
-            time.sleep(4)
+            asyncio.run(listening(port))
             asyncio.run(measure(port, server.pid, options.clients))
         finally:
             server.terminate()

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import cache
+from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
-from jinja2 import TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from config.model import RequiredClaim
 from homeserver.core.ids import InvalidIdentifier, map_localpart
 from homeserver.core.threepids import EMAIL, InvalidAddress, canonical
 from homeserver.core.types import JsonObject
 
+if TYPE_CHECKING:
+    from jinja2.sandbox import SandboxedEnvironment
+
 MAX_SUBJECT_CHARACTERS = 255
 MAX_NAME_CHARACTERS = 256
 MAX_LOCALPART_CHARACTERS = 200
 
 _log = structlog.get_logger(__name__)
-_templates = ImmutableSandboxedEnvironment(finalize=lambda value: "" if value is None else value)
 
 
 class ProviderFailed(Exception):
@@ -128,9 +129,19 @@ def subject_of(value: Any) -> str:
     return subject
 
 
+@cache
+def _templates() -> SandboxedEnvironment:
+    # Most servers have no single sign-on, and the library takes more than a megabyte.
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    return ImmutableSandboxedEnvironment(finalize=lambda value: "" if value is None else value)
+
+
 def _rendered(template: str, claims: JsonObject) -> str:
+    from jinja2 import TemplateError
+
     try:
-        return _templates.from_string(template).render(user=claims).strip()
+        return _templates().from_string(template).render(user=claims).strip()
     except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
         _log.warning("A template of single sign-on failed", template=template, reason=str(error))
         return ""
