@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import re
 import subprocess
 import tempfile
 import time
+import urllib.request
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -82,6 +84,17 @@ class Measurement:
         self._left = 0
         self._done = asyncio.Event()
         self.clients: list[Waiting] = []
+        self._ways: dict[str, int] = {}
+
+    def _answers(self) -> dict[str, int]:
+        """How many answers the server made from memory, and from the database for what reason."""
+        process = getattr(self._server.server, "_process")  # noqa: B009
+        with urllib.request.urlopen(f"http://127.0.0.1:{process.own_port}/metrics") as answer:
+            text = answer.read().decode()
+        found = re.findall(
+            r'hearth_sync_answers_total\{reason="(\w*)",way="(\w+)"\} ([0-9.]+)', text
+        )
+        return {reason or way: int(float(value)) for reason, way, value in found}
 
     async def prepare(self) -> None:
         count = self._options.clients
@@ -136,9 +149,13 @@ class Measurement:
         used = (self._server.used_by_server() - before) * 1e6 / count
         by_db = (self._server.used_by_database() - db) * 1e6 / count
         answers = sum(client.answers for client in self.clients) - answers
+        now, before_ = self._answers(), self._ways
+        ways = {name: value - before_.get(name, 0) for name, value in now.items()}
+        ways = {name: value for name, value in ways.items() if value}
+        self._ways = now
         print(
             f"{what:<14}{used:8.1f} µs  database {by_db:6.1f} µs  "
-            f"{count / took:8.0f}/s  {answers} answers",
+            f"{count / took:8.0f}/s  {answers} answers {ways}",
             flush=True,
         )
 
@@ -164,6 +181,7 @@ class Measurement:
             await self._everybody_has(sent)
 
         await paced(3)
+        self._ways = self._answers()
         count = self._options.messages
         for _ in range(self._options.rounds):
             await self.measured("paced", count * len(clients), paced(count))
