@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from scripts.benchmark.phases import QUANTILES
+from scripts.benchmark.workloads import WORKLOADS
 
 HEARTH, SYNAPSE = "hearth", "synapse"
 
@@ -190,5 +191,7 @@ def merge(documents: Iterable[dict[str, Any]]) -> dict[str, Any]:
     runs = list(last["runs"])
     for document in reversed(earlier):
         there = {run["workload"] for run in runs}
-        runs = [run for run in document["runs"] if run["workload"] not in there] + runs
+        runs += [run for run in document["runs"] if run["workload"] not in there]
+    order = {name: at for at, name in enumerate(WORKLOADS)}
+    runs.sort(key=lambda run: order.get(run["workload"], len(order)))
     return {**last, "runs": runs}

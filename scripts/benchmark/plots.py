@@ -9,8 +9,8 @@ from scripts.benchmark.figures import HEARTH, SYNAPSE, Operation, Spread
 from scripts.benchmark.phases import QUANTILES
 from scripts.benchmark.svg import Drawing, Scale, number
 
-WIDTH = 820
-_LEFT, _RIGHT = 300, 70
+WIDTH = 900
+_LEFT, _RIGHT = 350, 70
 TITLES = {HEARTH: "Hearth", SYNAPSE: "Synapse"}
 
 

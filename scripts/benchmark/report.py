@@ -103,14 +103,24 @@ def _summary(
     tenth = [name for name, spread in rows if spread.median >= 10]
     text = (
         f"Of {len(rows)} operations, Hearth did {len(tenth)} with at most a tenth of the CPU time "
-        "that Synapse took, server and database together."
+        "that Synapse took, server and database together. Rates are what this machine gave, load "
+        "generator and all."
     )
-    rest = [f"{name} ({number(spread.median)}×)" for name, spread in rows if spread.median < 10]
-    if rest:
-        text += f" The others: {'; '.join(rest)}."
     title = "CPU time that Synapse took, in times of Hearth's"
     plot = _plot(files, document, "cpu", title, plots.ratios(title, rows))
-    return ["## In short", text, plot]
+    header = ["operation", "CPU, ms, Hearth", "Synapse", "Hearth / Synapse"]
+    header += ["rate, 1/s, Hearth", "Synapse", "Hearth / Synapse"]
+    lines = []
+    for operation in operations:
+        cells = [f"{operation.group}: {operation.title}"]
+        for metric in (operation.cpu, operation.rate):
+            if metric is None:
+                cells += ["", "", ""]
+            else:
+                cells += [cell(metric.spread(kind)) for kind in (HEARTH, SYNAPSE)]
+                cells.append(times(metric.ratio))
+        lines.append(cells)
+    return ["## In short", text, plot, table(header, lines)]
 
 
 def _section(document: dict[str, Any], workload: Workload, files: dict[str, str]) -> list[str]:

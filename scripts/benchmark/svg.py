@@ -114,10 +114,12 @@ class Scale:
         return self._start + min(1.0, max(0.0, share)) * (self._end - self._start)
 
     def ticks(self) -> list[float]:
-        """Round values along the axis."""
+        """Round values along the axis, so far apart that their numbers have room."""
         if self._log:
             first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
-            steps = (1,) if last - first > 3 else (1, 2, 5)
+            decades = math.log10(self.high / self.low)
+            apart = abs(self._end - self._start) / decades
+            steps = (1, 2, 5) if apart > 235 else (1, 3) if apart > 150 else (1,)
             found = [step * 10.0**power for power in range(first, last + 1) for step in steps]
             return [value for value in found if self.low * 0.999 <= value <= self.high * 1.001]
         step = 10.0 ** math.floor(math.log10((self.high - self.low) / 2))

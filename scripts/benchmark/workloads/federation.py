@@ -49,7 +49,11 @@ async def _two_servers(ctx: Context) -> None:
         await receivers.start()
         for number in range(3):
             await deliver(f"warm-up {number}")
-        title = "a message to a waiting client of another server (CPU of both)"
+        ctx.note(
+            "Of messages the CPU time of both servers counts. A burst comes from "
+            f"{_PARALLEL} clients at once."
+        )
+        title = "to a waiting client of another server"
         async with ctx.phase(
             "federation.paced", title, "message", servers=both, rate=False
         ) as phase:
@@ -57,7 +61,7 @@ async def _two_servers(ctx: Context) -> None:
                 await deliver(f"paced {number}", phase)
         bodies = [f"burst {number}" for number in range(sizes.federation_burst)]
         receivers.expect(bodies)
-        title = f"a burst of {len(bodies)}, {_PARALLEL} senders at a time (CPU of both)"
+        title = f"a burst of {len(bodies)}"
         async with ctx.phase("federation.burst", title, "message", servers=both) as phase:
             await closed_loop(
                 _PARALLEL, len(bodies), lambda number, _: sender.send(room, bodies[number])
@@ -79,7 +83,7 @@ async def _transactions(ctx: Context) -> None:
     room, _ = await asyncio.to_thread(ctx.residents.room, 100, sizes.room_version)
     await user.join(room, ctx.residents.first)
     await user.send(room, "hello")
-    title = f"transactions of {size} events of one room"
+    title = f"transactions of {size} events"
     for count in (2, sizes.transactions):  # The first are to warm up.
         await asyncio.to_thread(ctx.residents.prepare, room, count, size)
         if count == sizes.transactions:

@@ -22,7 +22,8 @@ async def run(ctx: Context) -> None:
 async def _local(ctx: Context) -> None:
     users = await ctx.users(ctx.sizes.local_joins + 1)
     room = await users[0].create_room(ctx.sizes.room_version, name="Growing")
-    title = f"{len(users) - 1:,} users join a local room, 10 at a time"
+    title = f"a local room, {len(users) - 1:,} users"
+    ctx.note("Ten users at a time join the local room.")
     async with ctx.phase("joins.local", title, "join") as phase:
         await closed_loop(
             10, len(users) - 1, lambda number, _: users[number + 1].join(room), phase=phase
@@ -35,7 +36,7 @@ async def _remote(ctx: Context) -> None:
     room, last = await asyncio.to_thread(
         ctx.residents.room, sizes.remote_members, sizes.room_version
     )
-    title = f"joining a room of {sizes.remote_members:,} members over federation"
+    title = f"a remote room of {sizes.remote_members:,} members"
     ctx.note(
         f"The large room has users of {sizes.remote_servers} other servers, all played by one "
         "process whose CPU does not count. The join is over when the server knows all members."
@@ -51,8 +52,8 @@ async def _remote(ctx: Context) -> None:
     joined = (await user.call("GET", f"/rooms/{esc(room)}/joined_members"))["joined"]
     if len(joined) != sizes.remote_members + 1:
         raise RuntimeError(f"{len(joined)} members of {sizes.remote_members + 1}")
-    ctx.value("joins.sendable_s", f"{title}: until the first message is sent", sendable, "s")
-    ctx.value("joins.complete_s", f"{title}: until all members are known", complete, "s")
+    ctx.value("joins.sendable_s", f"{title}, until the first message is sent", sendable, "s")
+    ctx.value("joins.complete_s", f"{title}, until all members are known", complete, "s")
     await user.call("POST", f"/rooms/{esc(room)}/leave", {})
 
 

@@ -16,7 +16,7 @@ LAZY: Json = {"room": {**_TIMELINE, "state": {"lazy_load_members": True}}}
 ALL_MEMBERS: Json = {"room": _TIMELINE}
 SLIDING = "/_matrix/client/unstable/org.matrix.simplified_msc3575/sync"
 _STATE = [["m.room.name", ""], ["m.room.encryption", ""], ["m.room.member", "$LAZY"]]
-_PAUSE_S = 0.03
+_PAUSE_S = 0.1
 """After sending, for what that still costs not to be counted."""
 
 
@@ -64,11 +64,11 @@ async def run_initial(ctx: Context) -> None:
         f"{sizes.room_messages} messages each; every first `/sync` is that of a new device."
     )
     for name, title, definition in (
-        ("lazy", "members loaded lazily", LAZY),
+        ("lazy", "lazy members", LAZY),
         ("all_members", "all members", ALL_MEMBERS),
     ):
         answer = b""
-        title = f"first sync of {sizes.rooms} rooms, {title}"
+        title = f"{sizes.rooms} rooms, {title}"
         async with ctx.phase(f"initial.{name}", title, "sync", rate=False, whole=False) as phase:
             for _ in range(sizes.initial_syncs):
                 device = await client.login(_IN_ALL)
@@ -76,7 +76,7 @@ async def run_initial(ctx: Context) -> None:
                 async with phase.segment():
                     with phase.timed():
                         answer = await device.sync_bytes(None, 0, filter_id)
-        ctx.value(f"initial.{name}_kb", f"answer, {title}", len(answer) / 1000, "kB")
+        ctx.value(f"initial.{name}_kb", f"answer of {title}", len(answer) / 1000, "kB")
 
 
 async def run_incremental(ctx: Context) -> None:

@@ -61,7 +61,7 @@ async def run(ctx: Context) -> None:
         device = await client.login(name)
         await device.filter_id(LAZY)
         devices.append(device)
-    title = f"{shape.users} first syncs at once, {shape.rooms} rooms of {shape.members}"
+    title = f"{shape.users} users, {shape.rooms} rooms of {shape.members}"
     async with ctx.phase("shape.lazy", title, "sync") as phase:
 
         async def sync(device: User) -> None:

@@ -64,5 +64,5 @@ class ResultTests(TestCase):
         merged = figures.merge([first, second])
         self.assertEqual(
             [(each["workload"], each["notes"]) for each in merged["runs"]],
-            [("joins", []), ("send", ["second"])],
+            [("send", ["second"]), ("joins", [])],
         )

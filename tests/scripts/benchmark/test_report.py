@@ -35,6 +35,7 @@ class ReportTests(TestCase):
         self.assertIn("|  | rate, message/s | 50 | 5 | 10 |", text)
         self.assertIn("|  | latency, 99th percentile, ms | 14 | 14 | 1 |", text)
         self.assertIn("Hearth 0.1.0, Synapse 1.2.3", text)
+        self.assertIn("| send: one sender | 4 | 80 | 1/20 | 50 | 5 | 10 |", text)
         self.assertIn("Of 1 operations, Hearth did 1 with at most a tenth", text)
 
     def test_ranges_of_rounds(self) -> None:
@@ -143,9 +144,14 @@ class PlotTests(TestCase):
     def test_scales(self) -> None:
         linear = Scale(0, 10, 100, 0)
         self.assertEqual([linear(0), linear(5), linear(20)], [100, 50, 0])
-        log = Scale(1, 100, 0, 100, log=True)
-        self.assertAlmostEqual(log(10), 50)
-        self.assertEqual(log.ticks(), [1, 2, 5, 10, 20, 50, 100])
+        for pixels, ticks in (
+            (500, [1, 2, 5, 10, 20, 50, 100]),
+            (320, [1, 3, 10, 30, 100]),
+            (100, [1, 10, 100]),
+        ):
+            log = Scale(1, 100, 0, pixels, log=True)
+            self.assertAlmostEqual(log(10), pixels / 2)
+            self.assertEqual(log.ticks(), ticks)
 
     def test_ticks_are_few_and_round(self) -> None:
         for low, high in itertools.product((0,), (0.7, 3, 97, 250, 200_000)):
