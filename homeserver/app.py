@@ -56,6 +56,7 @@ from homeserver.rooms.related_redactions import RelatedRedactions
 from homeserver.rooms.resets import ResetWatch
 from homeserver.rooms.restricted import RestrictedJoins
 from homeserver.rooms.send import Sending
+from homeserver.rooms.shown_rooms import ShownRooms
 from homeserver.rooms.summary import RoomSummaries
 from homeserver.rooms.timeline import Timeline
 from homeserver.rooms.timestamp import EventsByTime
@@ -465,6 +466,7 @@ async def _build_user_data(parts: Parts, ephemeral: EphemeralStore) -> None:
 def _build_reading(parts: Parts) -> None:
     add, db, reactor = parts.services.add, parts.db, parts.reactor
     states = parts.services[StateStore]
+    add(ShownRooms()).count = parts.metrics.rooms_shown
     add(Reading(db, states, reactor))
     add(Timeline(db, states, reactor))
     add(EventContext(db, states, reactor))
@@ -478,7 +480,7 @@ def _build_reading(parts: Parts) -> None:
 def _build_sync(parts: Parts) -> None:
     add, services = parts.services.add, parts.services
     notifier = add(Notifier(parts.db, parts.feed, parts.bus, parts.reactor))
-    add(SyncEngine(services[StateStore]))
+    add(SyncEngine(services[StateStore], services[ShownRooms]))
     ephemeral: EphemeralStore = services.following(EphemeralStore)
     add(Filters(parts.db))
     presence, states = services[PresenceTracker], services[StateStore]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
+from storage import rooms
 from storage.transaction import Transaction
 
 ACCEPTED, SOFT_FAILED, REJECTED, MISPLACED = 0, 1, 2, 3
@@ -62,7 +63,11 @@ class TransactionKey(NamedTuple):
 
 def insert(txn: Transaction, rows: Iterable[EventRow]) -> None:
     """Add events."""
-    txn.many(_INSERT, rows)
+    listed = list(rows)
+    # Fetched history may be among the newest events of a short timeline.
+    fetched = {row.room_nid for row in listed if row.pos is not None and row.pos < 0}
+    rooms.contents_changed(txn, fetched)
+    txn.many(_INSERT, listed)
 
 
 def overwrite(txn: Transaction, rows: Iterable[EventRow]) -> None:
@@ -79,7 +84,9 @@ def overwrite(txn: Transaction, rows: Iterable[EventRow]) -> None:
         else f"{name} = ?"
         for name in names
     )
-    for row in rows:
+    listed = list(rows)
+    contents_changed(txn, [row.event_nid for row in listed])
+    for row in listed:
         values = row._asdict()
         txn.execute(
             f"UPDATE events SET {sets} WHERE event_nid = ?",
@@ -202,11 +209,20 @@ def is_thread_root(txn: Transaction, event_id: str) -> bool:
 
 def set_redacted(txn: Transaction, event_nid: int, redacted_by: str, json: str) -> None:
     """Replace an event by its redacted form."""
+    contents_changed(txn, [event_nid])
     txn.execute(
         "UPDATE events SET redacted_by = ?, json = ?, relates_to = NULL, rel_type = NULL,"
         " contains_url = ? WHERE event_nid = ?",
         (redacted_by, json, False, event_nid),
     )
+
+
+def contents_changed(txn: Transaction, event_nids: Collection[int]) -> None:
+    """`storage.rooms.contents_changed` of the rooms of events, which are about to be changed."""
+    if event_nids:
+        where, args = txn.any_of("event_nid", event_nids)
+        nids = txn.all(f"SELECT DISTINCT room_nid FROM events WHERE {where}", args)
+        rooms.contents_changed(txn, [row[0] for row in nids])
 
 
 def hold_redaction(txn: Transaction, redacts: str, redaction_id: str) -> None:

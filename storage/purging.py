@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from storage import events, message_words
+from storage import events, message_words, rooms
 from storage.events import ACCEPTED
 from storage.room_removal import BY_EVENT
 from storage.timeline import Place
@@ -77,6 +77,7 @@ def erase(
     everything = [*doomed, *displaced]
     if not everything:
         return
+    rooms.contents_changed(txn, [room_nid])
     _forget_what_hangs_on(txn, room_nid, everything)
     _forget_redactions(txn, doomed)
     if doomed:

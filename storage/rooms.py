@@ -104,3 +104,15 @@ def ensure(txn: Transaction, room_nid: int, room_id: str, version: str, now: int
 def set_version(txn: Transaction, room_nid: int, version: str) -> None:
     """Say anew which version a room has that this server never was in."""
     txn.execute("UPDATE rooms SET version = ? WHERE room_nid = ?", (version, room_nid))
+
+
+def contents_changed(txn: Transaction, room_nids: Collection[int]) -> None:
+    """Note that what clients are shown of rooms changes otherwise than by events at their end or
+    by another state: who keeps something of the rooms' contents in memory compares
+    `content_version`.
+
+    To be called before the change, so that rooms are locked before their events.
+    """
+    if room_nids:
+        where, args = txn.any_of("room_nid", sorted(room_nids))
+        txn.execute(f"UPDATE rooms SET content_version = content_version + 1 WHERE {where}", args)

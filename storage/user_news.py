@@ -116,6 +116,8 @@ class RoomThen(NamedTuple):
     """The position of the user's last join (not of a change of name)."""
     last_break: int | None
     """The last position before which something is missing: see `storage.gaps`."""
+    content_version: int = 0
+    """See `storage.rooms.contents_changed`."""
 
 
 _ROOM = ", ".join("r." + column for column in COLUMNS.split(", "))
@@ -127,7 +129,7 @@ _THEN = (
     " (SELECT l.pos FROM membership_log l WHERE l.room_nid = r.room_nid AND l.user_id = ?"
     " AND l.membership = 'join' AND l.previous <> 'join' ORDER BY l.pos DESC LIMIT 1),"
     f" {_last('timeline_breaks b WHERE b.room_nid = r.room_nid')},"
-    f" {_ROOM}"
+    f" r.content_version, {_ROOM}"
 )
 
 
@@ -157,8 +159,8 @@ def joined_with_news(
     )
     found = {}
     for raw in rows:
-        row = from_row(raw[6:])
-        found[row.room_nid] = NewsOfRoom(JoinedRoom(*raw[:3]), RoomThen(row, *raw[3:6]))
+        row = from_row(raw[7:])
+        found[row.room_nid] = NewsOfRoom(JoinedRoom(*raw[:3]), RoomThen(row, *raw[3:7]))
     return found
 
 
@@ -173,5 +175,5 @@ def rooms_since(
         f"SELECT {_THEN} FROM rooms r WHERE {where}",
         [-1 if since is None else since, user_id, *args],
     )
-    found = (RoomThen(from_row(raw[3:]), *raw[:3]) for raw in rows)
+    found = (RoomThen(from_row(raw[4:]), *raw[:4]) for raw in rows)
     return {room.row.room_nid: room for room in found}

@@ -63,6 +63,8 @@ class OutsideRecords:
         if membership in ("invite", "knock"):
             wrapped: JsonObject = {"s": list(member.stripped)}
             stripped = canonical.encode_lenient(wrapped)[5:-1].decode()
+        # The members are not as the room's state says.
+        rooms.contents_changed(txn, [room_nid])
         pos = txn.next_pos()
         change = memberships.MembershipChange(
             pos,

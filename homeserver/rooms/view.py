@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol, TypeVar
 
 from homeserver.core import client_format, state_tree
 from homeserver.core.event import Event
@@ -36,7 +37,27 @@ _VISIBILITY: StateKey = ("m.room.history_visibility", "")
 _SOON_MS = 600_000
 
 
-def _position(row: EventRow) -> int:
+class Placed(Protocol):
+    """What decides whether the reader was in the room at an event; as `EventRow`."""
+
+    @property
+    def pos(self) -> int | None: ...
+    @property
+    def type(self) -> str: ...
+    @property
+    def state_key(self) -> str | None: ...
+    @property
+    def sender(self) -> str: ...
+    @property
+    def state_before(self) -> bytes | None: ...
+    @property
+    def state_after(self) -> bytes | None: ...
+
+
+P = TypeVar("P", bound=Placed)
+
+
+def _position(row: Placed) -> int:
     return row.pos or 0
 
 
@@ -124,7 +145,7 @@ class RoomView:
             found.append(Seen(row, event, fact.membership_after or "leave"))
         return found
 
-    def _unclear(self, rows: Sequence[EventRow]) -> list[EventRow]:
+    def _unclear(self, rows: Sequence[P]) -> list[P]:
         """Rows of events at which the reader may not have been joined.
 
         An event of another server may come while the reader is in the room, from a branch on
@@ -136,6 +157,8 @@ class RoomView:
         good: set[bytes | None] = {self.room.state_root} if until == FOREVER else set()
         unclear = []
         for row in sorted(rows, key=_position, reverse=True):
+            if row.pos == since and row.type == "m.room.member" and row.state_key == self.reader_id:
+                continue  # The join itself.
             if not self._within_stay(row, since, until):
                 unclear.append(row)
             elif (
@@ -156,6 +179,11 @@ class RoomView:
             return False
         return not self._unclear(rows)
 
+    def has_unclear(self, rows: Sequence[Placed]) -> bool:
+        """Whether it takes a look at the states before events to say whether the reader, who is in
+        the room and joined before them, may see them all."""
+        return bool(self._unclear(rows))
+
     def may_see(self, row: EventRow) -> bool:
         """Whether the reader may see one event."""
         return bool(self.visible([row]))
@@ -164,7 +192,7 @@ class RoomView:
         """Whether the event is within the reader's latest stay in the room."""
         return self._within_stay(row, *self.stay)
 
-    def _within_stay(self, row: EventRow, since: int | None, until: int | None) -> bool:
+    def _within_stay(self, row: Placed, since: int | None, until: int | None) -> bool:
         # Whoever is joined at an event may see it, whatever the visibility: the common case, for
         # which no state is looked up.
         return (

@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from homeserver.core.types import JsonObject
+from homeserver.rooms.shown_rooms import ShownRooms
 from homeserver.sync import gone_rooms
 from homeserver.sync.joined_rooms import read_joined
 from homeserver.sync.lazy_members import NOTHING, SentMembers
@@ -72,8 +73,9 @@ class Durable:
 class SyncEngine:
     """Computes the durable part of answers."""
 
-    def __init__(self, states: StateStore) -> None:
+    def __init__(self, states: StateStore, kept: ShownRooms | None = None) -> None:
         self._states = states
+        self._kept = kept
         self.sent_members = SentMembers()
         """Which member events lazy-loading devices have."""
         self.counts_messages = False
@@ -106,6 +108,7 @@ class SyncEngine:
             self.sent_members.known(user_id, device_id, since) if lazy else NOTHING,
             self.counts_messages,
             shared=self._shared,
+            kept=self._kept,
         )
         durable = _read(snapshot, all_rooms)
         if lazy:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from homeserver.core import sticky
 from homeserver.core.types import JsonObject
-from homeserver.sync import ahead, room_section
+from homeserver.sync import ahead, room_section, shown_section
 from homeserver.sync.request import Snapshot, nothing
 from homeserver.sync.streams import account_data as account_data_stream
 from homeserver.sync.streams import receipts as receipts_stream
@@ -71,6 +71,7 @@ class _Joined:
         return {self._here[nid].room_id: section for nid, section in self._sections.items()}
 
     def _read_busy(self, busy: Sequence[int]) -> None:
+        busy = self._read_kept(busy)
         for start in range(0, len(busy), ahead.AT_ONCE):
             part = busy[start : start + ahead.AT_ONCE]
             fresh = [self._rooms[nid] for nid in part if nid in self._fresh]
@@ -80,6 +81,21 @@ class _Joined:
                 section = room_section.joined(snapshot, self._rooms[nid], since)
                 if section is not None:
                     self._sections[nid] = section
+
+    def _read_kept(self, busy: Sequence[int]) -> Sequence[int]:
+        """Take what is kept in memory of rooms that the client is told of as a whole; returns the
+        other rooms."""
+        kept = self._snapshot.kept
+        if kept is None or not shown_section.suits(self._snapshot):
+            return busy
+        here = [nid for nid in busy if nid not in self._stuck]
+        for start in range(0, len(here), shown_section.AT_ONCE):
+            part = [self._rooms[nid] for nid in here[start : start + shown_section.AT_ONCE]]
+            self._sections |= shown_section.read(self._snapshot, kept, part)
+        left = [nid for nid in busy if nid not in self._sections]
+        kept.count("memory", len(self._sections))
+        kept.count("general", len(left))
+        return left
 
     def _busy(self) -> set[int]:
         since = self._request.since

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from homeserver.core.filters import Filter
 from homeserver.core.push_volume import Volume
 from homeserver.core.types import JsonObject, StateKey
+from homeserver.rooms.shown_rooms import ShownRooms
 from homeserver.sync.shared import SharedReads
 from storage.events import EventRow
 from storage.state import StateStore
@@ -91,6 +92,8 @@ class Snapshot:
     """Rooms that were read already, as they are and as they were at the token."""
     shared: SharedReads | None = None
     """What other answers may have read already."""
+    kept: ShownRooms | None = None
+    """Rooms as they were shown to others."""
     ahead: Ahead | None = None
     """What was read already of rooms of which the client knows nothing."""
 

@@ -118,6 +118,12 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
+        self.shown_rooms = Counter(
+            "hearth_rooms_shown_total",
+            "Rooms that answers of /sync showed as a whole: from memory, or in the general way.",
+            ["how"],
+            registry=self.registry,
+        )
         # Children are kept: `labels()` costs twice what counting does.
         self._sync_counts: dict[str, Any] = {}
         self._transaction_times: dict[tuple[str, str], Any] = {}
@@ -160,6 +166,10 @@ class Metrics:
             times = self.transactions.labels(name, kind)
             self._transaction_times[name, kind] = times
         times.observe(seconds)
+
+    def rooms_shown(self, how: str, count: int) -> None:
+        """Count rooms that were shown; `how` is a name of ours. Safe in any thread."""
+        self.shown_rooms.labels(how).inc(count)
 
     def gauge(self, name: str, doc: str, value: Callable[[], float]) -> None:
         """Show what `value()` is whenever the metrics are asked for."""

@@ -707,7 +707,7 @@ CREATE TABLE rooms (
     highlight_total BIGINT NOT NULL,
     last_pos BIGINT NOT NULL,
     created_ts BIGINT NOT NULL
-, remote_servers BIGINT NOT NULL DEFAULT 0);
+, remote_servers BIGINT NOT NULL DEFAULT 0, content_version BIGINT NOT NULL DEFAULT 0);
 
 CREATE TABLE server_key_answers (
     server_name TEXT NOT NULL,

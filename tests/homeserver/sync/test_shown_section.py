@@ -1,0 +1,246 @@
+"""First syncs from what is kept of rooms in memory, against the general way."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+import re
+from typing import Any
+from urllib.parse import quote
+
+import structlog
+from twisted.internet.defer import Deferred
+
+from homeserver.app import build
+from homeserver.rooms.room_tasks import RoomTasks
+from homeserver.rooms.shown_rooms import ShownRooms
+from homeserver.sync.engine import SyncEngine
+from tests.homeserver.sync.scene import SyncTestCase, bodies, filtered, joined, state
+from tests.support.admin import make_admin
+from tests.support.client import Client
+from tests.support.network import OfflineReactor
+from tests.support.server import TestServer, User
+
+FILTERS = [
+    filtered(),
+    filtered(state={"lazy_load_members": True}),
+    filtered(timeline={"limit": 3}, state={"lazy_load_members": True}),
+    filtered(timeline={"limit": 2, "unread_thread_notifications": True}),
+    filtered(timeline={"limit": 30}),
+]
+ROUNDS = 12
+
+
+def plain(answer: Any) -> Any:
+    """An answer without what depends on the time, with events in the order of their IDs where the
+    order says nothing."""
+    found = json.loads(json.dumps(answer))
+    found.pop("presence", None)
+    for room in found.get("rooms", {}).get("join", {}).values():
+        for name in ("state", "state_after"):
+            if name in room:
+                room[name]["events"].sort(key=lambda event: event["event_id"])
+        # Two forms of tokens name the same place: a position, and a depth with a position.
+        token = room["timeline"].get("prev_batch", "")
+        room["timeline"]["prev_batch"] = re.sub(r"^t\d+-(\d+)$", r"s\1_0", token)
+        for name in ("state", "state_after", "timeline"):
+            for event in room.get(name, {}).get("events", []):
+                _forget_age(event)
+    return found
+
+
+def _forget_age(event: Any) -> None:
+    assert abs(event["unsigned"].pop("age")) < 600_000
+    because = event["unsigned"].get("redacted_because")
+    if because is not None:
+        _forget_age(because)
+    relations = event["unsigned"].get("m.relations", {})
+    for child in (relations.get("m.replace"), relations.get("m.thread", {}).get("latest_event")):
+        if child is not None:
+            _forget_age(child)
+
+
+class _Life:
+    """Things that happen in rooms."""
+
+    def __init__(self, users: list[User], seed: int) -> None:
+        self.random = random.Random(seed)
+        self.users = users
+        self.keys = itertools.count()
+        self.rooms: list[str] = []
+        self.events: dict[str, list[str]] = {}
+        self.inside: dict[str, list[User]] = {}
+
+    async def make_room(self, **body: Any) -> str:
+        creator = self.users[0]
+        room_id = await creator.create_room(**{"preset": "public_chat", **body})
+        self.rooms.append(room_id)
+        self.events[room_id] = []
+        self.inside[room_id] = [creator]
+        return room_id
+
+    async def step(self) -> None:
+        room_id = self.random.choice(self.rooms)
+        user = self.random.choice(self.inside[room_id])
+        known = self.events[room_id]
+        what = self.random.choice(
+            ["message"] * 6 + ["join"] * 2 + ["name", "topic", "leave", "redact", "react", "rename"]
+        )
+        if what == "message":
+            known.append(await user.send(room_id, f"m{len(known)}"))
+        elif what == "join":
+            outside = [one for one in self.users if one not in self.inside[room_id]]
+            if outside:
+                await outside[0].join(room_id)
+                self.inside[room_id].append(outside[0])
+        elif what == "leave" and user is not self.users[0]:
+            await user.leave(room_id)
+            self.inside[room_id].remove(user)
+        elif what == "redact" and known:
+            event_id = self.random.choice(known)
+            await self.users[0].ok("PUT", f"/rooms/{room_id}/redact/{event_id}/x{len(known)}", {})
+            known.append(await user.send(room_id, "after a redaction"))
+        elif what == "react" and known:
+            relation = {
+                "rel_type": "m.annotation",
+                "event_id": known[-1],
+                "key": str(next(self.keys)),
+            }
+            await user.send(room_id, {"m.relates_to": relation}, "m.reaction")
+        elif what == "rename":
+            content = {"membership": "join", "displayname": f"N{len(known)}"}
+            known.append(await user.set_state(room_id, "m.room.member", content, user.user_id))
+        elif what in ("name", "topic"):
+            kind, value = f"m.room.{what}", {what: f"{what} {len(known)}"}
+            known.append(await self.users[0].set_state(room_id, kind, value))
+
+
+class SameAsGeneralTest(SyncTestCase):
+    timeout = 120
+
+    async def both(self, user: User, **query: Any) -> tuple[Any, Any]:
+        """The answer by what is kept, and the general one."""
+        engine = self.server.homeserver.services[SyncEngine]
+        kept, by_kept = engine._kept, await user.sync(**query)
+        engine._kept = None
+        try:
+            return plain(by_kept), plain(await user.sync(**query))
+        finally:
+            engine._kept = kept
+
+    async def test_whatever_happens(self) -> None:
+        carol = await self.server.register("carol")
+        life = _Life([self.alice, self.bob, carol], 8)
+        for number in range(4):
+            await life.make_room(**({"name": f"Room {number}"} if number % 2 else {}))
+        for visibility in ("joined", "world_readable"):
+            content = {"history_visibility": visibility}
+            kind = "m.room.history_visibility"
+            await life.make_room(initial_state=[{"type": kind, "content": content}])
+        for room_id in life.rooms[:4]:
+            for user in life.users[1:]:
+                await user.join(room_id)
+                life.inside[room_id].append(user)
+        counted: dict[str, int] = {}
+
+        def count(how: str, rooms: int) -> None:
+            counted[how] = counted.get(how, 0) + rooms
+
+        self.server.homeserver.services[ShownRooms].count = count
+        for turn in range(ROUNDS):
+            for _ in range(10):
+                await life.step()
+            for user in life.users:
+                for after in (False, True):
+                    wanted = FILTERS[(turn + after) % len(FILTERS)]
+                    query: dict[str, Any] = {"filter": wanted, "use_state_after": after}
+                    by_kept, general = await self.both(user, **query)
+                    self.assertEqual(by_kept, general)
+        self.assertGreater(counted["memory"], 100)
+        self.assertGreater(counted["general"], 50)
+
+    async def test_ignored_users_and_own_transactions(self) -> None:
+        room_id, other = await self.shared_room(name="Tea"), await self.shared_room()
+        for user in (self.alice, self.bob):
+            await user.send(room_id, "hello")
+            await user.send(other, "hello")
+        by_kept, general = await self.both(self.bob)
+        self.assertEqual(by_kept, general)
+        event = by_kept["rooms"]["join"][room_id]["timeline"]["events"][-1]
+        self.assertIn("transaction_id", event["unsigned"])
+        path = f"/user/{self.bob.user_id}/account_data/m.ignored_user_list"
+        await self.bob.ok("PUT", path, {"ignored_users": {self.alice.user_id: {}}})
+        by_kept, general = await self.both(self.bob)
+        self.assertEqual(by_kept, general)
+        self.assertEqual(bodies(joined(by_kept, room_id)), ["hello"])
+
+
+class ChangeTest(SyncTestCase):
+    """What is kept is not shown any more when it is out of date."""
+
+    async def test_redactions(self) -> None:
+        room_id = await self.shared_room()
+        said = await self.alice.send(room_id, "secret")
+        topic = await self.alice.set_state(room_id, "m.room.topic", {"topic": "secret"})
+        await self.alice.send(room_id, "more")
+        await self.bob.sync()
+        for number, event_id in enumerate((said, topic)):
+            path = f"/rooms/{room_id}/redact/{event_id}/r{number}"
+            await self.alice.ok("PUT", path, {})
+            for wanted in FILTERS[:2]:
+                answer = await self.bob.sync(filter=wanted)
+                section = joined(answer, room_id)
+                shown = [event["content"] for event in section["timeline"]["events"]]
+                self.assertNotIn({"msgtype": "m.text", "body": "secret"}, shown)
+                if number:
+                    self.assertNotIn("secret", json.dumps(section))
+
+    async def test_other_processes(self) -> None:
+        room_id, other = await self.shared_room(name="Before"), await self.shared_room()
+        await self.alice.send(other, "hello")
+        await self.bob.sync(filter=FILTERS[1])
+        second = await self.process()
+        alice = User(second, self.alice.user_id, self.alice.token, self.alice.device_id)
+        await alice.set_state(room_id, "m.room.name", {"name": "After"})
+        said = await alice.send(room_id, "by another process")
+        section = joined(await self.bob.sync(filter=FILTERS[1]), room_id)
+        self.assertEqual(bodies(section), ["by another process"])
+        self.assertIn({"name": "After"}, [e["content"] for e in section["timeline"]["events"]])
+        await alice.ok("PUT", f"/rooms/{room_id}/redact/{said}/r", {})
+        section = joined(await self.bob.sync(filter=FILTERS[1]), room_id)
+        self.assertNotIn("by another process", json.dumps(section))
+
+    async def test_purges(self) -> None:
+        room_id = await self.shared_room()
+        for number in range(5):
+            last = await self.alice.send(room_id, f"m{number}")
+        self.assertEqual(len(bodies(joined(await self.bob.sync(), room_id))), 5)
+        admin = await make_admin(await self.server.register("root"))
+        path = f"/_synapse/admin/v1/purge_history/{quote(room_id)}/{quote(last)}"
+        task = await admin.ok("POST", path, {"delete_local_events": True})
+        await self.server.homeserver.services[RoomTasks].over(task["purge_id"])
+        self.assertEqual(bodies(joined(await self.bob.sync(), room_id)), ["m4"])
+
+    async def test_lazy_members_that_join_and_leave(self) -> None:
+        room_id = await self.shared_room()
+        await self.alice.send(room_id, "hello")
+        wanted = FILTERS[2]
+        await self.bob.sync(filter=wanted)
+        carol = await self.server.register("carol")
+        await carol.join(room_id)
+        for number in range(4):
+            await carol.send(room_id, str(number))
+        section = joined(await self.bob.sync(filter=wanted), room_id)
+        self.assertIn(("m.room.member", carol.user_id), state(section))
+        self.assertEqual(section["summary"]["m.joined_member_count"], 3)
+        await carol.leave(room_id)
+        section = joined(await self.bob.sync(filter=wanted), room_id)
+        self.assertEqual(section["summary"]["m.joined_member_count"], 2)
+
+    async def process(self) -> TestServer:
+        """Another homeserver on the same database."""
+        config = self.server.homeserver.config
+        homeserver = await build(config, OfflineReactor(), structlog.get_logger())
+        self.addCleanup(lambda: Deferred.fromCoroutine(homeserver.stop()))
+        return TestServer(homeserver, Client(homeserver.router))
