@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from scripts.benchmark.client import User
@@ -19,6 +19,9 @@ _ROOM_MEMBERS = 50
 _POLL_MS = 120_000
 _SETTLE_S = 5
 _SENDERS = 50
+_AT_ONCE = 10
+_BEGINNING_PER_S = 200
+"""Clients that begin to wait."""
 
 
 async def run_idle(ctx: Context) -> None:
@@ -46,7 +49,7 @@ async def _long_polls(ctx: Context, server: Server) -> None:
     async with _waiting(users) as begin:
         await quiet([server], 60)
         before = server.memory()[0]
-        begin()
+        await begin()
         await asyncio.sleep(_SETTLE_S)
         await quiet([server], 60)
         after = server.memory()[0]
@@ -71,7 +74,7 @@ async def _rooms(ctx: Context, users: Sequence[User], count: int) -> list[str]:
 
 
 @asynccontextmanager
-async def _waiting(users: Sequence[User]) -> AsyncIterator[Callable[[], None]]:
+async def _waiting(users: Sequence[User]) -> AsyncIterator[Callable[[], Awaitable[None]]]:
     """Clients that have synced, and wait in `/sync` again and again once they are told to begin.
 
     Raises at the end what one of them met.
@@ -86,9 +89,12 @@ async def _waiting(users: Sequence[User]) -> AsyncIterator[Callable[[], None]]:
         poller = Poller(user, filter_id, _POLL_MS, lambda answer: None, failures.append)
         found[poller] = since
 
-    def begin() -> None:
-        for poller, since in found.items():
+    async def begin() -> None:
+        # Not all at once: what a crowd costs for a moment is another question.
+        for number, (poller, since) in enumerate(found.items()):
             poller.start(since)
+            if not number % _AT_ONCE:
+                await asyncio.sleep(_AT_ONCE / _BEGINNING_PER_S)
 
     await closed_loop(20, len(users), catch_up)
     try:
@@ -108,7 +114,7 @@ async def run_soak(ctx: Context) -> None:
         users = await register(server.client, "soak", sizes.soak_clients)
         rooms = await _rooms(ctx, users, sizes.soak_rooms)
         async with _waiting(users) as begin:
-            begin()
+            await begin()
             await asyncio.sleep(_SETTLE_S)
             await _Soak(ctx, server, users, rooms).run()
     finally:
