@@ -64,6 +64,14 @@ def encode(value: Any) -> bytes:
     return encoded
 
 
+def encode_checked(value: Any) -> bytes:
+    """`encode` for a value that is made of what it has let through, and strings."""
+    try:
+        return orjson.dumps(value, option=_ENCODE)
+    except TypeError:
+        return encode(value)
+
+
 def encode_each(values: Sequence[Any]) -> list[bytes]:
     """The canonical JSON of each of these; raises `CanonicalJSONError`.
 

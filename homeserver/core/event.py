@@ -101,6 +101,11 @@ class Event:
         """
         return cls(event_id, version, None, text)
 
+    @classmethod
+    def from_both(cls, pdu: JsonObject, text: bytes, version: RoomVersion, event_id: str) -> Self:
+        """The event with this federation form, which is `text` as canonical JSON."""
+        return cls(event_id, version, pdu, text)
+
     @property
     def pdu(self) -> JsonObject:
         """The federation form. Never change it."""
@@ -128,7 +133,7 @@ class Event:
 
     def to_json(self) -> bytes:
         """The federation form as canonical JSON, for storage and for other servers."""
-        if self._pdu is None:
+        if self._text:
             return self._text.encode() if isinstance(self._text, str) else self._text
         if self.version.strict_canonical_json:
             return canonical.encode(self._pdu)

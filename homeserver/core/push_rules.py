@@ -436,10 +436,35 @@ def _only_room(rule: PushRule) -> str | None:
 def event_class(event: PushEvent) -> EventClass:
     """The class of an event under the default rules, for all but its sender and those whom
     `highlighted_users` and `invited_user` name."""
-    for rule in _FOR_EVERYBODY:
+    event_type = event.fields.get("type")
+    wanted = event_type.lower() if isinstance(event_type, str) else ""
+    for rule, found in _BY_TYPE.get(wanted, _OF_ANY_TYPE):
         if rule.matches(event, None):
-            return class_of(rule.actions)
+            return found
     return EventClass.NONE
+
+
+def _type_of(rule: PushRule) -> str | None:
+    """The one type of the events that a rule can match, in lower case; None: of any."""
+    for condition in rule.conditions:
+        if condition.get("kind") == "event_match" and condition.get("key") == "type":
+            pattern: str = condition["pattern"]
+            return None if "*" in pattern or "?" in pattern else pattern.lower()
+    return None
+
+
+def _for_type(event_type: str | None) -> tuple[tuple[PushRule, EventClass], ...]:
+    """The rules that can match events of a type, with what they make of those."""
+    return tuple(
+        (rule, class_of(rule.actions))
+        for rule in _FOR_EVERYBODY
+        if rule.can_match and _type_of(rule) in (None, event_type)
+    )
+
+
+_OF_ANY_TYPE = _for_type(None)
+_BY_TYPE = {name: _for_type(name) for name in filter(None, map(_type_of, _FOR_EVERYBODY))}
+"""Most rules are for one type of events, and each event is asked about."""
 
 
 def highlighted_users(event: PushEvent) -> list[str]:

@@ -262,14 +262,24 @@ def event_id_for(pdu: JsonObject, version: RoomVersion, message: bytes | None = 
 
 def hash_and_sign_event(
     pdu: JsonObject, version: RoomVersion, server_name: str, key: SigningKey
-) -> None:
+) -> bytes:
     """Add content hash and signature to an event of ours; changes `pdu`.
 
-    Server-Server API, "Adding hashes and signatures to outgoing events". Raises
-    `CanonicalJSONError`.
+    Returns its `redacted_message`. Server-Server API, "Adding hashes and signatures to outgoing
+    events". Raises `CanonicalJSONError`.
     """
     pdu["hashes"] = {"sha256": encode_base64(content_hash(pdu, version))}
-    sign_event(pdu, version, server_name, key)
+    # The content hash has looked at everything that is left here.
+    message = encode_hashed(_without_signatures(redact(pdu, version)), version)
+    _add_signature(pdu, server_name, key, key.sign(message))
+    return message
+
+
+def encode_hashed(pdu: JsonObject, version: RoomVersion) -> bytes:
+    """The canonical JSON of an event that `hash_and_sign_event` has hashed, or of a part of it."""
+    if version.strict_canonical_json:
+        return canonical.encode_checked(pdu)
+    return canonical.encode_lenient(pdu)
 
 
 def sign_event(pdu: JsonObject, version: RoomVersion, server_name: str, key: SigningKey) -> None:
@@ -368,9 +378,12 @@ def _signable(obj: Mapping[str, Any]) -> JsonObject:
 
 def redacted_message(pdu: JsonObject, version: RoomVersion) -> bytes:
     """What is signed of an event, and hashed for its ID; raises `CanonicalJSONError`."""
-    redacted = redact(pdu, version)
+    return _encode(_without_signatures(redact(pdu, version)), version)
+
+
+def _without_signatures(redacted: JsonObject) -> JsonObject:
     redacted.pop("signatures", None)
-    return _encode(redacted, version)
+    return redacted
 
 
 def _add_signature(obj: JsonObject, server: str, key: SigningKey, signature: bytes) -> None:

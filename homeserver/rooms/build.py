@@ -65,14 +65,16 @@ def build_event(template: EventTemplate, place: Place, signer: LocalSigner, now_
     version = place.version
     pdu = unsigned_pdu(template, place, now_ms)
     try:
-        signing.hash_and_sign_event(pdu, version, signer.server_name, signer.key)
+        message = signing.hash_and_sign_event(pdu, version, signer.server_name, signer.key)
+        text = signing.encode_hashed(pdu, version)
     except ValueError as problem:
         raise errors.bad_json(f"The content of the event is not canonical JSON: {problem}")
     try:
-        event_format.check_sizes(pdu)
+        event_format.check_sizes(pdu, encoded=text)
     except event_format.EventTooLarge as problem:
         raise errors.too_large(str(problem))
-    return Event.from_pdu(pdu, version, place.event_id)
+    event_id = place.event_id or signing.event_id_for(pdu, version, message)
+    return Event.from_both(pdu, text, version, event_id)
 
 
 def unsigned_pdu(template: EventTemplate, place: Place, now_ms: int) -> JsonObject:

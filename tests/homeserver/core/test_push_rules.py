@@ -318,6 +318,8 @@ class ClassTests(SynchronousTestCase):
     def test_classes(self) -> None:
         """Shows PSH-8."""
         self.assertIs(event_class(event()), EventClass.NOTIFY)
+        self.assertIs(event_class(event("M.Room.Message")), EventClass.NOTIFY)
+        self.assertIs(event_class(event("m.room.messages")), EventClass.NONE)
         self.assertIs(event_class(event("m.room.encrypted")), EventClass.NOTIFY)
         self.assertIs(event_class(event("m.reaction")), EventClass.NONE)
         everybody: JsonObject = {"m.mentions": {"room": True}}
