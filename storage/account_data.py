@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
-from typing import NamedTuple
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
 
 from homeserver.core.types import JsonObject
 from storage.errors import Conflict
-from storage.transaction import Transaction
+from storage.point_query import point_query
+from storage.transaction import Row, Transaction
 
 GLOBAL = ""
 """In place of a room ID."""
@@ -24,13 +25,16 @@ class RoomItem(NamedTuple):
     content: JsonObject
 
 
-def get(txn: Transaction, user_id: str, room_id: str, data_type: str) -> JsonObject | None:
+def _item(rows: list[Row]) -> JsonObject | None:
+    return _object(rows[0][0]) if rows else None
+
+
+@point_query(
+    "SELECT content FROM account_data WHERE user_id = ? AND room_id = ? AND type = ?", _item
+)
+def get(user_id: str, room_id: str, data_type: str) -> Sequence[Any]:
     """One item, or None."""
-    text = txn.value(
-        "SELECT content FROM account_data WHERE user_id = ? AND room_id = ? AND type = ?",
-        (user_id, room_id, data_type),
-    )
-    return None if text is None else _object(text)
+    return (user_id, room_id, data_type)
 
 
 def get_versioned(

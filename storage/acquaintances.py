@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
+from storage.point_query import point_query
 from storage.transaction import Transaction
 
 
-def share_room(txn: Transaction, user_id: str, other: str) -> bool:
+@point_query(
+    "SELECT 1 FROM memberships a JOIN memberships b ON b.room_nid = a.room_nid"
+    " WHERE a.user_id = ? AND a.membership = 'join' AND b.user_id = ?"
+    " AND b.membership = 'join' LIMIT 1",
+    bool,
+)
+def share_room(user_id: str, other: str) -> Sequence[Any]:
     """Whether both are joined to one room."""
-    sql = (
-        "SELECT 1 FROM memberships a JOIN memberships b ON b.room_nid = a.room_nid"
-        " WHERE a.user_id = ? AND a.membership = 'join' AND b.user_id = ?"
-        " AND b.membership = 'join' LIMIT 1"
-    )
-    return txn.one(sql, (user_id, other)) is not None
+    return (user_id, other)
 
 
 def sharing(

@@ -6,11 +6,12 @@ Times are milliseconds, sizes bytes. A row without hash is reserved: its file is
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, NamedTuple
 
 from storage import media_contents
-from storage.transaction import Transaction
+from storage.point_query import point_query
+from storage.transaction import Row, Transaction
 
 LOCAL = "local"
 REMOTE = "remote"
@@ -80,19 +81,23 @@ def add(txn: Transaction, row: MediaRow) -> bool:
     )
 
 
-def find(txn: Transaction, server_name: str, media_id: str) -> Found | None:
-    """A file by its name."""
-    row = txn.one(
-        f"SELECT {_M_COLUMNS}, c.name, c.is_clean, b.sha256 FROM media m"
-        " LEFT JOIN media_contents c ON c.sha256 = m.sha256"
-        " LEFT JOIN media_blocked b ON b.sha256 = m.sha256"
-        " WHERE m.server_name = ? AND m.media_id = ?",
-        (server_name, media_id),
-    )
-    if row is None:
+def _found(rows: list[Row]) -> Found | None:
+    if not rows:
         return None
-    name, is_clean, blocked = row[-3:]
-    return Found(MediaRow(*row[:-3]), name, bool(is_clean), blocked is not None)
+    *columns, name, is_clean, blocked = rows[0]
+    return Found(MediaRow(*columns), name, bool(is_clean), blocked is not None)
+
+
+@point_query(
+    f"SELECT {_M_COLUMNS}, c.name, c.is_clean, b.sha256 FROM media m"
+    " LEFT JOIN media_contents c ON c.sha256 = m.sha256"
+    " LEFT JOIN media_blocked b ON b.sha256 = m.sha256"
+    " WHERE m.server_name = ? AND m.media_id = ?",
+    _found,
+)
+def find(server_name: str, media_id: str) -> Sequence[Any]:
+    """A file by its name."""
+    return (server_name, media_id)
 
 
 def get(txn: Transaction, server_name: str, media_id: str) -> MediaRow | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 from storage import media_contents
-from storage.transaction import Transaction
+from storage.point_query import point_query
+from storage.transaction import Row, Transaction
 
 
 class Form(NamedTuple):
@@ -34,15 +35,19 @@ class Thumbnail(NamedTuple):
 _KEY = "source = ? AND width = ? AND height = ? AND method = ? AND animated = ?"
 
 
-def find(txn: Transaction, form: Form) -> Thumbnail | None:
+def _thumbnail(rows: list[Row]) -> Thumbnail | None:
+    return Thumbnail(*rows[0]) if rows else None
+
+
+@point_query(
+    "SELECT t.sha256, t.size, t.content_type, t.last_access_ts, c.name, c.is_clean"
+    " FROM media_thumbnails t JOIN media_contents c ON c.sha256 = t.sha256"
+    f" WHERE {_KEY}",
+    _thumbnail,
+)
+def find(form: Form) -> Sequence[Any]:
     """A thumbnail that was made before."""
-    row = txn.one(
-        "SELECT t.sha256, t.size, t.content_type, t.last_access_ts, c.name, c.is_clean"
-        " FROM media_thumbnails t JOIN media_contents c ON c.sha256 = t.sha256"
-        f" WHERE {_KEY}",
-        form,
-    )
-    return None if row is None else Thumbnail(*row)
+    return form
 
 
 def add(txn: Transaction, form: Form, sha256: str, size: int, content_type: str, now: int) -> bool:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, NamedTuple
 
-from storage.transaction import Transaction
+from storage.point_query import point_query
+from storage.transaction import Row, Transaction
 
 
 class MembershipRow(NamedTuple):
@@ -85,6 +86,34 @@ def get(txn: Transaction, room_nid: int, user_id: str) -> MembershipRow | None:
         (room_nid, user_id),
     )
     return MembershipRow(*raw) if raw else None
+
+
+def _number(rows: list[Row]) -> int | None:
+    return rows[0][0] if rows else None
+
+
+@point_query(
+    "SELECT m.room_nid FROM rooms r JOIN memberships m ON m.room_nid = r.room_nid"
+    " WHERE r.room_id = ? AND m.user_id = ? AND m.membership = 'join'",
+    _number,
+)
+def joined_number(room_id: str, user_id: str) -> Sequence[Any]:
+    """The number of a room if the user is in it."""
+    return (room_id, user_id)
+
+
+def _numbers(rows: list[Row]) -> list[int]:
+    return [row[0] for row in rows]
+
+
+@point_query(
+    "SELECT room_nid FROM memberships WHERE user_id = ? AND membership = 'join'",
+    _numbers,
+    most=500,
+)
+def joined_rooms(user_id: str) -> Sequence[Any]:
+    """The numbers of the rooms that a user is in."""
+    return (user_id,)
 
 
 def get_many(

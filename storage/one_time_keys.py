@@ -6,13 +6,14 @@ users and devices: uploads and claims of one device follow each other, in any pr
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from typing import NamedTuple, TypeAlias
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import orjson
 
 from storage import devices
-from storage.transaction import Transaction
+from storage.point_query import point_query
+from storage.transaction import Row, Transaction
 
 KEPT_CLAIMED = 500
 """Claimed keys of a device and algorithm that are remembered."""
@@ -92,13 +93,14 @@ def lock_with_device(txn: Transaction, user_id: str, device_id: str) -> Counts |
     return lock(txn, user_id, device_id)
 
 
-def counts(txn: Transaction, user_id: str, device_id: str) -> dict[str, int]:
+def _counts(rows: list[Row]) -> dict[str, int]:
+    return dict(orjson.loads(rows[0][0])) if rows else {}
+
+
+@point_query("SELECT counts FROM one_time_key_counts WHERE user_id = ? AND device_id = ?", _counts)
+def counts(user_id: str, device_id: str) -> Sequence[Any]:
     """How many unclaimed keys a device has of each algorithm."""
-    text = txn.value(
-        "SELECT counts FROM one_time_key_counts WHERE user_id = ? AND device_id = ?",
-        (user_id, device_id),
-    )
-    return {} if text is None else dict(orjson.loads(text))
+    return (user_id, device_id)
 
 
 def named(

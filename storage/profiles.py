@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
-from storage.transaction import Transaction
+from storage.point_query import point_query
+from storage.transaction import Row, Transaction
 
 
 def get_profile(txn: Transaction, user_id: str) -> dict[str, Any]:
     """All fields of a profile; empty for a user without one."""
     rows = txn.all("SELECT field, value FROM profiles WHERE user_id = ? ORDER BY field", (user_id,))
     return {field: json.loads(value) for field, value in rows}
+
+
+def _profile(rows: list[Row]) -> dict[str, Any] | None:
+    if not rows:
+        return None
+    return {field: json.loads(value) for field, value in rows if field is not None}
+
+
+@point_query(
+    "SELECT p.field, p.value FROM users u LEFT JOIN profiles p ON p.user_id = u.user_id"
+    " WHERE u.user_id = ? AND u.deactivated_ts IS NULL ORDER BY p.field",
+    _profile,
+    most=100,
+)
+def of_active(user_id: str) -> Sequence[Any]:
+    """All fields of the profile of a user whose account is not closed; None if there is none."""
+    return (user_id,)
 
 
 def get_profiles(

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from storage.device_keys import Signature
-from storage.dialect import array_text
-from storage.transaction import Transaction
+from storage.point_query import point_query
+from storage.transaction import Row
 
 
 @dataclass(slots=True)
@@ -24,36 +25,12 @@ class PublishedKeys:
     signatures: dict[tuple[str, str], list[Signature]] = field(default_factory=dict)
 
 
-def of_users(
-    txn: Transaction,
-    user_ids: Collection[str],
-    device_ids: Collection[str] | None,
-    viewer: str | None,
-) -> PublishedKeys:
-    """The keys of these users; only devices with one of `device_ids` if given.
+MOST_ROWS = 100
+"""More are for a thread to read, and to make answers of."""
 
-    Signatures are those by the users themselves and by the viewer.
-    """
+
+def _found(rows: list[Row]) -> PublishedKeys:
     found = PublishedKeys()
-    if not user_ids:
-        return found
-    where, users = txn.any_of("k.user_id", user_ids)
-    if txn.dialect.name == "postgres":
-        users = [array_text(each) for each in users]
-    named, devices = where, list(users)
-    if device_ids is not None:
-        more, names = txn.any_of("k.device_id", device_ids)
-        named, devices = f"{where} AND {more}", [*users, *names]
-    rows = txn.all(
-        "SELECT 0, k.user_id, k.device_id, k.keys, d.display_name, NULL FROM device_keys k"
-        " JOIN devices d ON d.user_id = k.user_id AND d.device_id = k.device_id"
-        f" WHERE {named}"
-        " UNION ALL SELECT 1, k.user_id, k.public_key, k.keys, k.usage, NULL"
-        f" FROM cross_signing_keys k WHERE {where}"
-        " UNION ALL SELECT 2, k.user_id, k.key_name, k.signature, k.signer, k.signing_key"
-        f" FROM key_signatures k WHERE {where} AND (k.signer = k.user_id OR k.signer = ?)",
-        [*devices, *users, *users, viewer or ""],
-    )
     for kind, user_id, name, text, other, signing_key in rows:
         if kind == 0:
             found.devices.append((user_id, name, text, other))
@@ -63,3 +40,28 @@ def of_users(
             signature = Signature(user_id, name, other, signing_key, text)
             found.signatures.setdefault((user_id, name), []).append(signature)
     return found
+
+
+def _statement(devices: str) -> str:
+    return (
+        "SELECT 0, k.user_id, k.device_id, k.keys, d.display_name, NULL FROM device_keys k"
+        " JOIN devices d ON d.user_id = k.user_id AND d.device_id = k.device_id"
+        f" WHERE k.user_id = ANY(?){devices}"
+        " UNION ALL SELECT 1, k.user_id, k.public_key, k.keys, k.usage, NULL"
+        " FROM cross_signing_keys k WHERE k.user_id = ANY(?)"
+        " UNION ALL SELECT 2, k.user_id, k.key_name, k.signature, k.signer, k.signing_key"
+        " FROM key_signatures k WHERE k.user_id = ANY(?)"
+        " AND (k.signer = k.user_id OR k.signer = ?)"
+    )
+
+
+@point_query(_statement(""), _found, most=MOST_ROWS)
+def of_users(user_ids: list[str], viewer: str) -> Sequence[Any]:
+    """The keys of these users, with the signatures by themselves and by the viewer."""
+    return (user_ids, user_ids, user_ids, viewer)
+
+
+@point_query(_statement(" AND k.device_id = ANY(?)"), _found, most=MOST_ROWS)
+def of_devices(user_ids: list[str], device_ids: list[str], viewer: str) -> Sequence[Any]:
+    """As `of_users`, without the devices that have none of these IDs."""
+    return (user_ids, device_ids, user_ids, user_ids, viewer)

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from homeserver.core.push_rules import Ruleset
 from storage.errors import Conflict
-from storage.transaction import Transaction
+from storage.point_query import point_query
+from storage.transaction import Row, Transaction
 
 
-def get(txn: Transaction, user_id: str) -> Ruleset:
-    """A user's ruleset: the defaults when nothing was changed."""
-    text = txn.value("SELECT rules FROM push_rules WHERE user_id = ?", (user_id,))
+def _ruleset(rows: list[Row]) -> Ruleset:
+    ((user_id, text),) = rows
     return Ruleset(user_id) if text is None else load(user_id, text)
+
+
+@point_query(
+    "SELECT u.user_id, p.rules FROM (SELECT CAST(? AS TEXT) AS user_id) u"
+    " LEFT JOIN push_rules p ON p.user_id = u.user_id",
+    _ruleset,
+)
+def get(user_id: str) -> Sequence[Any]:
+    """A user's ruleset: the defaults when nothing was changed."""
+    return (user_id,)
 
 
 def get_many(txn: Transaction, user_ids: Collection[str]) -> dict[str, Ruleset]:

@@ -6,11 +6,12 @@ Tables `received_transactions`, `staged_pdus`. Times are in milliseconds.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from storage import processes
 from storage.machine import Machine
-from storage.transaction import Transaction
+from storage.point_query import point_query
+from storage.transaction import Row, Transaction
 
 STAGED = "staged_pdus"
 """Channel on which staged events are hinted at."""
@@ -78,13 +79,14 @@ def finish(txn: Transaction, origin: str, txn_id: str, answer: str) -> None:
     )
 
 
-def answer_to(txn: Transaction, origin: str, txn_id: str) -> str | None:
+def _answer(rows: list[Row]) -> str | None:
+    return rows[0][0] if rows else None
+
+
+@point_query("SELECT answer FROM received_transactions WHERE origin = ? AND txn_id = ?", _answer)
+def answer_to(origin: str, txn_id: str) -> Sequence[Any]:
     """What a transaction was answered with before."""
-    answer: str | None = txn.value(
-        "SELECT answer FROM received_transactions WHERE origin = ? AND txn_id = ?",
-        (origin, txn_id),
-    )
-    return answer
+    return (origin, txn_id)
 
 
 def keep(txn: Transaction, origin: str, txn_id: str, answer: str, now_ms: int) -> str:

@@ -6,10 +6,11 @@ rooms as it likes.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import NamedTuple
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
 
-from storage.transaction import Transaction
+from storage.point_query import point_query
+from storage.transaction import Row, Transaction
 
 
 class KnownRoom(NamedTuple):
@@ -76,14 +77,16 @@ def others(txn: Transaction, room_nid: int) -> list[str]:
     return [row[0] for row in rows]
 
 
-def in_local_rooms(txn: Transaction, user_ids: Collection[str]) -> set[str]:
-    """Those of these users who share a room with a user of this server."""
-    if not user_ids:
-        return set()
-    where, args = txn.any_of("r.user_id", user_ids)
-    rows = txn.all(
-        f"SELECT DISTINCT r.user_id FROM memberships r WHERE {where} AND r.membership = 'join'"
-        f" AND {_LOCAL}",
-        args,
-    )
+def _first_column(rows: list[Row]) -> set[str]:
     return {row[0] for row in rows}
+
+
+@point_query(
+    "SELECT DISTINCT r.user_id FROM memberships r WHERE r.user_id = ANY(?)"
+    f" AND r.membership = 'join' AND {_LOCAL}",
+    _first_column,
+    most=100,
+)
+def in_local_rooms(user_ids: list[str]) -> Sequence[Any]:
+    """Those of these users who share a room with a user of this server."""
+    return (user_ids,)

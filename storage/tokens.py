@@ -7,10 +7,11 @@ answer to a refresh can repeat it (Client-server API, "Refreshing access tokens"
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import NamedTuple
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
 
-from storage.transaction import Transaction
+from storage.point_query import point_query
+from storage.transaction import Row, Transaction
 
 CACHE = "token"
 """Cache of authenticated tokens; keys of invalidations are user IDs."""
@@ -51,23 +52,27 @@ def _bytes(value: bytes | memoryview | None) -> bytes | None:
     return None if value is None else bytes(value)
 
 
-def get_access_token(txn: Transaction, token_hash: bytes) -> AccessTokenRow | None:
-    """The access token of this hash, if its account is active."""
-    raw = txn.one(
-        "SELECT t.user_id, t.device_id, t.expires_ts, t.refresh_hash, t.used,"
-        " u.is_guest, u.is_admin, u.locked, u.suspended, u.shadow_banned,"
-        " r.per_second, r.burst, t.puppeteer"
-        " FROM access_tokens t JOIN users u ON u.user_id = t.user_id"
-        " LEFT JOIN rate_overrides r ON r.user_id = t.user_id"
-        " WHERE t.token_hash = ? AND u.deactivated_ts IS NULL",
-        (token_hash,),
-    )
-    if raw is None:
+def _access_token(rows: list[Row]) -> AccessTokenRow | None:
+    if not rows:
         return None
-    user_id, device_id, expires_ts, refresh_hash, *flags, per_second, burst, puppeteer = raw
+    user_id, device_id, expires_ts, refresh_hash, *flags, per_second, burst, puppeteer = rows[0]
     rate = None if per_second is None else (per_second, burst)
     told = (user_id, device_id, expires_ts, _bytes(refresh_hash), *map(bool, flags))
     return AccessTokenRow._make((*told, puppeteer, rate))
+
+
+@point_query(
+    "SELECT t.user_id, t.device_id, t.expires_ts, t.refresh_hash, t.used,"
+    " u.is_guest, u.is_admin, u.locked, u.suspended, u.shadow_banned,"
+    " r.per_second, r.burst, t.puppeteer"
+    " FROM access_tokens t JOIN users u ON u.user_id = t.user_id"
+    " LEFT JOIN rate_overrides r ON r.user_id = t.user_id"
+    " WHERE t.token_hash = ? AND u.deactivated_ts IS NULL",
+    _access_token,
+)
+def get_access_token(token_hash: bytes) -> Sequence[Any]:
+    """The access token of this hash, if its account is active."""
+    return (token_hash,)
 
 
 def insert_access_token(

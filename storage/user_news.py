@@ -6,11 +6,12 @@ because with PostgreSQL the number of statements is what an answer costs.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import NamedTuple
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
 
+from storage.point_query import point_query
 from storage.rooms import COLUMNS, RoomRow, from_row
-from storage.transaction import Transaction
+from storage.transaction import Row, Transaction
 
 
 class Newest(NamedTuple):
@@ -52,30 +53,34 @@ def _key_counts(column: str) -> str:
     return f"(SELECT {column} FROM one_time_key_counts WHERE user_id = ? AND device_id = ?)"
 
 
-def newest(txn: Transaction, user_id: str, device_id: str) -> Newest:
-    """The newest of everything but rooms."""
-    raw = txn.one(
-        "SELECT pos,"
-        f" {_last('membership_log WHERE user_id = ?')},"
-        f" {_last('gone_rooms WHERE user_id = ?')},"
-        f" {_last('membership_log')},"
-        f" {_last('account_data WHERE user_id = ?')},"
-        " (SELECT pos FROM push_rules WHERE user_id = ?),"
-        f" {_last('receipts WHERE user_id = ?')},"
-        f" {_last('device_list_changes')},"
-        " (SELECT pos FROM to_device_messages WHERE user_id = ? AND device_id = ?"
-        " ORDER BY pos LIMIT 1),"
-        " (SELECT content FROM account_data WHERE user_id = ? AND room_id = ''"
-        " AND type = 'm.ignored_user_list'),"
-        f" {_key_counts('counts')}, {_key_counts('unused_fallback')},"
-        # Without the condition, PostgreSQL has what is NULL first.
-        f" {_last('sticky_events WHERE pos IS NOT NULL')}, {_last('profile_changes')},"
-        f" {_last('receipts')}"
-        " FROM clock",
-        (user_id,) * 6 + (device_id, user_id) + (user_id, device_id) * 2,
-    )
-    assert raw is not None, "the clock is one row"
+def _newest(rows: list[Row]) -> Newest:
+    (raw,) = rows
     return Newest(*raw)
+
+
+@point_query(
+    "SELECT pos,"
+    f" {_last('membership_log WHERE user_id = ?')},"
+    f" {_last('gone_rooms WHERE user_id = ?')},"
+    f" {_last('membership_log')},"
+    f" {_last('account_data WHERE user_id = ?')},"
+    " (SELECT pos FROM push_rules WHERE user_id = ?),"
+    f" {_last('receipts WHERE user_id = ?')},"
+    f" {_last('device_list_changes')},"
+    " (SELECT pos FROM to_device_messages WHERE user_id = ? AND device_id = ?"
+    " ORDER BY pos LIMIT 1),"
+    " (SELECT content FROM account_data WHERE user_id = ? AND room_id = ''"
+    " AND type = 'm.ignored_user_list'),"
+    f" {_key_counts('counts')}, {_key_counts('unused_fallback')},"
+    # Without the condition, PostgreSQL has what is NULL first.
+    f" {_last('sticky_events WHERE pos IS NOT NULL')}, {_last('profile_changes')},"
+    f" {_last('receipts')}"
+    " FROM clock",
+    _newest,
+)
+def newest(user_id: str, device_id: str) -> Sequence[Any]:
+    """The newest of everything but rooms."""
+    return (user_id,) * 6 + (device_id, user_id) + (user_id, device_id) * 2
 
 
 def is_after(pos: int | None, since: int | None) -> bool:

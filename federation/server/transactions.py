@@ -144,7 +144,7 @@ class Transactions:
     async def _take_events(self, origin: str, txn_id: str, pdus: Sequence[Any]) -> str:
         """Work on a transaction of events alone, without a claim: events are added only once,
         however often they come and whichever process takes them."""
-        known = await self._db.read(received.answer_to, origin, txn_id)
+        known = await self._db.query(received.answer_to, origin, txn_id)
         if known is not None:
             self._told("repeated")
             return known

@@ -12,13 +12,17 @@ import orjson
 
 from homeserver.core.types import JsonObject
 from storage import cross_signing, device_keys, published_keys
+from storage.database import Database
 from storage.device_keys import Signature
+from storage.published_keys import PublishedKeys
 from storage.transaction import Transaction
 
 KeyObject: TypeAlias = Any
 """A key object: parsed if it is of another server, else `msgspec.Raw` as far as it can be
 answered as it is stored."""
 
+FEW_USERS = 10
+"""As many are asked for without a thread."""
 _NO_UNSIGNED = ',"unsigned":{}}'
 
 
@@ -48,11 +52,37 @@ def local_keys(
 
     `wanted`: user IDs to device IDs; none of them means all devices.
     """
+    users, devices = list(wanted), _named(wanted)
+    if devices is None:
+        return _shown(published_keys.of_users(txn, users, viewer or ""), wanted, viewer)
+    return _shown(published_keys.of_devices(txn, users, devices, viewer or ""), wanted, viewer)
+
+
+async def query_local_keys(
+    db: Database, wanted: Mapping[str, Sequence[str]], viewer: str | None
+) -> FoundKeys:
+    """`local_keys`, without a thread if they are few."""
+    if len(wanted) > FEW_USERS:
+        return await db.read(local_keys, wanted, viewer)
+    users, devices = list(wanted), _named(wanted)
+    if devices is None:
+        published = await db.query(published_keys.of_users, users, viewer or "")
+    else:
+        published = await db.query(published_keys.of_devices, users, devices, viewer or "")
+    return _shown(published, wanted, viewer)
+
+
+def _named(wanted: Mapping[str, Sequence[str]]) -> list[str] | None:
+    """The devices of which the keys are wanted; None: all."""
+    if not all(wanted.values()):
+        return None
+    return sorted({device_id for device_ids in wanted.values() for device_id in device_ids})
+
+
+def _shown(
+    published: PublishedKeys, wanted: Mapping[str, Sequence[str]], viewer: str | None
+) -> FoundKeys:
     found = FoundKeys()
-    named = None
-    if all(wanted.values()):
-        named = {device_id for device_ids in wanted.values() for device_id in device_ids}
-    published = published_keys.of_users(txn, wanted.keys(), named, viewer)
     signatures = published.signatures
     found.device_keys = {user_id: {} for user_id in wanted}
     for user_id, device_id, text, name in published.devices:

@@ -18,7 +18,7 @@ from federation.client.requests import FederationClient
 from homeserver.core.ids import UserID
 from homeserver.core.types import JsonObject
 from homeserver.encryption import remote_answers, remote_devices, servers
-from homeserver.encryption.key_reads import FoundKeys, add_own_signatures, local_keys
+from homeserver.encryption.key_reads import FoundKeys, add_own_signatures, query_local_keys
 from homeserver.encryption.remote_answers import DeviceList
 from storage import clock
 from storage import remote_devices as rows
@@ -59,7 +59,7 @@ class KeyQueries:
         local = {user_id: ids for user_id, ids in wanted.items() if user_id.endswith(end)}
         found = FoundKeys()
         if local:
-            found = await self._db.read(local_keys, local, viewer)
+            found = await query_local_keys(self._db, local, viewer)
         remote = {user_id: ids for user_id, ids in wanted.items() if user_id not in local}
         if remote:
             others = await self._remote(remote, timeout_ms)
@@ -69,7 +69,7 @@ class KeyQueries:
 
     async def local(self, wanted: Wanted) -> FoundKeys:
         """Keys of this server's users as other servers may see them."""
-        return await self._db.read(local_keys, wanted, None)
+        return await query_local_keys(self._db, wanted, None)
 
     async def _remote(self, wanted: Wanted, timeout_ms: int | None) -> FoundKeys:
         known = await self._db.read(_known, wanted)

@@ -66,7 +66,7 @@ class KeyUploads:
             raise invalid_param("Only devices have keys, and this session has none.")
         wanted = self.checked(user_id, device_id, keys, one_time, fallback)
         if wanted == Upload(None, (), ()):
-            return await self._db.read(one_time_keys.counts, user_id, device_id)
+            return await self._db.query(one_time_keys.counts, user_id, device_id)
         return await self._db.write(self.upload_in, user_id, device_id, wanted)
 
     def checked(

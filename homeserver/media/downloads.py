@@ -117,7 +117,7 @@ class Downloads:
         if cached is not None:
             return cached
         generation = self._generation
-        found = await self._db.read(media.find, server_name, media_id)
+        found = await self._db.query(media.find, server_name, media_id)
         if found is None:
             if server_name == self._server_name:
                 raise not_found("There is no such file.")
@@ -146,7 +146,7 @@ class Downloads:
             # Subscribed before looking: no hint falls between looking and waiting.
             unsubscribe = self._feed.subscribe(channel(row.media_id), hint.give)
             try:
-                found = await self._db.read(media.find, row.server_name, row.media_id)
+                found = await self._db.query(media.find, row.server_name, row.media_id)
                 now = self._reactor.seconds()
                 if found is None or _is_expired(found.row, now):
                     raise not_found("There is no such file.")

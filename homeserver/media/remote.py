@@ -101,7 +101,7 @@ class RemoteMedia:
     ) -> Thumbnail:
         """A thumbnail that the other server made, of a file that is too large to be fetched."""
         form = form_for(media.cache_key(server_name, media_id), size)
-        known = await self._db.read(media_thumbnails.find, form)
+        known = await self._db.query(media_thumbnails.find, form)
         if known is not None:
             return known
 
@@ -231,7 +231,7 @@ class RemoteMedia:
         except StoreError as error:
             _log.error("A file could not be kept", reason=str(error))
             raise unavailable() from error
-        found = await self._db.read(media.find, server_name, media_id)
+        found = await self._db.query(media.find, server_name, media_id)
         if found is None:
             raise unavailable()
         return found

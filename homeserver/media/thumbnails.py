@@ -109,7 +109,7 @@ class Thumbnails:
         row = found.row
         assert row.sha256 is not None and found.store_name is not None
         form = form_for(row.sha256, size)
-        known = await self._db.read(media_thumbnails.find, form)
+        known = await self._db.query(media_thumbnails.find, form)
         if known is None:
             known = await self._making.get(repr(form), lambda: self._in_turn(found, form))
         self._usage.seen_thumbnail(form)
@@ -185,7 +185,7 @@ class Thumbnails:
         except StoreError as error:
             raise unavailable() from error
         # Of two processes that made it, one has recorded it.
-        made = await self._db.read(media_thumbnails.find, form)
+        made = await self._db.query(media_thumbnails.find, form)
         if made is None:
             raise unavailable()
         return made

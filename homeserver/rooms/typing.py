@@ -85,7 +85,7 @@ class Typing:
         """
         if requester.user_id != user_id:
             raise forbidden("You cannot type for another user.")
-        room_nid = await self._db.read(_joined, room_id, user_id)
+        room_nid = await self._db.query(memberships.joined_number, room_id, user_id)
         if room_nid is None:
             raise forbidden("You are not in this room.")
         if requester.is_shadow_banned:
@@ -162,15 +162,6 @@ class Typing:
 
 def _failed(failure: Any) -> None:
     _log.warning("Who is typing is not kept", reason=str(failure.value))
-
-
-def _joined(txn: Transaction, room_id: str, user_id: str) -> int | None:
-    """The number of the room if the user is in it."""
-    room_nid = rooms.nid(txn, room_id)
-    if room_nid is None:
-        return None
-    member = memberships.get(txn, room_nid, user_id)
-    return room_nid if member is not None and member.membership == "join" else None
 
 
 def _remote_joined(

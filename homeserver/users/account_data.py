@@ -40,8 +40,13 @@ class AccountData:
     ) -> JsonObject:
         """One item. Raises MatrixError: 403 M_FORBIDDEN for another user's, 404 if not set."""
         check_own(requester, user_id)
-        content = await self._db.read(_get, user_id, room_id or GLOBAL, data_type)
-        if content is None:
+        content: JsonObject | None
+        if data_type == PUSH_RULES and room_id is None:
+            content = {"global": (await self._db.query(push_rules.get, user_id)).to_json()}
+        else:
+            content = await self._db.query(account_data.get, user_id, room_id or GLOBAL, data_type)
+        # What is empty was deleted.
+        if not content:
             raise not_found("There is no account data of this type.")
         return content
 
@@ -93,12 +98,6 @@ def encode(content: JsonObject) -> str:
     if len(text.encode()) > MAX_CONTENT_BYTES:
         raise too_large("Account data of this size is not accepted.")
     return text
-
-
-def _get(txn: Transaction, user_id: str, room_id: str, data_type: str) -> JsonObject | None:
-    if data_type == PUSH_RULES and room_id == GLOBAL:
-        return {"global": push_rules.get(txn, user_id).to_json()}
-    return account_data.get(txn, user_id, room_id, data_type) or None
 
 
 def _put(txn: Transaction, user_id: str, room_id: str, data_type: str, text: str) -> None:

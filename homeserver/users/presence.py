@@ -249,7 +249,7 @@ class PresenceTracker:
         last = {item.user_id: item for item in told if domain_of(item.user_id) == origin}
         if not self.is_federated or not last:
             return
-        known = await self._db.read(residence.in_local_rooms, list(last))
+        known = await self._db.query(residence.in_local_rooms, list(last))
         stored = await self._store.presence(known)
         now = self._now()
         for user_id, item in last.items():
@@ -284,7 +284,7 @@ class PresenceTracker:
 
         Raises MatrixError 403 M_FORBIDDEN for users who share no room with the requester.
         """
-        if user_id != requester.user_id and not await self._db.read(
+        if user_id != requester.user_id and not await self._db.query(
             acquaintances.share_room, requester.user_id, user_id
         ):
             raise forbidden("You may see the presence of people in your rooms only.")

@@ -27,7 +27,7 @@ from homeserver.core.types import JsonObject
 from homeserver.users.hooks import UserHooks
 from homeserver.users.remote_profiles import RemoteProfiles
 from homeserver.web.request import Requester
-from storage import profile_changes, profiles, users
+from storage import profile_changes, profiles
 from storage.database import Database
 from storage.transaction import Transaction
 
@@ -73,7 +73,7 @@ class Profiles:
         """All fields of a profile. Raises MatrixError 404 M_NOT_FOUND: no such user here."""
         if user_id.domain != self._server_name:
             raise not_found("This user is not of this homeserver.")
-        profile = await self._db.read(_get, user_id)
+        profile = await self._db.query(profiles.of_active, user_id)
         if profile is None:
             raise not_found("There is no such user.")
         return profile
@@ -133,15 +133,8 @@ class Profiles:
             raise guest_access_forbidden()
 
 
-def _get(txn: Transaction, user_id: str) -> JsonObject | None:
-    user = users.get_user(txn, user_id)
-    if user is None or user.deactivated:
-        return None
-    return profiles.get_profile(txn, user_id)
-
-
 def _set_field(txn: Transaction, user_id: str, field: str, value: Any) -> bool:
-    profile = _get(txn, user_id)
+    profile = profiles.of_active(txn, user_id)
     if profile is None:
         raise not_found("There is no such user.")
     if field in profile and canonical.encode_lenient(profile[field]) == canonical.encode_lenient(

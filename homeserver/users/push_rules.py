@@ -26,7 +26,7 @@ class PushRules:
 
     async def ruleset(self, user_id: str) -> Ruleset:
         """All rules of a user."""
-        return await self._db.read(push_rules.get, user_id)
+        return await self._db.query(push_rules.get, user_id)
 
     async def rule(self, user_id: str, kind: str, rule_id: str) -> PushRule:
         """One rule."""

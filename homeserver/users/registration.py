@@ -285,7 +285,7 @@ class Registration:
         if wanted.guest_access_token is None:
             return None
         hashed = token_hash(wanted.guest_access_token)
-        row = await self._db.read(tokens.get_access_token, hashed)
+        row = await self._db.query(tokens.get_access_token, hashed)
         if row is None or not row.is_guest:
             raise forbidden("This is not the access token of a guest.")
         if wanted.username is None:

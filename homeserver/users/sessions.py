@@ -143,7 +143,7 @@ class Sessions:
 
     async def _load(self, hashed: bytes) -> _Cached:
         before = self._invalidated
-        row = await self._db.read(tokens.get_access_token, hashed)
+        row = await self._db.query(tokens.get_access_token, hashed)
         if row is None:
             raise unknown_token()
         expired = row.expires_ts is not None and row.expires_ts <= self._now()

@@ -24,7 +24,7 @@ class Tags:
     async def get(self, requester: Requester, user_id: UserID, room_id: RoomID) -> JsonObject:
         """The tags of a room, by name. Raises MatrixError 403 M_FORBIDDEN for another user's."""
         check_own(requester, user_id)
-        tags = tags_of(await self._db.read(account_data.get, user_id, room_id, TAG))
+        tags = tags_of(await self._db.query(account_data.get, user_id, room_id, TAG))
         return {name: info for name, info in tags.items() if isinstance(info, dict)}
 
     async def put(
