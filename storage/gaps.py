@@ -40,6 +40,18 @@ def missing(txn: Transaction, room_nid: int, event_ids: Collection[str]) -> set[
     return {row[0] for row in rows}
 
 
+def still_open(txn: Transaction, room_nid: int, event_ids: Collection[str]) -> set[str]:
+    """Those of the events that are noted as missing."""
+    if not event_ids:
+        return set()
+    where, args = txn.any_of("event_id", event_ids)
+    rows = txn.all(
+        f"SELECT DISTINCT event_id FROM event_gaps WHERE room_nid = ? AND {where}",
+        [room_nid, *args],
+    )
+    return {row[0] for row in rows}
+
+
 def close(txn: Transaction, room_nid: int, event_ids: Collection[str]) -> None:
     """These events are here now, or will never be."""
     if event_ids:

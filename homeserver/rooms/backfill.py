@@ -27,6 +27,7 @@ from homeserver.core.room_versions import ROOM_VERSIONS, RoomVersion
 from homeserver.rooms.fetch import Errand, Fetcher, Store
 from homeserver.rooms.receiving import NOT_ADDED, KnownState
 from storage import events, memberships, room_servers, rooms
+from storage import gaps as stored_gaps
 from storage.database import Database
 from storage.events import EventRow
 from storage.gaps import Gap
@@ -181,6 +182,9 @@ class Backfill:
                     problems=errand.notes,
                 )
                 return True
+            if await self._db.read(_is_any_closed, room_id, names):
+                # By another process of this server, that asked at the same time.
+                return True
         for name in names:
             self._pauses.failed((room_id, name))
         _log.info("history not got", room_id=room_id, gaps=len(names), problems=errand.notes)
@@ -311,6 +315,12 @@ class Backfill:
             if Event.from_json(row.json, version, row.event_id).membership == "join":
                 found[domain_of(row.state_key or "")] += 1
         return found
+
+
+def _is_any_closed(txn: Transaction, room_id: str, names: Sequence[str]) -> bool:
+    """Whether some of these gaps of a room are none any more."""
+    room_nid = rooms.nid(txn, room_id)
+    return room_nid is not None and len(stored_gaps.still_open(txn, room_nid, names)) < len(names)
 
 
 def _is_past(txn: Transaction, event: Event) -> bool:

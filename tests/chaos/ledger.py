@@ -288,10 +288,18 @@ class Ledger:
         history: Sequence[Copy],
     ) -> None:
         count = Counter(copy.event_id for copy in history)
+        # Who was given up while saying something never learns whether it was taken.
+        unheard: dict[str, set[str | None]] = defaultdict(lambda: {None})
+        for message in self.messages.values():
+            if message.event_id is None and message.room == room and message.device in self.gone:
+                unheard[message.session].add(message.body)
+        perhaps = {
+            copy.event_id for copy in history if copy.body in unheard.get(copy.session_id, ())
+        }
         for event_id, times in count.items():
             if times > 1:
                 self.problem("an event is there twice", f"{event_id} in {room} for {device}")
-            if event_id not in said:
+            if event_id not in said and event_id not in perhaps:
                 self.problem("an event that nobody sent", f"{event_id} in {room} for {device}")
         for event_id, message in said.items():
             if event_id not in count:

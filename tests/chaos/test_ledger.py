@@ -184,6 +184,14 @@ class HistoryTest(LedgerCase):
         self.assertEqual(self.look("$1", "$2", "$3"), {"an event that nobody sent"})
         self.assertEqual(self.look("$2", "$1"), {"messages are out of order"})
 
+    def test_what_was_said_by_who_was_given_up(self) -> None:
+        self.say("one")
+        self.assertEqual(self.look("$1"), {"an event that nobody sent"})
+        self.ledger.release(ALICE)
+        self.assertEqual(self.look("$1"), set())
+        self.assertEqual(self.look("$1", body="one"), set())
+        self.assertEqual(self.look("$1", body="two"), {"an event that nobody sent"})
+
     def test_texts_are_those_that_were_sent(self) -> None:
         self.share("one", CAROL)
         self.say("one", "$1")

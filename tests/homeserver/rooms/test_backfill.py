@@ -13,10 +13,12 @@ from federation.client.pdus import PduChecker
 from homeserver.core.event import Event
 from homeserver.core.tokens import SyncToken
 from homeserver.rooms import timeline
+from homeserver.rooms.backfill import Backfill
 from storage import destinations
 from storage.destinations import DestinationRow
+from storage.state import StateStore
 from tests.support.events import test_key
-from tests.support.history import BOB, OTHER, PEER, HistoryCase, Keys, reactor
+from tests.support.history import BOB, OTHER, PEER, SERVER_NAME, HistoryCase, Keys, reactor
 from tests.support.peer_room import PeerRoom
 
 
@@ -241,6 +243,28 @@ class Unfilled(BackfillCase):
         pages: list[Any] = await gatherResults(reading)
         self.assertEqual([len(page["chunk"]) for page in pages], [10] * 5)
         self.assertEqual(self.source.count("backfill"), 1)
+
+    async def test_another_process_is_quicker(self) -> None:
+        """What another process of this server got meanwhile is read, and no failure. Shows
+        BF-8."""
+        told = await self.with_history(5)
+        states = self.server.homeserver.services[StateStore]
+        other = Backfill(self.db, states, self.fetcher, self.receiver, reactor, SERVER_NAME)
+        self.addCleanup(other.stop)
+        holes = await self.gaps()
+        quicker: list[bool] = []
+
+        async def backfill() -> Any:
+            # The other process asks while this one waits for its answer.
+            if self.source.count("backfill") == 1:
+                quicker.append(await other.fill(self.room_id, holes))
+            return [event.pdu for event in self.room.history([told[-1].event_id], 100)]
+
+        self.source.on[PEER, "backfill"] = lambda *_: ensureDeferred(backfill())
+        page = await self.page()
+        self.assertEqual(quicker, [True])
+        self.assertEqual(len(page["chunk"]), 10)
+        self.assertEqual(self.source.count("backfill", OTHER), 0)
 
 
 class HostileHistory(BackfillCase):
