@@ -18,8 +18,9 @@ from storage import destinations
 from storage.destinations import DestinationRow
 from storage.state import StateStore
 from tests.support.events import test_key
-from tests.support.history import BOB, OTHER, PEER, SERVER_NAME, HistoryCase, Keys, reactor
+from tests.support.history import BOB, OTHER, PEER, HistoryCase, Keys, reactor
 from tests.support.peer_room import PeerRoom
+from tests.support.server import SERVER_NAME
 
 
 class BackfillCase(HistoryCase):
