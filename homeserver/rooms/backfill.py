@@ -141,7 +141,8 @@ class Backfill:
             if not await self._db.read(_is_past, event):
                 errand.note(f"{event.event_id} is no history")
                 continue
-            if await self._add(errand, {event.event_id: event}):
+            added = await self._add(errand, {event.event_id: event})
+            if added or await self._db.read(_has_place, event.event_id):
                 _log.info("event got by its time", room_id=room_id, server=server)
                 return True
         self._pauses.failed(name)
@@ -321,6 +322,12 @@ def _is_any_closed(txn: Transaction, room_id: str, names: Sequence[str]) -> bool
     """Whether some of these gaps of a room are none any more."""
     room_nid = rooms.nid(txn, room_id)
     return room_nid is not None and len(stored_gaps.still_open(txn, room_nid, names)) < len(names)
+
+
+def _has_place(txn: Transaction, event_id: str) -> bool:
+    """Whether an event is part of the history: another process may have added it meanwhile."""
+    row = events.get(txn, event_id)
+    return row is not None and row.pos is not None
 
 
 def _is_past(txn: Transaction, event: Event) -> bool:
