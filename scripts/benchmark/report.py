@@ -103,8 +103,9 @@ def _summary(
     tenth = [name for name, spread in rows if spread.median >= 10]
     text = (
         f"Of {len(rows)} operations, Hearth did {len(tenth)} with at most a tenth of the CPU time "
-        "that Synapse took, server and database together. Rates are what this machine gave, load "
-        "generator and all."
+        "that Synapse took, server and database together: for what keeps one core busy under "
+        "Hearth, Synapse needs so many cores as the bars below tell. Rates are what this machine "
+        "gave, load generator and all."
     )
     title = "CPU time that Synapse took, in times of Hearth's"
     plot = _plot(files, document, "cpu", title, plots.ratios(title, rows))

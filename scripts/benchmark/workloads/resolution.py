@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.benchmark.context import Context
-from scripts.benchmark.resolving import fork
+from scripts.benchmark.resolving import by_synapse_file, fork
 from scripts.benchmark.servers import ROOT, Hearth
 
 VERSIONS = ("11", "12")
@@ -52,7 +52,7 @@ async def _resolve(ctx: Context, file: Path) -> Any:
     if ctx.kind == Hearth.kind:
         command = [ctx.python, "-m", "scripts.benchmark.resolving.by_hearth"]
     else:
-        command = [ctx.python, str(ROOT / "scripts/benchmark/resolving/by_synapse.py")]
+        command = [ctx.python, str(by_synapse_file())]
     process = await asyncio.create_subprocess_exec(
         *command,
         str(file),
