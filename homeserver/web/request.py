@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Protocol
 
 from homeserver.core import canonical
@@ -11,6 +12,12 @@ from homeserver.core.errors import MatrixError, not_json
 from homeserver.core.ids import ServerName, UserID
 
 _UNPARSED = object()
+
+
+@lru_cache(maxsize=64)
+def _only_coding(coding: bytes | None) -> dict[bytes, bytes]:
+    """Headers for many requests; nobody changes the headers of a request."""
+    return {} if coding is None else {b"accept-encoding": coding}
 
 
 class Request:
@@ -69,6 +76,14 @@ class Request:
     def __repr__(self) -> str:
         # Without the query, which may hold an access token.
         return f"<Request {self.method} {self.path}>"
+
+    def settle(self) -> None:
+        """Forget what was sent but for what the answer depends on: a client that waits for minutes
+        takes little memory then. For handlers that have all they need as arguments."""
+        self.headers = _only_coding(self.headers.get(b"accept-encoding"))
+        self.raw_query = ""
+        self.body = b""
+        self._json = _UNPARSED
 
     @property
     def target(self) -> str:

@@ -254,7 +254,9 @@ class Router:
         arguments = endpoint.caller.arguments(request, route.parameters, requester, origin)
         request.is_cancellable = declaration.long_poll
         if endpoint.turns is None:
-            return _render(await endpoint.caller.function(**arguments))
+            called = endpoint.caller.function(**arguments)
+            arguments, token = {}, None  # nobody needs them while the endpoint waits
+            return _render(await called)
         async with endpoint.turns.turn(origin or address_key(request.remote_address)):
             return _render(await endpoint.caller.function(**arguments))
 

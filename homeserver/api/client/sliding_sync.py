@@ -152,9 +152,12 @@ async def post_sliding_sync(
     presence = query.set_presence or body.set_presence or "online"
     if presence not in ("offline", "online", "unavailable"):
         raise invalid_param("`set_presence` is none of offline, online and unavailable.")
+    wish = Wish(timeout or 0, presence, request.on_shutdown)  # type: ignore[arg-type]
+    request.settle()
+    del query, body  # they would be kept while it waits
     # A `txn_id` is not answered: clients would take it that what they asked for holds for the
     # requests to come, as in MSC3575, and leave it out of those.
-    return await sync.sync(wanted, Wish(timeout or 0, presence, request.on_shutdown))  # type: ignore[arg-type]
+    return await sync.sync(wanted, wish)
 
 
 def parse(requester: Requester, body: SlidingBody, pos: str | None) -> SlidingRequest:

@@ -49,6 +49,8 @@ async def get_sync(
     )
     old_names = query.unstable_use_state_after and not query.use_state_after
     wish = Wish(query.timeout, query.set_presence, request.on_shutdown, old_names)
+    request.settle()
+    del query, token, parsed  # they would be kept while it waits
     answer = await sync.sync(wanted, wish)
     return RawJson(answer) if isinstance(answer, bytes) else answer
 
