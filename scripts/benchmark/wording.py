@@ -54,6 +54,10 @@ _DIFFERENT = (
     "before anything is measured (`background_updates`).",
     "Synapse's pool has 5 to 10 connections (`cp_min`, `cp_max`), as its documentation proposes; "
     "Hearth has its default.",
+    "Since loops last for some seconds, the faster server does more in them, and has the larger "
+    "database from then on.",
+    "Synapse's container image preloads jemalloc, with which it uses less memory; a server that "
+    "is installed from PyPI does not have it, nor has Hearth.",
     "Synapse runs without workers. With workers it uses more cores for the same work, not fewer; "
     "what is compared is what the work costs.",
 )
