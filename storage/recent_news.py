@@ -23,6 +23,8 @@ class RecentNews(NamedTuple):
     """The clock."""
     events: dict[int, int]
     """Rooms with new events."""
+    receipts: dict[int, int]
+    """Rooms with new receipts that everybody may see."""
     other: dict[int, int]
     """Rooms in which something else is new, or something that is not the same for all."""
     users: dict[str, int]
@@ -39,8 +41,8 @@ def _of(kind: int, room_nid: str, user_id: str, rows: str) -> str:
 
 
 _NOBODY, _NOWHERE = "CAST(NULL AS TEXT)", "CAST(NULL AS BIGINT)"
-_CLOCK, _EVENTS, _DEVICES, _FIRST_OTHER = 0, 1, 2, 3
-_BOTH = ("membership_log", "receipts", "notify_marks")
+_CLOCK, _EVENTS, _DEVICES, _RECEIPTS, _FIRST_OTHER = 0, 1, 2, 3, 4
+_BOTH = ("membership_log", "notify_marks")
 _ROOMS = ("room_states", "sticky_events")
 _USERS = ("account_data", "push_rules", "to_device_messages", "gone_rooms")
 _OTHERS = (
@@ -53,6 +55,7 @@ _NEWS = " UNION ALL ".join(
         f"SELECT {_CLOCK} AS kind, {_NOWHERE} AS room_nid, {_NOBODY} AS user_id, pos FROM clock",
         _of(_EVENTS, "room_nid", _NOBODY, "events"),
         _of(_DEVICES, _NOWHERE, "COALESCE(only_for, user_id)", "device_list_changes"),
+        _of(_RECEIPTS, "CASE WHEN type = 'm.read' THEN room_nid END", "user_id", "receipts"),
         *(
             _of(number, room_nid, user_id, name)
             for number, (name, room_nid, user_id) in enumerate(_OTHERS, _FIRST_OTHER)
@@ -69,8 +72,8 @@ _DEVICE_ROOMS = (
 
 def since(txn: Transaction, after: int) -> tuple[int, RecentNews | None]:
     """The clock, and what is new behind a position; None: too much."""
-    rows = txn.all(_NEWS, (after,) * (2 + len(_OTHERS)))
-    news = RecentNews(0, {}, {}, {}, {})
+    rows = txn.all(_NEWS, (after,) * (3 + len(_OTHERS)))
+    news = RecentNews(0, {}, {}, {}, {}, {})
     now, counts = after, dict.fromkeys(range(_FIRST_OTHER + len(_OTHERS)), 0)
     for kind, room_nid, user_id, pos in rows:
         counts[kind] += 1
@@ -81,7 +84,7 @@ def since(txn: Transaction, after: int) -> tuple[int, RecentNews | None]:
         else:
             # Marks concern one user each: what the others in the room are told is the same.
             if room_nid is not None and kind != _MARKS:
-                _raise(news.other, room_nid, pos)
+                _raise(news.receipts if kind == _RECEIPTS else news.other, room_nid, pos)
             if user_id is not None:
                 _raise(news.users, user_id, pos)
     if max(counts.values()) > LIMIT:

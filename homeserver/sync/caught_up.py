@@ -10,9 +10,9 @@ That is done only where the answer is what `homeserver.sync.engine` would say, a
   that its user was in there are known.
 - Since then nothing concerned the user alone: account data, receipts of their own, messages to
   their devices, memberships, mentions. No devices changed in their rooms, and no presence.
-- In their rooms there were only messages: no state, receipts, redactions, replies in threads; no
-  gaps. Events that relate to others are messages, too, but an event and what relates to it are not
-  told together.
+- In their rooms there were only messages and receipts: no state, redactions, replies in threads;
+  no gaps. Events that relate to others are messages, too, but an event and what relates to it are
+  not told together.
 - The client's filter lets all that pass, and the messages are no more than it takes at once.
 - None of the messages is the user's own or of somebody they ignore; with lazy loading, the device
   has the senders' member events.
@@ -33,10 +33,12 @@ from homeserver.core.push_volume import Volume
 from homeserver.core.tokens import SyncToken
 from homeserver.core.types import JsonObject
 from homeserver.sync import room_section
-from homeserver.sync.journal import Chunk, Journal
-from homeserver.sync.lazy_members import NOTHING, SentMembers
+from homeserver.sync.engine import SyncEngine
+from homeserver.sync.journal import Journal
+from homeserver.sync.lazy_members import NOTHING
 from homeserver.sync.notifier import Asked, Settled, Tally, Watch
 from homeserver.sync.request import SyncRequest
+from homeserver.sync.room_news import NO_TIMELINE, Chunk
 from homeserver.sync.room_timeline import DEFAULT_LIMIT, MAX_LIMIT
 from homeserver.users.presence import PresenceTracker
 from homeserver.web.responses import encode_json
@@ -71,21 +73,22 @@ class _News(NamedTuple):
 class CaughtUp:
     """See the module.
 
-    Parameters: `members`, which member events devices have; `count`, told of each request that is
-    to be answered: why that is not done here, or "".
+    Parameters: `engine`, what answers otherwise; `count`, told of each request that is to be
+    answered: why that is not done here, or "".
     """
 
     def __init__(
         self,
         journal: Journal,
         presence: PresenceTracker,
-        members: SentMembers,
+        engine: SyncEngine,
         clock: IReactorTime,
         count: Callable[[str], None],
     ) -> None:
         self._journal = journal
         self._presence = presence
-        self._members = members
+        self._engine = engine
+        self._members = engine.sent_members
         self._clock = clock
         self._count = count
         self.is_off = False
@@ -122,6 +125,8 @@ class CaughtUp:
             raise _Reason("unsettled")
         if not settled.is_at(Asked(request.since, request.ephemeral_since)):
             raise _Reason("elsewhere")
+        if self._engine.counts_messages:
+            raise _Reason("all_counted")
         if settled.own_version != watch.own_version or settled.rooms is None:
             raise _Reason("user")
         if self._clock.seconds() >= settled.until:
@@ -134,25 +139,33 @@ class CaughtUp:
         journal = self._journal
         self._check_user(request, settled)
         news = self._news(request, settled)
+        lazy, known = request.filter.room.lazy_load_members, None
+        device = (request.user_id, request.device_id, request.since)
+        if lazy:
+            # Also where no members are needed: that the device has come with its token counts.
+            known = self._members.known(*device)
         sections = []
         tallies: dict[int, Tally] = {}
         for one in news:
-            parts = [b'"timeline":{"events":[],"limited":false}']
+            parts = [NO_TIMELINE]
+            ephemeral = []
             if one.chunk is not None:
-                tally = self._checked(request, settled, one.nid, one.chunk)
+                tally = _checked(request, settled, one.nid, one.chunk, known)
                 tally = tallies[one.nid] = _raised(tally, one.chunk)
                 parts = [one.chunk.data, _unread(tally.counts, request.filter)]
+                if one.chunk.receipts:
+                    ephemeral.append(one.chunk.receipts)
             if one.typing is not None:
                 event = {"type": "m.typing", "content": {"user_ids": one.typing}}
-                parts.append(b'"ephemeral":{"events":[%b]}' % encode_json(event))
+                ephemeral.append(encode_json(event))
+            if ephemeral:
+                parts.append(b'"ephemeral":{"events":[%b]}' % b",".join(ephemeral))
             sections.append(
                 b'%b:{%b,"%b":{"events":[]}}' % (encode_json(one.room_id), b",".join(parts), state)
             )
         now = SyncToken(journal.now, journal.ephemeral)
-        if request.filter.room.lazy_load_members:
-            self._members.sent(
-                request.user_id, request.device_id, request.since, now.durable, NOTHING
-            )
+        if lazy:
+            self._members.sent(*device, now.durable, NOTHING)
         self._move(request, settled, now, tallies, is_empty=not sections)
         rooms = b',"rooms":{"join":{%b}}' % b",".join(sections) if sections else b""
         tail = encode_json(settled.answer)[1:-1]
@@ -191,6 +204,8 @@ class CaughtUp:
                 chunk, room_id = room.chunk(pos, now_ms), room.room_id
                 if chunk is None:
                     raise _Reason("room")
+                if not chunk.length and not chunk.receipts:
+                    chunk = None
             if typed is not None and typed.serial <= ephemeral:
                 typed = None
             if typed is not None:
@@ -198,24 +213,6 @@ class CaughtUp:
             elif chunk is not None:
                 found.append(_News(nid, room_id, chunk, None))
         return found
-
-    def _checked(self, request: SyncRequest, settled: Settled, nid: int, chunk: Chunk) -> Tally:
-        """The unread counts before; raises _Reason if the chunk is not what the client is told."""
-        wanted = request.filter.room.timeline
-        if chunk.length > wanted.limit_within(DEFAULT_LIMIT, MAX_LIMIT):
-            raise _Reason("limited")
-        if request.user_id in chunk.senders:
-            raise _Reason("own")
-        if settled.ignored and not settled.ignored.isdisjoint(chunk.senders):
-            raise _Reason("ignored")
-        if request.filter.room.lazy_load_members:
-            known = self._members.known(request.user_id, request.device_id, request.since)
-            if not chunk.members <= known:
-                raise _Reason("members")
-        tally = settled.counts.get(nid)
-        if tally is None:
-            raise _Reason("counts")
-        return tally
 
     @staticmethod
     def _move(
@@ -240,6 +237,28 @@ def remember(counts: dict[int, Tally], new: Mapping[int, Tally]) -> None:
         counts[nid] = tally
     while len(counts) > MAX_TALLIES:
         del counts[next(iter(counts))]
+
+
+def _checked(
+    request: SyncRequest, settled: Settled, nid: int, chunk: Chunk, known: frozenset[int] | None
+) -> Tally:
+    """The unread counts before; raises _Reason if the chunk is not what the client is told.
+
+    Parameters: `known`, with lazy loading, the member events that the device has.
+    """
+    wanted = request.filter.room.timeline
+    if chunk.length > wanted.limit_within(DEFAULT_LIMIT, MAX_LIMIT):
+        raise _Reason("limited")
+    if request.user_id in chunk.senders:
+        raise _Reason("own")
+    if settled.ignored and not settled.ignored.isdisjoint(chunk.senders):
+        raise _Reason("ignored")
+    if known is not None and not chunk.members <= known:
+        raise _Reason("members")
+    tally = settled.counts.get(nid)
+    if tally is None:
+        raise _Reason("counts")
+    return tally
 
 
 def _is_plain(wanted: Filter) -> bool:

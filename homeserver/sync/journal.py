@@ -14,7 +14,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -22,135 +21,24 @@ from typing import NamedTuple
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from homeserver.core import client_format, sticky
-from homeserver.core.event import Event
-from homeserver.core.tokens import SyncToken
 from homeserver.rooms.view import RoomView
 from homeserver.sync.notifier import Notifier
-from homeserver.web.responses import encode_json
-from storage import recent_news, relations, rooms, user_news
+from homeserver.sync.room_news import Line, RoomNews, read_lines
+from storage import receipts, recent_news, relations, rooms, user_news
 from storage.database import Database
 from storage.ephemeral import EphemeralStore
 from storage.events import EventRow
+from storage.receipts import Receipt
 from storage.recent_news import RecentNews
 from storage.state import StateStore
 from storage.transaction import Transaction
 
 KEPT = 120.0
 """Seconds."""
-MAX_LINES = 200
-"""Events of one room that are kept."""
 MAX_BYTES = 8 << 20
 """Of the events of all rooms."""
 MAX_NAMES = 50_000
 """Users and rooms that are kept."""
-FRESH_MS = 200
-"""How long a chunk is good: it says how old its events are."""
-
-_MEMBER = "m.room.member"
-_OWN_TYPES = ("m.room.redaction", "org.matrix.dummy_event")
-
-
-class Line(NamedTuple):
-    """An event that is the same for everybody in its room but its sender."""
-
-    pos: int
-    event_id: str
-    sender: str
-    member: int | None
-    """The number of the sender's member event."""
-    notify: int
-    """Its class for unread counts."""
-    sent_ms: int
-    data: bytes
-    """The client form without its end, which says how old it is."""
-
-
-class Chunk(NamedTuple):
-    """The timeline of a room for those who were told up to the same position."""
-
-    made_ms: int
-    data: bytes
-    """`"timeline": {…}` without braces around it."""
-    length: int
-    senders: frozenset[str]
-    members: frozenset[int]
-    """Numbers of the member events of the senders."""
-    notify: int
-    highlight: int
-
-
-class RoomNews:
-    """What is known of a room."""
-
-    __slots__ = ("chunks", "last", "lines", "other", "places", "room_id", "since", "size")
-
-    def __init__(self, since: int, room_id: str = "") -> None:
-        self.room_id = room_id
-        self.since = since
-        """The lines are complete behind this position."""
-        self.last = since
-        """The last position at which there was anything."""
-        self.other = 0
-        """The last position of something that is in no line."""
-        self.lines: list[Line] = []
-        self.places: list[int] = []
-        """Positions of the lines."""
-        self.size = 0
-        self.chunks: dict[tuple[int, int], Chunk] = {}
-
-    def add(self, lines: Sequence[Line]) -> None:
-        self.lines += lines
-        self.places += [line.pos for line in lines]
-        self.size += sum(400 + len(line.data) for line in lines)
-        self.chunks.clear()
-        if len(self.lines) > MAX_LINES:
-            self._cut(len(self.lines) - MAX_LINES // 2)
-
-    def empty(self) -> None:
-        """Forget all lines."""
-        self._cut(len(self.lines))
-
-    def forget(self, upto: int) -> None:
-        """Forget lines up to a position."""
-        self._cut(bisect_right(self.places, upto))
-
-    def _cut(self, count: int) -> None:
-        if count:
-            self.since = max(self.since, self.places[count - 1])
-            self.size -= sum(400 + len(line.data) for line in self.lines[:count])
-            del self.lines[:count], self.places[:count]
-            self.chunks.clear()
-
-    def chunk(self, after: int, now_ms: int) -> Chunk | None:
-        """The timeline behind a position; None if it is not the same for all."""
-        if after < self.since or after < self.other:
-            return None
-        first = bisect_right(self.places, after)
-        if first == len(self.places):
-            return None
-        key = (self.places[first], self.places[-1])
-        known = self.chunks.get(key)
-        if known is None or not 0 <= now_ms - known.made_ms <= FRESH_MS:
-            known = self.chunks[key] = _chunk(self.lines[first:], now_ms)
-        return known
-
-
-def _chunk(lines: Sequence[Line], now_ms: int) -> Chunk:
-    shown = b",".join(
-        b'%b,"unsigned":{"age":%d,"membership":"join"}}' % (line.data, now_ms - line.sent_ms)
-        for line in lines
-    )
-    token = str(SyncToken(lines[0].pos - 1, 0)).encode()
-    return Chunk(
-        now_ms,
-        b'"timeline":{"events":[%b],"limited":false,"prev_batch":"%b"}' % (shown, token),
-        len(lines),
-        frozenset(line.sender for line in lines),
-        frozenset(line.member for line in lines if line.member is not None),
-        sum(line.notify > 0 for line in lines),
-        sum(line.notify > 1 for line in lines),
-    )
 
 
 class _Room(NamedTuple):
@@ -158,6 +46,7 @@ class _Room(NamedTuple):
 
     room_id: str
     lines: Sequence[Line]
+    receipts: Sequence[Receipt]
     other: int
     """See `RoomNews`."""
     parents: frozenset[str]
@@ -297,19 +186,20 @@ class Journal:
             self.users[user_id] = pos
         for nid, pos in news.device_rooms.items():
             self.device_rooms[nid] = self.last_device = max(pos, self.last_device)
-        for nid, pos in (news.events | news.other).items():
+        for nid in news.events.keys() | news.receipts.keys() | news.other.keys():
             room = self.rooms.pop(nid, None)
             if room is None:
                 room = RoomNews(self.begins)
             self.rooms[nid] = room  # The longest quiet come first.
-            room.last = max(pos, news.events.get(nid, 0))
+            shared = max(news.events.get(nid, 0), news.receipts.get(nid, 0))
+            room.last = max(shared, news.other.get(nid, 0))
             room.other = max(room.other, news.other.get(nid, 0))
             found = read.rooms.get(nid)
             if found is not None:
                 self._extend(room, found)
-            elif nid in news.events:
+            elif shared:
                 room.empty()
-                room.since = news.events[nid]
+                room.since = shared
         for nid, (room_id, users) in read.typing.items():
             self.typing[nid] = Typed(ephemeral, room_id, tuple(users))
         self.now, self.ephemeral = read.now, ephemeral
@@ -324,7 +214,7 @@ class Journal:
             for line in room.lines:
                 if line.event_id in found.parents:
                     room.other = max(room.other, line.pos)
-        room.add(found.lines)
+        room.add(found.lines, found.receipts)
 
     def _forget(self) -> None:
         now = self._clock.seconds()
@@ -374,63 +264,40 @@ def _read(
         nid = rooms.nid(txn, room_id)
         if nid is not None:
             typing[nid] = (room_id, users)
-    wanted = [nid for nid in news.events if nid not in news.other and is_watched(nid)]
-    return _Read(now, news, _read_rooms(txn, states, reader, wanted, after), typing)
+    return _Read(now, news, _read_rooms(txn, states, reader, is_watched, after, news), typing)
 
 
 def _read_rooms(
-    txn: Transaction, states: StateStore, reader: str, nids: Sequence[int], after: int
+    txn: Transaction,
+    states: StateStore,
+    reader: str,
+    is_watched: Callable[[int], bool],
+    after: int,
+    news: RecentNews,
 ) -> dict[int, _Room]:
-    if not nids:
-        return {}
-    by_room: dict[int, list[EventRow]] = {}
-    for row in recent_news.events_of(txn, nids, after):
-        by_room.setdefault(row.room_nid, []).append(row)
-    related = relations.with_children(
-        txn, [row.event_id for rows in by_room.values() for row in rows]
-    )
+    """The rooms for which somebody waits and in which nothing but events and receipts is new."""
+    nids = [
+        nid
+        for nid in news.events.keys() | news.receipts.keys()
+        if nid not in news.other and is_watched(nid)
+    ]
+    by_room: dict[int, list[EventRow]] = {nid: [] for nid in nids}
+    for row in recent_news.events_of(txn, [nid for nid in nids if nid in news.events], after):
+        by_room[row.room_nid].append(row)
+    read: dict[int, list[Receipt]] = {nid: [] for nid in nids}
+    if wanted := [nid for nid in nids if nid in news.receipts]:
+        for receipt in receipts.visible(txn, "", after, news.now, wanted):
+            read[receipt.room_nid].append(receipt)
+    ids = [row.event_id for rows in by_room.values() for row in rows]
+    related = relations.with_children(txn, ids)
     found = {}
     for nid, then in user_news.rooms_since(txn, "", by_room, after).items():
         rows = by_room[nid]
-        last = rows[-1].pos or 0
         lines: list[Line] | None = None
         is_broken = then.last_break is not None and then.last_break > after
         if then.old_root is not None and then.old_root == then.row.state_root and not is_broken:
-            view = RoomView(txn, states, then.row, reader, joined_at=0)
-            lines = _lines(view, rows, related)
+            lines = read_lines(RoomView(txn, states, then.row, reader, joined_at=0), rows, related)
+        other = 0 if lines is not None else news.now
         parents = frozenset(row.relates_to for row in rows if row.relates_to is not None)
-        found[nid] = _Room(then.row.room_id, lines or [], 0 if lines else last, parents)
+        found[nid] = _Room(then.row.room_id, lines or [], read[nid], other, parents)
     return found
-
-
-def _lines(view: RoomView, rows: Sequence[EventRow], related: frozenset[str]) -> list[Line] | None:
-    """The events as everybody sees them; None if not everybody sees the same."""
-    if not view.is_clear(rows):
-        return None
-    for row in rows:
-        if (
-            row.state_key is not None
-            or row.redacted_by is not None
-            or row.thread_root is not None
-            or row.type in _OWN_TYPES
-            or row.event_id in related
-        ):
-            return None
-    root = view.room.state_root
-    assert root is not None
-    members = view.numbers(root, {(_MEMBER, row.sender) for row in rows})
-    lines = []
-    for row in rows:
-        event = view.event(row)
-        if sticky.KEY in event.pdu or event.redacts is not None:
-            return None
-        lines.append(_line(row, event, members.get((_MEMBER, row.sender))))
-    return lines
-
-
-def _line(row: EventRow, event: Event, member: int | None) -> Line:
-    shown = client_format.to_client(event, room_id=False)
-    data = encode_json(shown)[:-1]
-    return Line(
-        row.pos or 0, row.event_id, row.sender, member, row.notify, row.origin_server_ts, data
-    )

@@ -94,7 +94,7 @@ class Sync:
         count: Callable[[str], None] = lambda reason: None,
     ) -> None:
         self._journal = journal
-        self.caught_up = CaughtUp(journal, presence, engine.sent_members, clock, count)
+        self.caught_up = CaughtUp(journal, presence, engine, clock, count)
         self._db = db
         self._engine = engine
         self._notifier = notifier

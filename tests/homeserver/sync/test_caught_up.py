@@ -6,6 +6,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -25,6 +26,7 @@ from storage.ephemeral import EphemeralStore
 from storage.state import StateStore
 from tests.homeserver.sync.scene import SyncTestCase, bodies, joined
 from tests.homeserver.sync.test_long_poll import pause
+from tests.support.databases import migrated_database, redis_url
 from tests.support.server import TestServer, User, make_server
 
 Json = dict[str, Any]
@@ -388,13 +390,20 @@ class EqualityTest(TestCase):
         return Deferred.fromCoroutine(self._prepare())
 
     async def _prepare(self) -> None:
-        self.server = await make_server(self)
+        await self._start()
         self.users = [await self.server.register(f"user{number}") for number in range(4)]
         self.rooms = []
         for number in range(2):
             self.rooms.append(await self.users[number].create_room(preset="public_chat"))
             for user in self.users:
                 await user.join(self.rooms[-1])
+
+    async def _start(self) -> None:
+        self.server = await make_server(self)
+
+    def actors(self) -> list[User]:
+        """Those who do something."""
+        return self.users
 
     def ways(self) -> Counter[str]:
         """How many answers were made why."""
@@ -407,7 +416,7 @@ class EqualityTest(TestCase):
 
     async def compare(self, seed: int, steps: int) -> Counter[str]:
         chance = random.Random(seed)
-        crowd = Crowd(self.users, self.rooms, chance)
+        crowd = Crowd(self.actors(), self.rooms, chance)
         followers = [
             Follower(self.server, self.users[number % 4], seed + number) for number in range(4)
         ]
@@ -452,3 +461,35 @@ class EqualityTest(TestCase):
     async def test_random_3(self) -> None:
         ways = await self.compare(3, 50)
         self.assertGreater(ways["fast"], 50, ways)
+
+
+class ProcessesTest(EqualityTest):
+    """The same where another process on the database does half of what happens."""
+
+    async def _start(self) -> None:
+        shared: Json = {
+            "database_url": migrated_database(self, "postgres"),
+            "redis": {"url": redis_url()},
+            "data_directory": str(Path(self.mktemp()).resolve()),
+            # Of presence processes hear at different times.
+            "presence": {"enabled": False},
+        }
+        self.server = await make_server(self, **shared)
+        self.other = await make_server(self, **shared)
+
+    def actors(self) -> list[User]:
+        others = [User(self.other, user.user_id, user.token, user.device_id) for user in self.users]
+        return self.users + others
+
+    async def test_waiting(self) -> None:
+        """What is sent through one process reaches those who wait at the other."""
+        room_id = self.rooms[0]
+        here, there = self.users[0], self.actors()[5]
+        since = (await here.sync())["next_batch"]
+        for number in range(4):
+            poll = Deferred.fromCoroutine(here.sync(since, timeout=20_000))
+            await there.send(room_id, f"message {number}")
+            answer = await poll
+            self.assertEqual(bodies(joined(answer, room_id)), [f"message {number}"])
+            since = answer["next_batch"]
+        self.assertGreater(self.ways()["fast"], 0)
