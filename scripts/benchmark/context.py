@@ -172,7 +172,13 @@ class Context:
                 yield phase
         else:
             yield phase
-        self.phases.append(phase.document())
+        document = phase.document()
+        self.phases.append(document)
+        cpu = 1000 * (document["server_cpu_s"] + document["database_cpu_s"])
+        count = max(1, document["operations"])
+        self.log(
+            f"  {title}: {count} in {document['wall_s']:.1f} s, {cpu / count:.3g} ms of CPU each"
+        )
 
 
 async def register(client: Client, stem: str, count: int) -> list[User]:

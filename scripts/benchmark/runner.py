@@ -91,22 +91,23 @@ class Runner:
         for number in range(1, rounds + 1):
             for context in self._contexts:
                 log(f"{name}, round {number} of {rounds}: {context.kind}")
-                outcome = await self._turn(context, workload)
-                self.document["runs"].append(
-                    {"workload": name, "server": context.kind, "round": number, **outcome}
-                )
+                run = {"workload": name, "server": context.kind, "round": number}
+                self.document["runs"].append(run)
+                await self._turn(context, workload, run)
         self._written(self.document)
 
-    async def _turn(self, context: Context, workload: Workload) -> dict[str, Any]:
-        status, started = "ok", time.perf_counter()
+    async def _turn(self, context: Context, workload: Workload, run: dict[str, Any]) -> None:
+        status, started = "failed: interrupted", time.perf_counter()
         try:
             async with asyncio.timeout(context.sizes.workload_timeout_s):
                 await workload.run(context)
+            status = "ok"
         except Exception as error:
             status = f"failed: {reason(error)}"
             log(f"  {status}")
-        seconds = time.perf_counter() - started
-        return {"status": status, "seconds": round(seconds, 2), **context.take()}
+        finally:
+            seconds = time.perf_counter() - started
+            run |= {"status": status, "seconds": round(seconds, 2), **context.take()}
 
 
 def reason(error: BaseException) -> str:

@@ -124,6 +124,20 @@ class RunnerTests(TestCase):
             ],
         )
 
+    def test_what_was_measured_before_an_interruption_is_kept(self) -> None:
+        async def until_interrupted(ctx: Context) -> None:
+            await self._good(ctx)
+            raise asyncio.CancelledError
+
+        self.patch(runner, "WORKLOADS", {"long": Workload("Long", until_interrupted)})
+        options = replace(parse(["--database", "sqlite"]), workloads=("long",))
+        made = Runner(options, Path(self.mktemp()), None, lambda document: None)
+        self.assertRaises(asyncio.CancelledError, asyncio.run, made.run())
+        (run,) = made.document["runs"]
+        self.assertEqual(run["status"], "failed: interrupted")
+        self.assertEqual(run["phases"][0]["operations"], 10)
+        self.assertFalse(any(server.alive for server in self.used))
+
     async def _nothing(self, ctx: Context) -> None:
         pass
 
