@@ -12,9 +12,9 @@ from typing import Any
 
 from config import Config
 from federation.client.agent import Agent
+from federation.client.errors import BadCaFile
 from federation.client.policy import PolicyCalls
 from federation.client.requests import FederationClient
-from federation.client.tls import BadCaFile
 from homeserver import startup
 from homeserver.api.client.capabilities import CapabilitySettings
 from homeserver.api.endpoints import ENDPOINTS
@@ -99,7 +99,7 @@ from homeserver.web.router import Router
 from homeserver.web.turns import Turns
 from storage import delayed_events, erasures, push_rules, sliding_positions
 from storage.bus import Bus, MemoryBus
-from storage.database import Database, DatabaseUnavailable, Timing, open_database
+from storage.database import Database, DatabaseUnavailable, open_database
 from storage.ephemeral import EphemeralStore, MemoryEphemeral
 from storage.feed import Feed
 from storage.jobs import JobRunner
@@ -158,8 +158,9 @@ async def build(config: Config, reactor: Any, log: Any, *, serving: bool = True)
         bus=bus,
         connections=config.database.connections,
         wait_for=config.database.start_timeout / 1000,
-        observe=lambda timing: _observe(metrics, timing),
+        observe=lambda timing: metrics.transaction(timing.name, timing.kind, timing.took),
     )
+    metrics.point_queries(db.queries.direct, db.queries.thread)
     try:
         await _check_name(config, db)
     except startup.CannotStart:
@@ -256,10 +257,6 @@ def _refusal(config: Config) -> Callable[[], MatrixError] | None:
 def _ms(duration: int | None) -> int | None:
     """A duration of the configuration as a plain number, which can be part of an answer."""
     return None if duration is None else int(duration)
-
-
-def _observe(metrics: Metrics, timing: Timing) -> None:
-    metrics.transaction(timing.name, timing.kind, timing.took)
 
 
 async def _bus(config: Config, reactor: Any) -> Bus:

@@ -102,17 +102,18 @@ def joined_number(room_id: str, user_id: str) -> Sequence[Any]:
     return (room_id, user_id)
 
 
-def _numbers(rows: list[Row]) -> list[int]:
-    return [row[0] for row in rows]
+def _numbers(rows: list[Row]) -> tuple[int, list[int]]:
+    return rows[0][0], [room_nid for _, room_nid in rows if room_nid is not None]
 
 
 @point_query(
-    "SELECT room_nid FROM memberships WHERE user_id = ? AND membership = 'join'",
+    "SELECT c.pos, m.room_nid FROM clock c"
+    " LEFT JOIN memberships m ON m.user_id = ? AND m.membership = 'join'",
     _numbers,
     most=500,
 )
 def joined_rooms(user_id: str) -> Sequence[Any]:
-    """The numbers of the rooms that a user is in."""
+    """A position of the clock, and the numbers of the rooms that a user is in then."""
     return (user_id,)
 
 

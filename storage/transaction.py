@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from storage import clock
 from storage.dialect import Dialect
@@ -111,3 +111,25 @@ class Transaction(ABC):
         of the transaction when it has none.
         """
         self.invalidations[(cache, key)] = None
+
+
+class StatementNeeded(Exception):
+    """A function asked the database though it was to find that there is nothing to ask for."""
+
+
+class NoStatements(Transaction):
+    """In place of a transaction, for functions that need none at times; else StatementNeeded."""
+
+    __slots__ = ()
+
+    def execute(self, sql: str, args: Sequence[Any] = ()) -> NoReturn:
+        raise StatementNeeded(sql)
+
+    def one(self, sql: str, args: Sequence[Any] = ()) -> NoReturn:
+        raise StatementNeeded(sql)
+
+    def all(self, sql: str, args: Sequence[Any] = ()) -> NoReturn:
+        raise StatementNeeded(sql)
+
+    def many(self, sql: str, rows: Iterable[Sequence[Any]]) -> NoReturn:
+        raise StatementNeeded(sql)

@@ -171,7 +171,7 @@ class Sync:
         now_ms = int(self._clock.seconds() * 1000)
         # Somebody may type in a room that has no other news.
         all_rooms = request.ephemeral_since != ephemeral
-        durable = await self._db.read(self._engine.read, request, now_ms, all_rooms=all_rooms)
+        durable = await self._engine.look(self._db, request, now_ms, all_rooms=all_rooms)
         typed = await self._add_typing(request, durable, ephemeral)
         present = await self._add_presence(request, durable, ephemeral)
         if durable.has_acknowledged:

@@ -202,7 +202,7 @@ class Notifier:
             self._add_for_profiles(watch)
         while watch.known < watch.heard and not watch.is_dropped:
             heard = watch.heard
-            pos, rooms = await self._db.read(_joined, user_id)
+            pos, rooms = await self._db.query(memberships.joined_rooms, user_id)
             # Another client of the user may have read newer ones meanwhile.
             if heard > watch.known and not watch.is_dropped:
                 self._set_rooms(watch, rooms)
@@ -405,8 +405,3 @@ def _news(
     txn: Transaction, after: int, room_nids: list[int], user_ids: list[str]
 ) -> tuple[int, News]:
     return clock.position(txn), news.since(txn, after, room_nids, user_ids)
-
-
-def _joined(txn: Transaction, user_id: str) -> tuple[int, list[int]]:
-    found = [row.room_nid for row in memberships.of_user(txn, user_id, ["join"])]
-    return clock.position(txn), found

@@ -6,7 +6,7 @@ as transactions), never from what a client sent, so that their number is bounded
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from prometheus_client import (
@@ -184,6 +184,10 @@ class Metrics:
             lambda: caches.limit,
         )
 
+    def point_queries(self, direct: Mapping[str, int], thread: Mapping[str, int]) -> None:
+        """Show how many small queries of each name ran without a thread, and how many in one."""
+        self.registry.register(_QueryFigures({"direct": direct, "thread": thread}))
+
     def render(self) -> bytes:
         """The metrics in Prometheus' text format (`CONTENT_TYPE`)."""
         return generate_latest(self.registry)
@@ -218,6 +222,24 @@ class _Computed(Collector):
 
     def describe(self) -> list[GaugeMetricFamily]:
         return [GaugeMetricFamily(self._name, self._doc)]
+
+
+class _QueryFigures(Collector):
+    """Small queries to the database, which it counts itself."""
+
+    def __init__(self, ways: Mapping[str, Mapping[str, int]]) -> None:
+        self._ways = ways
+
+    def collect(self) -> list[CounterMetricFamily]:
+        (family,) = self.describe()
+        for way, counts in self._ways.items():
+            for name, count in counts.items():
+                family.add_metric([name, way], count)
+        return [family]
+
+    def describe(self) -> list[CounterMetricFamily]:
+        doc = "Small queries to the database: without a thread, or in one."
+        return [CounterMetricFamily("hearth_database_queries", doc, labels=["name", "way"])]
 
 
 class _CacheFigures(Collector):

@@ -49,12 +49,10 @@ class Rooms:
         self._on_commit(channels, 1)
 
     def read(self, fn: object, *args: Any) -> Deferred[Any]:
-        if len(args) == 3:
-            self.looks.append(args)
-            return succeed((args[0] + 10, self.news))
-        return self.read_rooms(*args)
+        self.looks.append(args)
+        return succeed((args[0] + 10, self.news))
 
-    def read_rooms(self, user_id: str) -> Deferred[tuple[int, list[int]]]:
+    def query(self, query: object, user_id: str) -> Deferred[tuple[int, list[int]]]:
         self.reads += 1
         rooms = (1, list(self.rooms.get(user_id, ())))
         if self.held is None:

@@ -36,6 +36,16 @@ class MetricsTests(TestCase):
         name = 'hearth_database_transaction_seconds_sum{kind="write",name="append"}'
         self.assertEqual(value(self.metrics, name), 0.004)
 
+    def test_point_queries(self) -> None:
+        direct, thread = {"of_user": 1}, {"of_user": 0}
+        self.metrics.point_queries(direct, thread)
+        direct["of_user"] = 5
+        thread["of_room"] = 2
+        name = 'hearth_database_queries_total{name="%s",way="%s"}'
+        self.assertEqual(value(self.metrics, name % ("of_user", "direct")), 5)
+        self.assertEqual(value(self.metrics, name % ("of_user", "thread")), 0)
+        self.assertEqual(value(self.metrics, name % ("of_room", "thread")), 2)
+
     def test_gauges_are_computed_when_asked_for(self) -> None:
         waiting = [1, 2]
         self.metrics.gauge("hearth_waiting", "Waiting clients.", lambda: len(waiting))
