@@ -146,6 +146,27 @@ def _texts(txn: Transaction, column: str, values: Collection[str | int]) -> list
     return [EventText(*raw) for raw in rows]
 
 
+class EventNumber(NamedTuple):
+    """What tells whether an event is known, and how."""
+
+    event_id: str
+    event_nid: int
+    room_nid: int
+    status: int
+    is_redacted: bool
+
+
+def numbers(txn: Transaction, event_ids: Collection[str]) -> list[EventNumber]:
+    """Numbers of events by their IDs, as of `texts`."""
+    where, args = txn.any_of("event_id", event_ids)
+    rows = txn.all(
+        "SELECT event_id, event_nid, room_nid, status, redacted_by IS NOT NULL FROM events"
+        f" WHERE {where}",
+        args,
+    )
+    return [EventNumber(*raw) for raw in rows]
+
+
 def of_room(txn: Transaction, room_nid: int, event_nids: Collection[int]) -> set[int]:
     """Those of the events that are in a room."""
     found: set[int] = set()

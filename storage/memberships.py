@@ -39,6 +39,7 @@ class MembershipChange(NamedTuple):
     sender: str
 
 
+_MANY = 100
 _COLUMNS = ", ".join(MembershipRow._fields)
 _MARKS = ", ".join("?" * len(MembershipRow._fields))
 _LOG = ", ".join(MembershipChange._fields)
@@ -50,6 +51,9 @@ def put(txn: Transaction, rows: Iterable[MembershipRow]) -> None:
     A room stays forgotten as long as the same event makes the membership: a state that did not
     have that event for some time may bring it back.
     """
+    listed = list(rows)
+    if len(listed) >= _MANY:
+        listed = _insert_new(txn, listed)
     names = [name for name in MembershipRow._fields[2:] if name != "forgotten"]
     updates = ", ".join(f"{name} = excluded.{name}" for name in names)
     updates += (
@@ -59,8 +63,29 @@ def put(txn: Transaction, rows: Iterable[MembershipRow]) -> None:
     txn.many(
         f"INSERT INTO memberships ({_COLUMNS}) VALUES ({_MARKS})"
         f" ON CONFLICT (room_nid, user_id) DO UPDATE SET {updates}",
-        rows,
+        listed,
     )
+
+
+def _insert_new(txn: Transaction, rows: list[MembershipRow]) -> list[MembershipRow]:
+    """Insert many that are new, as those of a room that is entered; the other ones are returned.
+
+    Users of this server are among those, since their invites are not always noted under the lock
+    of the room.
+    """
+    most = len(rows) // 2
+    known: set[tuple[int, str]] = set()
+    for room_nid in {row.room_nid for row in rows}:
+        found = txn.all(
+            "SELECT user_id FROM memberships WHERE room_nid = ? LIMIT ?", (room_nid, most)
+        )
+        if len(found) == most:
+            return rows
+        known.update((room_nid, user_id) for (user_id,) in found)
+    new = [row for row in rows if not row.is_local and row[:2] not in known]
+    # Without ON CONFLICT PostgreSQL takes them by COPY.
+    txn.many(f"INSERT INTO memberships ({_COLUMNS}) VALUES ({_MARKS})", new)
+    return [row for row in rows if row.is_local or row[:2] in known]
 
 
 def vanish(txn: Transaction, room_nid: int, user_ids: Collection[str], pos: int) -> None:

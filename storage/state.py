@@ -13,6 +13,10 @@ from storage.auth_index import AuthIndex
 from storage.events import COLUMNS, EventRow
 from storage.transaction import Transaction
 
+_PART = 300
+_MANY = 2000
+"""So many new state keys at once are not remembered: they would push out what is in use."""
+
 Load = Callable[[Sequence[bytes]], Mapping[bytes, bytes]]
 
 
@@ -124,17 +128,27 @@ class StateStore:
             found |= self._fetch(txn, missing, cache=False)
             new = [key for key in missing if key not in found]
             if new:
-                numbers = self._numbers.take(txn, len(new))
-                txn.many(
-                    "INSERT INTO state_keys (state_key_nid, type, state_key) VALUES (?, ?, ?)"
-                    " ON CONFLICT DO NOTHING",
-                    [(number, *key) for number, key in zip(numbers, sorted(new), strict=True)],
-                )
-                # Another process may have been first: what the table says holds.
-                found |= self._fetch(txn, new, cache=False)
+                found |= self._make(txn, new)
                 txn.uncommitted.update(found[key] for key in new)
-            txn.after_commit(lambda: self._remember(found))
+            if len(missing) <= _MANY:
+                txn.after_commit(lambda: self._remember(found))
         return found
+
+    def _make(self, txn: Transaction, keys: Sequence[StateKey]) -> dict[StateKey, int]:
+        """Give numbers to keys that had none a moment ago."""
+        ordered = sorted(keys)
+        made = dict(zip(ordered, self._numbers.take(txn, len(ordered)), strict=True))
+        inserted = 0
+        for start in range(0, len(ordered), _PART):
+            rows = [(made[key], *key) for key in ordered[start : start + _PART]]
+            query, args = txn.dialect.rows_of(("bigint", "text", "text"), rows)
+            inserted += txn.execute(
+                f"INSERT INTO state_keys (state_key_nid, type, state_key) {query}"
+                " ON CONFLICT DO NOTHING",
+                args,
+            )
+        # Another process may have been first: what the table says holds.
+        return made if inserted == len(made) else self._fetch(txn, keys, cache=False)
 
     def lookup(self, txn: Transaction, keys: Collection[StateKey]) -> dict[StateKey, int]:
         """The numbers of those state keys that have one."""
@@ -178,13 +192,12 @@ class StateStore:
     ) -> dict[StateKey, int]:
         found: dict[StateKey, int] = {}
         made = txn.uncommitted
-        for start in range(0, len(keys), 200):
-            part = keys[start : start + 200]
-            values = ", ".join(["(?, ?)"] * len(part))
+        for start in range(0, len(keys), _PART):
+            query, args = txn.dialect.rows_of(("text", "text"), keys[start : start + _PART])
             rows = txn.all(
                 "SELECT type, state_key, state_key_nid FROM state_keys"
-                f" WHERE (type, state_key) IN (VALUES {values})",
-                [text for key in part for text in key],
+                f" WHERE (type, state_key) IN ({query})",
+                args,
             )
             found |= {(row[0], row[1]): row[2] for row in rows}
         if cache:
@@ -230,12 +243,15 @@ def put_current(
     txn: Transaction, room_nid: int, changes: Iterable[tuple[StateKey, int | None]]
 ) -> None:
     """Change the projection of the current state; None removes an entry."""
-    rows, gone = [], []
+    rows: list[tuple[int, str, str, int]] = []
+    gone = []
     for key, event_nid in changes:
         if event_nid is None:
             gone.append((room_nid, *key))
         else:
             rows.append((room_nid, *key, event_nid))
+    if len(rows) >= _PART:
+        rows = _insert_new(txn, room_nid, rows)
     if rows:
         txn.many(
             "INSERT INTO current_state (room_nid, type, state_key, event_nid) VALUES (?, ?, ?, ?)"
@@ -246,6 +262,26 @@ def put_current(
         txn.execute(
             "DELETE FROM current_state WHERE room_nid = ? AND type = ? AND state_key = ?", entry
         )
+
+
+def _insert_new(
+    txn: Transaction, room_nid: int, rows: list[tuple[int, str, str, int]]
+) -> list[tuple[int, str, str, int]]:
+    """Insert many entries that are new, as those of a room that is entered; the other ones are
+    returned."""
+    most = len(rows) // 2
+    found = txn.all(
+        "SELECT type, state_key FROM current_state WHERE room_nid = ? LIMIT ?", (room_nid, most)
+    )
+    if len(found) == most:
+        return rows
+    known = set(found)
+    # Without ON CONFLICT PostgreSQL takes them by COPY.
+    txn.many(
+        "INSERT INTO current_state (room_nid, type, state_key, event_nid) VALUES (?, ?, ?, ?)",
+        [row for row in rows if row[1:3] not in known],
+    )
+    return [row for row in rows if row[1:3] in known]
 
 
 _JOINED = ", ".join("e." + column for column in COLUMNS.split(", "))

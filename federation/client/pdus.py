@@ -8,10 +8,12 @@ verified in a thread, which leaves the reactor to others.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.threads import deferToThreadPool
 
@@ -34,6 +36,7 @@ from homeserver.core.signing import (
     verify_event,
 )
 from homeserver.core.types import JsonObject
+from homeserver.semaphore import Semaphore
 
 T = TypeVar("T")
 
@@ -42,6 +45,9 @@ INLINE = 2
 
 CHUNK = 200
 """Events that one thread checks before it lets others have their turn."""
+
+CORES = len(os.sched_getaffinity(0))
+"""Threads in which many events are checked: checking signatures is what they can do together."""
 
 Keys = Mapping[str, Mapping[str, KnownKey]]
 """By server and key ID."""
@@ -78,6 +84,7 @@ class PduChecker:
         self._keys = keys
         self._reactor = reactor
         self._clock: IReactorTime = reactor
+        self._turns = Semaphore(CORES)
 
     async def check(
         self,
@@ -107,14 +114,19 @@ class PduChecker:
     async def _run(self, items: Sequence[Any], work: Callable[[Sequence[Any]], list[T]]) -> list[T]:
         if len(items) <= INLINE:
             return work(items)
-        done: list[T] = []
-        for start in range(0, len(items), CHUNK):
-            part = items[start : start + CHUNK]
-            answer: Awaitable[list[T]] = deferToThreadPool(
-                self._reactor, self._reactor.getThreadPool(), work, part
-            )
-            done += await answer
-        return done
+        if len(items) <= CHUNK:
+            return await self._in_thread(work, items)
+        # Those who have many take turns with each other, and leave threads for those with few.
+        chunks = [
+            self._turns.run(self._in_thread, work, items[start : start + CHUNK])
+            for start in range(0, len(items), CHUNK)
+        ]
+        return [item for part in await gatherResults(chunks, consumeErrors=True) for item in part]
+
+    def _in_thread(
+        self, work: Callable[[Sequence[Any]], list[T]], items: Sequence[Any]
+    ) -> Deferred[list[T]]:
+        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), work, items)
 
 
 def _shape(
@@ -123,13 +135,15 @@ def _shape(
     """Step 1, the event's ID, and what is signed of it."""
     try:
         encoded = check_pdu(pdu, version, is_new=is_new)
-        signed = pdu
+        signed, text = pdu, encoded or b""
         if "unsigned" in pdu:
             # Nobody signs what is in `unsigned`, and nothing of it is ours to repeat.
+            text = b""
             signed = {key: value for key, value in pdu.items() if key != "unsigned"}
         # A copy has no more memory than it needs, as the encoder's has.
         message = bytes(memoryview(redacted_message(signed, version)))
-        event = Event.from_pdu(signed, version, event_id_for(signed, version, message))
+        event_id = event_id_for(signed, version, message)
+        event = Event.from_pdu(signed, version, event_id, bytes(memoryview(text)))
     except (EventFormatError, CanonicalJSONError) as problem:
         return CheckedPdu(None, None, str(problem)), b""
     except RecursionError:

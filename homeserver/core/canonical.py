@@ -90,6 +90,13 @@ def encode_lenient(value: Any) -> bytes:
     Floats and integers of any size are let through; raises `CanonicalJSONError` for the rest.
     """
     try:
+        encoded = orjson.dumps(value, option=_ENCODE)
+    except TypeError:
+        pass  # integers beyond 2^53, deep nesting, or nothing that has such a form
+    else:
+        if isinstance(value, (dict, list)) and not _suspect(encoded):
+            return encoded
+    try:
         return canonicaljson.encode_canonical_json(value)
     except (TypeError, ValueError, RecursionError) as exc:
         raise CanonicalJSONError(f"No canonical JSON form: {exc}") from None

@@ -86,12 +86,22 @@ class Event:
             return _slot(self, name)
 
     @classmethod
-    def from_pdu(cls, pdu: JsonObject, version: RoomVersion, event_id: str | None = None) -> Self:
+    def from_pdu(
+        cls,
+        pdu: JsonObject,
+        version: RoomVersion,
+        event_id: str | None = None,
+        text: bytes = b"",
+    ) -> Self:
         """The event with this federation form; its ID is computed unless given.
+
+        Parameters: `text`, its canonical JSON, if at hand.
 
         Raises `CanonicalJSONError` if it has no ID.
         """
-        return cls(event_id if event_id is not None else event_id_for(pdu, version), version, pdu)
+        if event_id is None:
+            event_id = event_id_for(pdu, version)
+        return cls(event_id, version, pdu, text)
 
     @classmethod
     def from_json(cls, text: str | bytes, version: RoomVersion, event_id: str) -> Self:
@@ -135,6 +145,7 @@ class Event:
         """The federation form as canonical JSON, for storage and for other servers."""
         if self._text:
             return self._text.encode() if isinstance(self._text, str) else self._text
+        assert self._pdu is not None
         if self.version.strict_canonical_json:
             return canonical.encode(self._pdu)
         return canonical.encode_lenient(self._pdu)

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 from homeserver.core.auth_rules import check
 from homeserver.core.event import Event
-from homeserver.core.graph import lexicographical_topological_sort
 from homeserver.core.rejection import EventRejected
 from homeserver.core.types import StateKey
 
@@ -82,15 +81,25 @@ def complete_by_auth(events: Mapping[str, Event], stored: Collection[str]) -> li
     A chain is there if it ends in events that are `stored` or that have no auth events. Events
     on a circle, and those that rest on one, are left out.
     """
-    order = lexicographical_topological_sort(
-        {event_id: event.auth_event_ids for event_id, event in events.items()},
-        lambda event_id: (events[event_id].depth, event_id),
-    )
-    done: set[str] = set()
-    for event_id in order:
-        if all(name in done or name in stored for name in events[event_id].auth_event_ids):
-            done.add(event_id)
-    return [events[event_id] for event_id in order if event_id in done]
+    waiting: dict[str, int] = {}
+    dependants: dict[str, list[str]] = {}
+    ready = []
+    for event_id, event in events.items():
+        missing = {name for name in event.auth_event_ids if name not in stored}
+        waiting[event_id] = len(missing)
+        for name in missing:
+            dependants.setdefault(name, []).append(event_id)
+        if not missing:
+            ready.append(event_id)
+    done: list[Event] = []
+    # Whatever is ready is gone through in the order in which it became so.
+    for event_id in ready:
+        done.append(events[event_id])
+        for dependant in dependants.get(event_id, ()):
+            waiting[dependant] -= 1
+            if not waiting[dependant]:
+                ready.append(dependant)
+    return done
 
 
 class Claimed(NamedTuple):

@@ -40,7 +40,7 @@ def complete_room(
         return False
     row = draft.row
     tree = RoomTree(txn, context.states, row.room_nid, draft.version)
-    numbers = tree.numbers_of(set(whole.state.values()))
+    numbers = tree.numbers_of(set(whole.state.values()), whole.events)
     if len(numbers) < len(set(whole.state.values())):
         raise LacksEvents(room_id)
     before = tree.build({key: numbers[name] for key, name in whole.state.items()})

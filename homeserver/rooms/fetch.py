@@ -6,8 +6,8 @@ another server does wrong is noted in the errand, and the next server is asked.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred, gatherResults
@@ -276,14 +276,21 @@ class Fetcher:
         return chain
 
     async def _store_outliers(
-        self, errand: Errand, wanted: Collection[str], offered: Mapping[str, Event]
+        self,
+        errand: Errand,
+        wanted: Collection[str],
+        offered: Mapping[str, Event],
+        known: tuple[Set[str], Set[str]] = (frozenset(), frozenset()),
     ) -> None:
         """Store what is `offered` of the wanted events and their auth chains.
 
         What the chains still lack is asked for event by event.
+
+        Parameters: `known`, events that were looked for before, and which of them are stored.
         """
         chain = gaps.auth_chain(wanted, offered)
-        stored = set(await self.known({*wanted, *chain, *_auth_ids(chain.values())}))
+        names = {*wanted, *chain, *_auth_ids(chain.values())}
+        stored = {*known[1], *await self.known(names - known[0])}
         asked: set[str] = set()
         while True:
             missing = {name for name in wanted if name not in chain and name not in stored}
@@ -313,16 +320,20 @@ class Fetcher:
             )
             if answer is None:
                 continue
-            await self._store_state(errand, server, event, answer)
+            offered = await self._store_state(errand, server, event, answer)
             found = await self._db.read(_believable, errand, event, answer)
             if isinstance(found, KnownState):
-                return found
+                return replace(found, events=offered)
             errand.note(f"{server}: state before {event.event_id} refused: {found}")
         return None
 
-    async def _store_state(self, errand: Errand, server: str, event: Event, ids: StateIds) -> None:
+    async def _store_state(
+        self, errand: Errand, server: str, event: Event, ids: StateIds
+    ) -> dict[str, Event]:
+        """Get and store what is missing of a state; the events that were got for that."""
         wanted = {*ids.pdu_ids, *ids.auth_chain_ids}
-        missing = wanted - set(await self.known(wanted))
+        stored = set(await self.known(wanted))
+        missing = wanted - stored
         offered: dict[str, Event] = {}
         if _ask_for_all(len(missing), len(wanted)):
             whole = await self.ask(
@@ -334,7 +345,9 @@ class Fetcher:
             # Only a few are asked for singly: who lacks thousands of them gave a poor answer.
             lacking = missing - set(offered)
             singly = set(sorted(lacking)[:MAX_SINGLE])
-            await self._store_outliers(errand, missing - lacking | singly, offered)
+            asked = missing - lacking | singly
+            await self._store_outliers(errand, asked, offered, known=(wanted, stored))
+        return offered
 
 
 def _ask_for_all(missing: int, total: int) -> bool:

@@ -6,23 +6,25 @@ a PDU", step 4).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from homeserver.core import auth_rules
 from homeserver.core.event import Event
 from homeserver.core.graph import topological_order
 from homeserver.core.ids import domain_of
 from homeserver.core.room_versions import RoomVersion
+from homeserver.core.types import StateKey
 from homeserver.rooms.receiving import NOT_ADDED, Judged
 from homeserver.rooms.relations import relation_of
 from homeserver.rooms.room_tree import RoomTree
-from homeserver.rooms.write import Rooted, event_row
+from homeserver.rooms.write import Current, Rooted, event_row
 from storage import events
 from storage.events import ACCEPTED, MISPLACED, REJECTED, EventRow
 from storage.state import NumberBlocks
 from storage.transaction import Transaction
 
 _BATCH = 500
+_NO_CHANGES: Mapping[StateKey, Current | None] = {}
 
 
 class Outliers:
@@ -154,9 +156,12 @@ class Outliers:
 
     def _row(self, event: Event, number: int, status: int) -> EventRow:
         self._tree.add(event, number, rejected=status == REJECTED)
-        item = Rooted(event, number, b"", b"", None, {}, status)
-        row = event_row(item, self._room_nid, None, relation_of(event))
-        return row._replace(state_before=None, state_after=None)
+        return event_row(
+            Rooted(event, number, None, None, None, _NO_CHANGES, status),
+            self._room_nid,
+            None,
+            relation_of(event),
+        )
 
 
 def known_version(received: Collection[Event]) -> RoomVersion:

@@ -36,6 +36,18 @@ from storage.transaction import Transaction
 MAX_WALKED = 1000
 """Events without effect that are looked behind, in one batch, for what a new event replaces."""
 
+_JUDGED_BY_CONTENT = frozenset(
+    {
+        "m.room.aliases",
+        "m.room.create",
+        "m.room.member",
+        "m.room.power_levels",
+        "m.room.redaction",
+        "m.room.third_party_invite",
+    }
+)
+"""Types of which the rules look at more than the sender and the state."""
+
 NOT_ADDED = -1
 """`Judged.status` of an event that was not stored."""
 
@@ -65,9 +77,13 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class KnownState:
-    """The state before an event: event IDs of events that are stored, outliers or not."""
+    """The state before an event: event IDs of events that are stored, outliers or not.
+
+    `events` has those of them that are at hand, by ID, so that they need not be read.
+    """
 
     state: Mapping[StateKey, str]
+    events: Mapping[str, Event] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +128,7 @@ class Receiving:
     _create: Event | None = None
     _senders: list[str] | None = None
     _walked: int = 0
+    _verdicts: dict[tuple[object, ...], tuple[int, str | None]] = field(default_factory=dict)
 
     @property
     def version(self) -> RoomVersion:
@@ -230,7 +247,7 @@ class Receiving:
     def _before(self, event: Event, known: KnownState | None) -> bytes | None:
         """The root of the state before an event."""
         if known is not None:
-            numbers = self.tree.numbers_of(set(known.state.values()))
+            numbers = self.tree.numbers_of(set(known.state.values()), known.events)
             if len(numbers) < len(set(known.state.values())):
                 return None
             usable = {
@@ -248,6 +265,33 @@ class Receiving:
         for name in (*event.prev_event_ids, *event.auth_event_ids):
             if self._is_elsewhere(name):
                 return REJECTED, f"{name} belongs to another room."
+        verdict = self._allowed(event, before)
+        if verdict[0] != ACCEPTED:
+            return verdict
+        if self.live and self.policy is not None and not is_recommended(event, self.policy):
+            if self.ask_policy:
+                self.unsigned.append(event)
+            return SOFT_FAILED, f"Not recommended by the policy server {self.policy.name}."
+        return verdict
+
+    def _allowed(self, event: Event, before: bytes) -> tuple[int, str | None]:
+        """What the authorisation rules say; asked once for messages that are alike to them."""
+        if event.state_key is not None or event.type in _JUDGED_BY_CONTENT:
+            return self._judge(event, before)
+        alike = (
+            event.type,
+            event.sender,
+            event.room_id,
+            event.auth_event_ids,
+            before,
+            self.draft.row.state_root,
+        )
+        verdict = self._verdicts.get(alike)
+        if verdict is None:
+            verdict = self._verdicts[alike] = self._judge(event, before)
+        return verdict
+
+    def _judge(self, event: Event, before: bytes) -> tuple[int, str | None]:
         try:
             named = self._check_auth_events(event)
         except auth_rules.EventRejected as refusal:
@@ -262,10 +306,6 @@ class Receiving:
                 auth_rules.check(event, self._state(event, current, named), create=self._create)
             except auth_rules.EventRejected as refusal:
                 return SOFT_FAILED, f"By the current state: {refusal.reason}"
-        if self.live and self.policy is not None and not is_recommended(event, self.policy):
-            if self.ask_policy:
-                self.unsigned.append(event)
-            return SOFT_FAILED, f"Not recommended by the policy server {self.policy.name}."
         return ACCEPTED, None
 
     def _check_auth_events(self, event: Event) -> dict[StateKey, Event]:

@@ -20,6 +20,7 @@ from storage.state import StateStore
 from storage.transaction import Transaction
 
 _BATCH = 1000
+_NONE: Mapping[str, Event] = {}
 
 
 class RoomTree:
@@ -37,6 +38,8 @@ class RoomTree:
         self._nids: dict[StateKey, int] = {}
         self._by_nid: dict[int, Event] = {}
         self._by_id: dict[str, tuple[int, Event]] = {}
+        self._numbers: dict[str, int] = {}
+        self._looked_up: dict[bytes, dict[StateKey, int | None]] = {}
         self._rejected: set[str] = set()
         self._resolved: dict[frozenset[bytes], bytes] = {}
 
@@ -92,12 +95,22 @@ class RoomTree:
 
     def numbers(self, root: bytes, keys: Collection[StateKey]) -> dict[StateKey, int]:
         """Numbers of the events that a state has under these keys."""
+        # A root never changes, and the same few keys are asked for with every event.
+        known = self._looked_up.setdefault(root, {})
+        missing = [key for key in keys if key not in known]
+        if missing:
+            known.update(self._look_up(root, missing))
+        return {key: number for key in keys if (number := known[key]) is not None}
+
+    def _look_up(self, root: bytes, keys: Collection[StateKey]) -> dict[StateKey, int | None]:
         unknown = [key for key in keys if key not in self._nids]
         if unknown:
             self._nids |= self._states.lookup(self._txn, unknown)
         nids = {self._nids[key]: key for key in keys if key in self._nids}
-        found = state_tree.get(root, nids, self.load)
-        return {nids[nid]: number for nid, number in found.items()}
+        found: dict[StateKey, int | None] = dict.fromkeys(keys)
+        for nid, number in state_tree.get(root, nids, self.load).items():
+            found[nids[nid]] = number
+        return found
 
     def state(self, root: bytes, keys: Collection[StateKey]) -> dict[StateKey, Event]:
         """The events that a state has under these keys."""
@@ -130,14 +143,33 @@ class RoomTree:
 
     def number_of(self, event_id: str) -> int | None:
         """The number of an event."""
-        self._fetch([event_id])
-        found = self._by_id.get(event_id)
-        return found[0] if found is not None else None
+        return self.numbers_of([event_id]).get(event_id)
 
-    def numbers_of(self, event_ids: Collection[str]) -> dict[str, int]:
-        """Numbers of events by their IDs; unknown ones are left out."""
-        self._fetch(event_ids)
-        return {name: self._by_id[name][0] for name in event_ids if name in self._by_id}
+    def numbers_of(
+        self, event_ids: Collection[str], given: Mapping[str, Event] = _NONE
+    ) -> dict[str, int]:
+        """Numbers of events by their IDs; unknown ones are left out.
+
+        Parameters: `given`, events at hand, which then need not be read when they are asked for.
+        """
+        known, by_id = self._numbers, self._by_id
+        missing = [name for name in event_ids if name not in by_id and name not in known]
+        for start in range(0, len(missing), _BATCH):
+            for row in events.numbers(self._txn, missing[start : start + _BATCH]):
+                # An event of another room is none of this one's.
+                if row.room_nid != self._room_nid:
+                    continue
+                known[row.event_id] = row.event_nid
+                if row.event_id in given and not row.is_redacted:
+                    is_rejected = row.status == events.REJECTED
+                    self.add(given[row.event_id], row.event_nid, rejected=is_rejected)
+                elif row.status == events.REJECTED:
+                    self._rejected.add(row.event_id)
+        return {
+            name: by_id[name][0] if name in by_id else known[name]
+            for name in event_ids
+            if name in by_id or name in known
+        }
 
     def resolve(self, roots: Collection[bytes]) -> bytes:
         """The root of the resolution of states: they are taken together by the room's version."""

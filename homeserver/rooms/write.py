@@ -80,7 +80,7 @@ class Rooted:
     """A new event with its number, and what it does to the states around it.
 
     Parameters:
-        before, after: roots of the state before and after the event.
+        before, after: roots of the state before and after the event; None: it has no place.
         current: root of the room's current state once the event is in; None: the event does not
             count for it.
         changes: by which `current` differs from the current state before; None: key removed.
@@ -90,8 +90,8 @@ class Rooted:
 
     event: Event
     event_nid: int
-    before: bytes
-    after: bytes
+    before: bytes | None
+    after: bytes | None
     current: bytes | None
     changes: Mapping[StateKey, Current | None]
     status: int = ACCEPTED

@@ -932,7 +932,7 @@ CREATE INDEX events_bump ON events (room_nid, pos) WHERE type IN ('m.room.messag
 CREATE INDEX events_calls ON events (room_nid, pos) WHERE type IN ('m.call.invite',
     'm.call.answer', 'm.call.reject', 'm.call.hangup', 'm.call.select_answer');
 
-CREATE INDEX events_depth ON events (room_nid, depth, pos);
+CREATE INDEX events_depth ON events (room_nid, depth, pos) WHERE pos IS NOT NULL;
 
 CREATE INDEX events_loud ON events (room_nid, pos) WHERE notify > 1;
 
@@ -942,7 +942,7 @@ CREATE INDEX events_outgoing_room ON events (room_nid, pos) WHERE outgoing;
 
 CREATE INDEX events_own ON events (room_nid, sender, pos) WHERE notify > 0;
 
-CREATE INDEX events_pos ON events (pos);
+CREATE INDEX events_pos ON events (pos) WHERE pos IS NOT NULL;
 
 CREATE INDEX events_redacted ON events (room_nid, pos) WHERE redacted_by IS NOT NULL;
 
@@ -953,7 +953,7 @@ CREATE INDEX events_thread_activity ON events (room_nid, relates_to, depth, pos)
 
 CREATE INDEX events_threads ON events (room_nid, pos) WHERE thread_root IS NOT NULL;
 
-CREATE INDEX events_time ON events (room_nid, origin_server_ts);
+CREATE INDEX events_time ON events (room_nid, origin_server_ts) WHERE pos IS NOT NULL;
 
 CREATE UNIQUE INDEX events_timeline ON events (room_nid, pos);
 
