@@ -35,7 +35,6 @@ from homeserver.core.types import JsonObject
 from homeserver.sync import room_section
 from homeserver.sync.engine import SyncEngine
 from homeserver.sync.journal import Journal
-from homeserver.sync.lazy_members import NOTHING
 from homeserver.sync.notifier import Asked, Settled, Tally, Watch
 from homeserver.sync.request import SyncRequest
 from homeserver.sync.room_news import NO_TIMELINE, Chunk
@@ -65,7 +64,7 @@ class _News(NamedTuple):
     """What a client is told of one room."""
 
     nid: int
-    room_id: str
+    room_id: bytes
     chunk: Chunk | None
     typing: tuple[str, ...] | None
 
@@ -131,26 +130,25 @@ class CaughtUp:
             raise _Reason("user")
         if self._clock.seconds() >= settled.until:
             raise _Reason("long_ago")
-        if not _is_plain(request.filter):
-            raise _Reason("filter")
+        if settled.plain is not request.filter:
+            if not _is_plain(request.filter):
+                raise _Reason("filter")
+            settled.plain = request.filter
         return settled
 
     def _compose(self, request: SyncRequest, settled: Settled, state: bytes) -> Answer:
         journal = self._journal
         self._check_user(request, settled)
         news = self._news(request, settled)
-        lazy, known = request.filter.room.lazy_load_members, None
-        device = (request.user_id, request.device_id, request.since)
-        if lazy:
-            # Also where no members are needed: that the device has come with its token counts.
-            known = self._members.known(*device)
         sections = []
+        members: set[int] = set()
         tallies: dict[int, Tally] = {}
         for one in news:
             parts = [NO_TIMELINE]
             ephemeral = []
             if one.chunk is not None:
-                tally = _checked(request, settled, one.nid, one.chunk, known)
+                members |= one.chunk.members
+                tally = _checked(request, settled, one.nid, one.chunk)
                 tally = tallies[one.nid] = _raised(tally, one.chunk)
                 parts = [one.chunk.data, _unread(tally.counts, request.filter)]
                 if one.chunk.receipts:
@@ -160,15 +158,17 @@ class CaughtUp:
                 ephemeral.append(encode_json(event))
             if ephemeral:
                 parts.append(b'"ephemeral":{"events":[%b]}' % b",".join(ephemeral))
-            sections.append(
-                b'%b:{%b,"%b":{"events":[]}}' % (encode_json(one.room_id), b",".join(parts), state)
-            )
+            sections.append(b'%b:{%b,"%b":{"events":[]}}' % (one.room_id, b",".join(parts), state))
         now = SyncToken(journal.now, journal.ephemeral)
-        if lazy:
-            self._members.sent(*device, now.durable, NOTHING)
+        if request.filter.room.lazy_load_members and not self._members.move_on(
+            request.user_id, request.device_id, request.since, now.durable, members
+        ):
+            raise _Reason("members")
         self._move(request, settled, now, tallies, is_empty=not sections)
         rooms = b',"rooms":{"join":{%b}}' % b",".join(sections) if sections else b""
-        tail = encode_json(settled.answer)[1:-1]
+        tail = settled.tail
+        if not tail:
+            tail = settled.tail = encode_json(settled.answer)[1:-1]
         return Answer(b'{"next_batch":"%b",%b%b}' % (str(now).encode(), tail, rooms), not sections)
 
     def _check_user(self, request: SyncRequest, settled: Settled) -> None:
@@ -199,7 +199,7 @@ class CaughtUp:
         now_ms = int(self._clock.seconds() * 1000)
         for nid in among:
             room, typed = rooms.get(nid), typing.get(nid)
-            chunk, room_id = None, ""
+            chunk, room_id = None, b""
             if room is not None and room.last > pos:
                 chunk, room_id = room.chunk(pos, now_ms), room.room_id
                 if chunk is None:
@@ -239,13 +239,8 @@ def remember(counts: dict[int, Tally], new: Mapping[int, Tally]) -> None:
         del counts[next(iter(counts))]
 
 
-def _checked(
-    request: SyncRequest, settled: Settled, nid: int, chunk: Chunk, known: frozenset[int] | None
-) -> Tally:
-    """The unread counts before; raises _Reason if the chunk is not what the client is told.
-
-    Parameters: `known`, with lazy loading, the member events that the device has.
-    """
+def _checked(request: SyncRequest, settled: Settled, nid: int, chunk: Chunk) -> Tally:
+    """The unread counts before; raises _Reason if the chunk is not what the client is told."""
     wanted = request.filter.room.timeline
     if chunk.length > wanted.limit_within(DEFAULT_LIMIT, MAX_LIMIT):
         raise _Reason("limited")
@@ -253,8 +248,6 @@ def _checked(
         raise _Reason("own")
     if settled.ignored and not settled.ignored.isdisjoint(chunk.senders):
         raise _Reason("ignored")
-    if known is not None and not chunk.members <= known:
-        raise _Reason("members")
     tally = settled.counts.get(nid)
     if tally is None:
         raise _Reason("counts")

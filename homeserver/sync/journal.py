@@ -24,6 +24,7 @@ from twisted.internet.interfaces import IReactorTime
 from homeserver.rooms.view import RoomView
 from homeserver.sync.notifier import Notifier
 from homeserver.sync.room_news import Line, RoomNews, read_lines
+from homeserver.web.responses import encode_json
 from storage import receipts, recent_news, relations, rooms, user_news
 from storage.database import Database
 from storage.ephemeral import EphemeralStore
@@ -65,7 +66,8 @@ class Typed(NamedTuple):
     """Who types in a room, and since which value of the counter."""
 
     serial: int
-    room_id: str
+    room_id: bytes
+    """In JSON."""
     users: tuple[str, ...]
 
 
@@ -201,13 +203,13 @@ class Journal:
                 room.empty()
                 room.since = shared
         for nid, (room_id, users) in read.typing.items():
-            self.typing[nid] = Typed(ephemeral, room_id, tuple(users))
+            self.typing[nid] = Typed(ephemeral, encode_json(room_id), tuple(users))
         self.now, self.ephemeral = read.now, ephemeral
         self._forget()
 
     @staticmethod
     def _extend(room: RoomNews, found: _Room) -> None:
-        room.room_id = found.room_id
+        room.room_id = encode_json(found.room_id)
         room.other = max(room.other, found.other)
         if found.parents:
             # What relates to an event is told with it: to those who were not told of it before.

@@ -13,6 +13,7 @@ Client-server API, "Lazy-loading room members". Never is a member withheld that 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from threading import Lock
 
@@ -32,6 +33,9 @@ class _Answer:
 
     added: frozenset[int]
     dropped: frozenset[int]
+
+
+_NO_MEMBERS = _Answer(NOTHING, NOTHING)
 
 
 @dataclass(slots=True)
@@ -61,13 +65,13 @@ class SentMembers:
                 if since not in device.pending:
                     return NOTHING
                 answer = device.pending[since]
-                if answer.added or answer.dropped:
-                    device.known = (device.known - answer.dropped) | answer.added
                 device.base = since
                 device.pending = {}
-                if len(device.known) > MAX_MEMBERS:
-                    device.known = NOTHING
-                self._devices[user_id, device_id] = device  # its size is another one
+                if answer.added or answer.dropped:
+                    device.known = (device.known - answer.dropped) | answer.added
+                    if len(device.known) > MAX_MEMBERS:
+                        device.known = NOTHING
+                    self._devices[user_id, device_id] = device  # its size is another one
             return device.known
 
     def sent(
@@ -98,6 +102,28 @@ class SentMembers:
                 del device.pending[next(iter(device.pending))]
             device.pending[now] = _Answer(members, dropped)
             self._devices[user_id, device_id] = device
+
+    def move_on(
+        self, user_id: str, device_id: str, since: int | None, now: int, needed: Collection[int]
+    ) -> bool:
+        """As `known` and then `sent` without any members, if the device has all that are `needed`;
+        else False."""
+        known = self.known(user_id, device_id, since)
+        if not known.issuperset(needed):
+            return False
+        if since is None or now <= since:
+            return True
+        with self._lock:
+            device = self._devices.get((user_id, device_id))
+            # What is larger by one short entry is not weighed anew.
+            if device is not None and device.base == since and len(device.pending) < _MAX_PENDING:
+                other = device.pending.get(now)
+                if other is None or other.added:
+                    dropped = NOTHING if other is None else other.dropped
+                    device.pending[now] = _Answer(NOTHING, dropped) if dropped else _NO_MEMBERS
+                return True
+        self.sent(user_id, device_id, since, now, NOTHING)
+        return True
 
 
 def _size(key: tuple[str, str], device: _Device) -> int:

@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
@@ -23,9 +24,10 @@ from typing import NamedTuple
 
 import structlog
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
+from homeserver.core.filters import Filter
 from homeserver.core.push_volume import Volume
 from homeserver.core.tokens import SyncToken
 from homeserver.core.types import JsonObject
@@ -41,6 +43,9 @@ LINGER = 60.0
 """Seconds that a watch is kept after the last client of its user stopped waiting."""
 MAX_SETTLED = 100
 """Devices of one user of which is remembered what they have."""
+_LONG = 2.0
+"""Longer waits, in seconds, may last up to `_GRAIN` longer."""
+_GRAIN = 0.25
 AT_ONCE = 50
 """Waiting clients that go on in one turn of the reactor."""
 
@@ -70,7 +75,9 @@ class Settled:
         "counts",
         "ignored",
         "own_version",
+        "plain",
         "rooms",
+        "tail",
         "token",
         "until",
         "version",
@@ -98,6 +105,10 @@ class Settled:
         """The rooms that the user was in at the token; None: that is not known for certain."""
         self.counts: dict[int, Tally] = {}
         """Of some rooms, at the token."""
+        self.tail = b""
+        """`answer` encoded, without braces; empty: that is still to be done."""
+        self.plain: Filter | None = None
+        """A filter of which is known that it changes nothing of messages."""
         self.ignored: frozenset[str] = frozenset()
         """Users whom the user ignored at the token."""
 
@@ -183,6 +194,7 @@ class Notifier:
         self._is_looking = False
         self.heard = 0
         """Rises with every hint about whatever is watched."""
+        self._ends = _Ends(clock, self.release)
         self._released: deque[tuple[Deferred[None], Exception | None]] = deque()
         self._is_releasing = False
         bus.on_gap(self._gap)
@@ -228,11 +240,10 @@ class Notifier:
             waiter.callback(None)
             return waiter
         watch.waiters.add(waiter)
-        call = self._clock.callLater(seconds, self._time_out, watch, waiter)
+        due = self._ends.add(waiter, seconds)
 
         def done(result: None) -> None:
-            if call.active():
-                call.cancel()
+            self._ends.discard(waiter, due)
             watch.waiters.discard(waiter)
             watch.last_used = self._clock.seconds()
             return result
@@ -308,11 +319,6 @@ class Notifier:
         watch.heard += 1
         watch.own_version += 1
         self._wake_all((watch,))
-
-    @staticmethod
-    def _time_out(watch: Watch, waiter: Deferred[None]) -> None:
-        if not waiter.called:
-            waiter.callback(None)
 
     def _for_user(self, watch: Watch) -> Callable[[int], None]:
         return lambda pos: self._wake_user(watch)
@@ -399,6 +405,42 @@ class Notifier:
     @staticmethod
     def _cannot_look(failure: Failure) -> None:
         _log.warning("Cannot look for what waiting clients missed", reason=str(failure.value))
+
+
+class _Ends:
+    """When waits end. Those that end at about the same time share a timer: a timer for each would
+    cost more than all else that waiting does."""
+
+    def __init__(
+        self, clock: IReactorTime, release: Callable[[Iterable[Deferred[None]]], None]
+    ) -> None:
+        self._clock = clock
+        self._release = release
+        self._groups: dict[float, tuple[IDelayedCall, set[Deferred[None]]]] = {}
+
+    def add(self, waiter: Deferred[None], seconds: float) -> float:
+        """Have a waiter released in `seconds`, or a little later; returns when."""
+        now = self._clock.seconds()
+        due = now + seconds
+        if seconds > _LONG:
+            due = math.ceil(due / _GRAIN) * _GRAIN
+        group = self._groups.get(due)
+        if group is None:
+            group = self._groups[due] = (self._clock.callLater(due - now, self._over, due), set())
+        group[1].add(waiter)
+        return due
+
+    def discard(self, waiter: Deferred[None], due: float) -> None:
+        """It waits no more."""
+        group = self._groups.get(due)
+        if group is not None:
+            group[1].discard(waiter)
+            if not group[1]:
+                group[0].cancel()
+                del self._groups[due]
+
+    def _over(self, due: float) -> None:
+        self._release(self._groups.pop(due)[1])
 
 
 def _news(

@@ -73,8 +73,9 @@ class RoomNews:
         "size",
     )
 
-    def __init__(self, since: int, room_id: str = "") -> None:
-        self.room_id = room_id
+    def __init__(self, since: int) -> None:
+        self.room_id = b""
+        """In JSON; set with the first lines."""
         self.since = since
         """The lines are complete behind this position."""
         self.last = since

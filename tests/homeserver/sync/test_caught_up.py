@@ -21,6 +21,7 @@ from homeserver.sync.long_poll import Sync, Wish
 from homeserver.sync.notifier import Notifier
 from homeserver.sync.request import SyncRequest
 from homeserver.users.presence import PresenceTracker
+from homeserver.web.responses import encode_json
 from storage import recent_news
 from storage.ephemeral import EphemeralStore
 from storage.state import StateStore
@@ -105,7 +106,7 @@ def general(server: TestServer) -> tuple[Sync, Notifier]:
 
 
 def _parsed(answer: Any) -> Json:
-    text = answer if isinstance(answer, bytes) else json.dumps(answer)
+    text = answer if isinstance(answer, bytes) else encode_json(answer)
     found: Json = _ageless(json.loads(text))
     for section in found.get("rooms", {}).get("join", {}).values():
         for name in _STATES & section.keys():

@@ -48,7 +48,7 @@ class DisconnectTest(SyncTestCase):
         timers = [
             call
             for call in set(reactor.getDelayedCalls()) - before
-            if watch in cast(Any, call).args
+            if "_Ends._over" in repr(cast(Any, call).func)
         ]
         self.assertEqual(len(timers), 1)
         # What the transport does.

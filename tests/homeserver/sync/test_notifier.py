@@ -318,6 +318,23 @@ class NotifierTest(TestCase):
             (set(rooms), set(users)), ({0, 1, 2, 3, 5}, {f"@u{n}:x" for n in range(4)})
         )
 
+    def test_long_waits_share_timers(self) -> None:
+        watches = [self.watch(f"@u{number}:x", number) for number in range(20)]
+        before = len(self.clock.getDelayedCalls())
+        waiting = [self.wait(watch, 30 + number / 1000) for number, watch in enumerate(watches)]
+        short = [self.wait(watch, 0.5 + number / 1000) for number, watch in enumerate(watches)]
+        self.assertLessEqual(len(self.clock.getDelayedCalls()) - before, 2 + len(short))
+        self.clock.advance(0.6)
+        for one in short:
+            self.successResultOf(one)
+        self.clock.advance(29.39)
+        for one in waiting:
+            self.assertNoResult(one)
+        self.clock.advance(0.3)
+        for one in waiting:
+            self.successResultOf(one)
+        self.assertEqual(len(self.clock.getDelayedCalls()), before)
+
     def test_many_go_on_a_few_at_a_time(self) -> None:
         watches = [self.watch(f"@u{number}:x", 1) for number in range(3 * AT_ONCE)]
         waiting = [self.wait(watch) for watch in watches]
