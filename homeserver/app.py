@@ -12,9 +12,9 @@ from typing import Any
 
 from config import Config
 from federation.client.agent import Agent
+from federation.client.errors import BadCaFile
 from federation.client.policy import PolicyCalls
 from federation.client.requests import FederationClient
-from federation.client.tls import BadCaFile
 from homeserver import startup
 from homeserver.api.client.capabilities import CapabilitySettings
 from homeserver.api.endpoints import ENDPOINTS

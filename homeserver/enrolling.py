@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from config import Config
+from federation.client.errors import BadCaFile
 from federation.client.signer import RequestSigner
-from federation.client.tls import BadCaFile
 from homeserver.api.client.auth_pages import CaptchaScript
 from homeserver.api.pages import Pages
 from homeserver.core.types import JsonObject

@@ -5,9 +5,9 @@ from __future__ import annotations
 from config import Config
 from config.model import MediaScan
 from federation.client.agent import Agent
+from federation.client.errors import BadCaFile
 from federation.client.media import MediaCalls
 from federation.client.signer import RequestSigner
-from federation.client.tls import BadCaFile
 from homeserver.api.client.media import UPLOAD_BODY
 from homeserver.media.administration import MediaAdministration
 from homeserver.media.downloads import Downloads

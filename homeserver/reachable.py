@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, connectProtocol
 from twisted.internet.error import ConnectError, DNSLookupError
 from twisted.internet.protocol import Protocol
 
@@ -60,6 +59,8 @@ async def wait_for_redis(config: Config, reactor: Any, log: Logger) -> None:
 
 
 async def _connect(address: RedisAddress, reactor: Any) -> None:
+    from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, connectProtocol
+
     unix: Any = UNIXClientEndpoint
     connect: Any = connectProtocol
     endpoint: Any

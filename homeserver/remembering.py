@@ -18,6 +18,7 @@ LOOK_S = 5.0
 SWEEP_S = 60.0
 LEAST = 16
 """The caches keep this part of what they may take, whatever the process takes."""
+_M_ARENA_MAX, _M_MMAP_THRESHOLD = -8, -3
 
 _log = structlog.get_logger(__name__)
 
@@ -47,6 +48,20 @@ def resident() -> int:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         return 0
+
+
+def steady_allocator() -> None:
+    """Have the C library keep less than it would by itself; to be called before the first thread.
+
+    Two arenas in place of eight for each core, so that what one thread frees serves others; and
+    large blocks on pages of their own, which go back to the system when they are freed.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except AttributeError:
+        return  # another C library
+    mallopt(_M_ARENA_MAX, 2)
+    mallopt(_M_MMAP_THRESHOLD, 1 << 20)
 
 
 def give_back() -> None:

@@ -17,7 +17,7 @@ import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import CancelledError, Deferred, gatherResults, maybeDeferred
 from twisted.internet.interfaces import IListeningPort, IReadDescriptor
@@ -32,6 +32,7 @@ from homeserver.app import Homeserver, build
 from homeserver.door import Door, Health
 from homeserver.listening import allow_connections, open_socket
 from homeserver.reachable import wait_for_redis
+from homeserver.remembering import steady_allocator
 from homeserver.startup import (
     CannotStart,
     database_url,
@@ -40,10 +41,12 @@ from homeserver.startup import (
 )
 from homeserver.supervisor import PARENT_FD
 from homeserver.telemetry.logs import Logger, LogOutput, install, open_output
-from homeserver.tls import ServerTls
 from homeserver.web.http import HttpFactory, HttpLimits
 from homeserver.web.prompt import write_at_once
 from storage.errors import DatabaseTooNew, DatabaseUnavailable, UnusableDatabase
+
+if TYPE_CHECKING:
+    from homeserver.tls import ServerTls
 
 _GC_THRESHOLDS = (20_000, 20, 50)
 """Collections are rarer than Python's default: a request makes few cycles, and a full collection
@@ -59,6 +62,7 @@ def run_server(config: Config, *, process: int = 0, processes: int = 1) -> int:
     from twisted.internet import reactor
 
     faulthandler.enable()
+    steady_allocator()
     try:
         output = open_output(config.log)
     except OSError as error:
@@ -145,6 +149,8 @@ class Server:
         )
         front: Any = factory
         if listener.tls is not None:
+            from homeserver.tls import ServerTls
+
             certificate = ServerTls(listener.tls)
             self._certificates.append(certificate)
             front = certificate.wrap(factory)

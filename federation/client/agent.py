@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from random import Random, SystemRandom
-from typing import Any
+from random import Random
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 
 from config.model.network import Federation
-from federation.client.connecting import Connector
-from federation.client.dns import Dns, DnsQueries
 from federation.client.errors import BadAnswer, RemoteTimeout
 from federation.client.guard import AddressGuard
-from federation.client.https import HttpAnswer, Https, StreamedAnswer
 from federation.client.requests import Answer
 from federation.client.resolver import Resolver
 from federation.client.route import Endpoint, Route
 from federation.client.srv import SrvLookup
-from federation.client.tls import TlsTrust
+from federation.client.stack import WebStack
 from federation.client.well_known import MAX_BYTES, WellKnown, WellKnownAnswer
 from homeserver.core.ids import InvalidIdentifier, ServerName
+
+if TYPE_CHECKING:
+    from federation.client.dns import DnsQueries
+    from federation.client.https import HttpAnswer, StreamedAnswer
+    from federation.client.names import SrvRecord
 
 WELL_KNOWN_TIMEOUT_S = 15.0
 MAX_REDIRECTS = 5
@@ -47,17 +49,15 @@ class Agent:
         the machine's name servers; `random` draws among SRV records.
         """
         self._reactor = reactor
-        self._dns = Dns(reactor, dns)
-        connector = Connector(
+        self._stack = WebStack(
             reactor,
-            self._dns,
             AddressGuard(config.allowed_ip_ranges, config.denied_ip_ranges),
-            TlsTrust(verify=config.verify_certificates, ca_files=config.ca_files),
-            SystemRandom() if random is None else random,
+            verify=config.verify_certificates,
+            ca_files=config.ca_files,
+            dns=dns,
+            random=random,
         )
-        self._https = Https(reactor, connector, keep_alive=True)
-        self._well_known_https = Https(reactor, connector, keep_alive=False)
-        well_known, srv = WellKnown(self._well_known, reactor), SrvLookup(self._dns, reactor)
+        well_known, srv = WellKnown(self._well_known, reactor), SrvLookup(self._services, reactor)
         self._resolver = Resolver(well_known, srv)
         self.caches = (*well_known.caches, *srv.caches)
 
@@ -74,7 +74,7 @@ class Agent:
     ) -> Answer:
         """As `FederationAgent.request`."""
         route = await self._resolver.resolve(destination)
-        answer = await self._https.exchange(
+        answer = await self._stack.kept.exchange(
             destination,
             route,
             method,
@@ -97,15 +97,16 @@ class Agent:
     ) -> StreamedAnswer:
         """GET something whose body is read as it arrives: see `Https.open`."""
         route = await self._resolver.resolve(destination)
-        return await self._https.open(
+        return await self._stack.kept.open(
             destination, route, uri, headers, max_bytes=max_bytes, stalled_s=stalled_s
         )
 
     async def close(self) -> None:
         """Close what is kept open. Requests under way are their callers' to cancel."""
-        self._dns.close()
-        await self._https.close()
-        await self._well_known_https.close()
+        await self._stack.close()
+
+    async def _services(self, name: str) -> list[SrvRecord]:
+        return await self._stack.dns.services(name)
 
     async def _well_known(self, host: str) -> WellKnownAnswer:
         """Ask a host for its delegation, following redirects; raises `RemoteError`."""
@@ -125,7 +126,7 @@ class Agent:
                 raise BadAnswer(host, "well-known redirects without end")
             seen.add(url)
             route, uri = _web_route(host, url)
-            answer = await self._well_known_https.exchange(
+            answer = await self._stack.single.exchange(
                 host,
                 route,
                 "GET",

@@ -19,8 +19,9 @@ from twisted.internet.interfaces import (
 )
 from zope.interface import directlyProvides, implementer
 
-from federation.client.dns import Dns, LookupFailed
+from federation.client.dns import Dns
 from federation.client.guard import AddressGuard
+from federation.client.names import LookupFailed
 from federation.client.route import Endpoint, Route
 from federation.client.srv import ordered
 from federation.client.tls import TlsTrust

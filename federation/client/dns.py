@@ -8,7 +8,6 @@ that fails or keeps silent is an error.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from ipaddress import ip_address
 from itertools import zip_longest
 from typing import Any, Protocol
@@ -19,6 +18,8 @@ from twisted.names.client import Resolver
 from twisted.names.error import AuthoritativeDomainError, DNSNameError, DomainError
 from twisted.names.hosts import Resolver as HostsFile
 from twisted.python.failure import Failure
+
+from federation.client.names import LookupFailed, SrvRecord
 
 Records = tuple[list[dns.RRHeader], list[dns.RRHeader], list[dns.RRHeader]]
 
@@ -33,27 +34,12 @@ _ABSENT = (DomainError, AuthoritativeDomainError, DNSNameError)
 _LOOPBACK = ("127.0.0.1", "::1")
 
 
-class LookupFailed(Exception):
-    """The name servers gave no answer, so that it is not known whether there is one."""
-
-
 class DnsQueries(Protocol):
     """The part of twisted.names' IResolver that is used here."""
 
     def lookupAddress(self, name: str) -> Deferred[Records]: ...
     def lookupIPV6Address(self, name: str) -> Deferred[Records]: ...
     def lookupService(self, name: str) -> Deferred[Records]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class SrvRecord:
-    """An SRV record; `target` is empty where the record says that there is no such service."""
-
-    priority: int
-    weight: int
-    port: int
-    target: str
-    ttl_s: int
 
 
 class Dns:

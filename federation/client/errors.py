@@ -60,3 +60,7 @@ class RemoteHttpError(RemoteError):
 
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
+
+
+class BadCaFile(ValueError):
+    """A file of certificate authorities cannot be used; the message names it."""

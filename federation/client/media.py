@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from twisted.internet.defer import Deferred
@@ -17,10 +17,12 @@ from twisted.internet.interfaces import IReactorTime
 
 from federation.client.agent import Agent
 from federation.client.errors import InvalidDestination, RemoteHttpError, RemoteTimeout
-from federation.client.https import StreamedAnswer
 from federation.client.requests import federation_path
 from federation.client.signer import RequestSigner
 from homeserver.core.ids import InvalidIdentifier, ServerName
+
+if TYPE_CHECKING:
+    from federation.client.https import StreamedAnswer
 
 STALLED_S = 30.0
 """Seconds without data after which another server is given up."""

@@ -10,8 +10,8 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from federation.client.dns import LookupFailed, SrvRecord
 from federation.client.errors import Unreachable
+from federation.client.names import LookupFailed, SrvRecord
 from federation.client.route import Endpoint, Route
 from federation.client.srv import SrvLookup
 from federation.client.well_known import WellKnown

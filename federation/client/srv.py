@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
 from twisted.internet.interfaces import IReactorTime
 
-from federation.client.dns import Dns, SrvRecord
+from federation.client.names import SrvRecord
 from federation.client.route import Endpoint
 from federation.client.shared import SharedLookups
 from homeserver.cache import Cache
@@ -31,8 +31,11 @@ class _Known:
 class SrvLookup:
     """Finds SRV records, and remembers them and their absence."""
 
-    def __init__(self, dns: Dns, clock: IReactorTime) -> None:
-        self._dns = dns
+    def __init__(
+        self, ask: Callable[[str], Awaitable[list[SrvRecord]]], clock: IReactorTime
+    ) -> None:
+        """`ask` asks name servers, and raises `LookupFailed`."""
+        self._services = ask
         self._shared: SharedLookups[list[SrvRecord]] = SharedLookups()
         self._known: Cache[str, _Known] = Cache("srv_records", share=0.05, seconds=clock.seconds)
         self.caches = (self._known,)
@@ -46,7 +49,7 @@ class SrvLookup:
         return await self._shared.get(name, lambda: self._ask(name))
 
     async def _ask(self, name: str) -> list[SrvRecord]:
-        records = await self._dns.services(name)
+        records = await self._services(name)
         known = _Known(records)
         self._known.put(name, known, lives_s=known.lives_s)
         return records

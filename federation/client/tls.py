@@ -19,15 +19,13 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from federation.client.errors import BadCaFile
+
 # Neither has types.
 _platform_trust: Any = platformTrust
 _Failure: Any = Failure
 
 _log = structlog.get_logger(__name__)
-
-
-class BadCaFile(ValueError):
-    """A file of certificate authorities cannot be used; the message names it."""
 
 
 class TlsTrust:

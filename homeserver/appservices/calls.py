@@ -6,14 +6,16 @@ Services are the operator's: they may be on the operator's own network, and spea
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 from federation.client.errors import RemoteError
-from federation.client.https import HttpAnswer
 from homeserver.core import canonical
 from homeserver.core.appservices import AppserviceRegistration
 from homeserver.outbound.http import OutgoingHttpClient
+
+if TYPE_CHECKING:
+    from federation.client.https import HttpAnswer
 
 PREFIX = "/_matrix/app/v1"
 MAX_BYTES = 1024 * 1024

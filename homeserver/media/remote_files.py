@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urljoin
 
 from federation.client.errors import BadAnswer, RemoteHttpError
-from federation.client.https import StreamedAnswer
 from federation.client.media import STALLED_S, MediaCalls
 from homeserver.media.multipart import BadMultipart, MultipartReader
 from homeserver.media.spool import Incoming
 from homeserver.outbound.http import OutgoingHttpClient
+
+if TYPE_CHECKING:
+    from federation.client.https import StreamedAnswer
 
 MAX_REDIRECTS = 5
 

@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import structlog
-import treq
 from twisted.internet.defer import Deferred
-from twisted.web.http_headers import Headers
 
 from federation.client.shared import SharedLookups
 from homeserver.core.errors import MatrixError, unavailable
@@ -96,6 +94,9 @@ class MediaScanner:
         return await self._files.threads.run(_run, self._rules, path)
 
     async def _asked(self, url: str, path: Path) -> bool:
+        import treq  # it takes some megabytes
+        from twisted.web.http_headers import Headers
+
         try:
             # Sent as it is read; the client closes the file.
             file = await self._files.threads.run(open, path, "rb")

@@ -8,24 +8,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from random import SystemRandom
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 
 from config.model import OutgoingHttp
-from federation.client.connecting import Connector
-from federation.client.dns import Dns, DnsQueries
 from federation.client.errors import BadAnswer, RemoteTimeout, Unreachable
 from federation.client.guard import AddressGuard
-from federation.client.https import HttpAnswer, Https, StreamedAnswer
 from federation.client.route import Endpoint, Route
-from federation.client.tls import TlsTrust
+from federation.client.stack import WebStack
 from homeserver.core import canonical
 from homeserver.core.ids import InvalidIdentifier, ServerName
 from homeserver.core.types import JsonObject
+
+if TYPE_CHECKING:
+    from federation.client.dns import DnsQueries
+    from federation.client.https import HttpAnswer, Https, StreamedAnswer
 
 TIMEOUT_S = 20.0
 MAX_BYTES = 256 * 1024
@@ -49,15 +49,14 @@ class OutgoingHttpClient:
         `keep_alive` connections serve several requests; `allow_http`: by http:// too."""
         self._reactor = reactor
         self._allow_http = allow_http
-        self._dns = Dns(reactor, dns)
-        connector = Connector(
+        self._keep_alive = keep_alive
+        self._stack = WebStack(
             reactor,
-            self._dns,
             AddressGuard(config.allowed_ip_ranges, config.denied_ip_ranges),
-            TlsTrust(verify=config.verify_tls, ca_files=config.ca_files),
-            SystemRandom(),
+            verify=config.verify_tls,
+            ca_files=config.ca_files,
+            dns=dns,
         )
-        self._https = Https(reactor, connector, keep_alive=keep_alive)
 
     async def request(
         self,
@@ -72,7 +71,7 @@ class OutgoingHttpClient:
         """Send a request and read its answer, whatever its status."""
         route, uri = web_route(url, allow_http=self._allow_http)
         asking = Deferred.fromCoroutine(
-            self._https.exchange(
+            self._https().exchange(
                 route.host_header,
                 route,
                 method,
@@ -92,7 +91,7 @@ class OutgoingHttpClient:
     async def open(self, url: str, *, max_bytes: int, stalled_s: float) -> StreamedAnswer:
         """GET something whose body is read as it arrives: see `Https.open`."""
         route, uri = web_route(url)
-        return await self._https.open(
+        return await self._https().open(
             route.host_header, route, uri, {}, max_bytes=max_bytes, stalled_s=stalled_s
         )
 
@@ -123,8 +122,10 @@ class OutgoingHttpClient:
 
     async def close(self) -> None:
         """Let go of what is kept. Requests under way are their callers' to cancel."""
-        self._dns.close()
-        await self._https.close()
+        await self._stack.close()
+
+    def _https(self) -> Https:
+        return self._stack.kept if self._keep_alive else self._stack.single
 
 
 def json_object(answer: HttpAnswer) -> JsonObject | None:

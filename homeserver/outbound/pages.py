@@ -9,8 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from random import SystemRandom
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, quote, urljoin, urlsplit, urlunsplit
 
 import idna
@@ -18,15 +17,16 @@ from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 
 from config.model import OutgoingHttp, UrlPreviews
-from federation.client.connecting import Connector
-from federation.client.dns import Dns, DnsQueries
 from federation.client.errors import BadAnswer, RemoteTimeout
 from federation.client.guard import AddressGuard
-from federation.client.https import HttpAnswer, Https
 from federation.client.route import Endpoint, Route
-from federation.client.tls import TlsTrust
+from federation.client.stack import WebStack
 from homeserver.core.globs import compile_glob
 from homeserver.core.ids import InvalidIdentifier, ServerName
+
+if TYPE_CHECKING:
+    from federation.client.dns import DnsQueries
+    from federation.client.https import HttpAnswer
 
 MAX_URL = 2048
 MAX_REDIRECTS = 5
@@ -82,15 +82,13 @@ class WebPages:
         self._reactor = reactor
         self._config = config
         self._denied = [compile_glob(pattern) for pattern in config.denied_hosts]
-        self._dns = Dns(reactor, dns)
-        connector = Connector(
+        self._stack = WebStack(
             reactor,
-            self._dns,
             AddressGuard(config.allowed_ip_ranges, config.denied_ip_ranges),
-            TlsTrust(verify=http.verify_tls, ca_files=http.ca_files),
-            SystemRandom(),
+            verify=http.verify_tls,
+            ca_files=http.ca_files,
+            dns=dns,
         )
-        self._https = Https(reactor, connector, keep_alive=False)
 
     def normal(self, url: str) -> str:
         """A URL as it is asked for: see `normal_url`. Raises `BadUrl` and `DeniedHost`."""
@@ -129,7 +127,7 @@ class WebPages:
         parts = urlsplit(url)
         route = _route(parts)
         uri = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
-        return await self._https.exchange(
+        return await self._stack.single.exchange(
             route.host_header,
             route,
             "GET",
@@ -143,8 +141,7 @@ class WebPages:
 
     async def close(self) -> None:
         """Let go of what is kept. Requests under way are their callers' to cancel."""
-        self._dns.close()
-        await self._https.close()
+        await self._stack.close()
 
 
 def normal_url(url: str) -> str:

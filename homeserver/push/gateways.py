@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from federation.client.errors import RemoteError
-from federation.client.https import HttpAnswer
 from homeserver.core.types import JsonObject
 from homeserver.outbound.http import OutgoingHttpClient, json_object
 from storage.pushers import PusherRow
+
+if TYPE_CHECKING:
+    from federation.client.https import HttpAnswer
 
 DELIVERED, REJECTED, REFUSED, FAILED, BUSY = "delivered", "rejected", "refused", "failed", "busy"
 MAX_PAUSE_MS = 3_600_000

@@ -12,14 +12,6 @@ from base64 import urlsafe_b64encode
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-    load_pem_private_key,
-)
 from twisted.internet.interfaces import IReactorTime
 
 from federation.client.errors import RemoteError
@@ -50,6 +42,8 @@ _TOO_LARGE = 413
 
 def is_public_key(key: bytes) -> bool:
     """Whether bytes are a point on the curve P-256."""
+    from cryptography.hazmat.primitives.asymmetric import ec
+
     try:
         ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), key)
     except ValueError:
@@ -63,6 +57,7 @@ def encrypted(text: bytes, client_key: bytes, auth: bytes, *, sender: Any = None
     Raises ValueError for a key that is none.
     """
     import http_ece
+    from cryptography.hazmat.primitives.asymmetric import ec
 
     own = sender or ec.generate_private_key(ec.SECP256R1())
     try:
@@ -122,7 +117,13 @@ class VapidKey:
 
     async def _loaded(self) -> ECKey:
         if self._key is None:
-            # Where nobody is pushed to by a browser, neither of the libraries is loaded.
+            # Where nobody is pushed to by a browser, none of the libraries is loaded.
+            from cryptography.hazmat.primitives.asymmetric import ec
+            from cryptography.hazmat.primitives.serialization import (
+                Encoding,
+                PublicFormat,
+                load_pem_private_key,
+            )
             from joserfc.jwk import ECKey
 
             stored = await self._db.read(vapid_keys.get)
@@ -139,6 +140,9 @@ class VapidKey:
 
 
 def _new_key() -> str:
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
     key = ec.generate_private_key(ec.SECP256R1())
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode("ascii")
 

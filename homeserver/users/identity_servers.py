@@ -6,13 +6,16 @@ Only servers that the operator named are asked.
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 from federation.client.errors import RemoteError
-from federation.client.https import HttpAnswer
 from federation.client.signer import RequestSigner, encode_content
 from homeserver.core.errors import MatrixError
 from homeserver.core.types import JsonObject
 from homeserver.outbound.http import OutgoingHttpClient, json_object
+
+if TYPE_CHECKING:
+    from federation.client.https import HttpAnswer
 
 _BIND = "/_matrix/identity/v2/3pid/bind"
 _UNBIND = "/_matrix/identity/v2/3pid/unbind"

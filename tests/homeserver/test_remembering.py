@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import resource
+import subprocess
+import sys
+
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
@@ -74,6 +78,27 @@ class MemoryWatchTest(TestCase):
         self.clock.advance(SWEEP_S)
         self.assertEqual((list(short), short.bytes), ([], 0))
         self.assertEqual(self.caches.limit, ALL)
+
+    def test_threads_share_arenas(self) -> None:
+        """Shown in a process of its own, since it is for good: an arena has 64 MiB of addresses."""
+        code = (
+            "import threading\n"
+            "from homeserver.remembering import steady_allocator\n"
+            "steady_allocator()\n"
+            "wait = threading.Barrier(21)\n"
+            "def work():\n"
+            "    kept = [bytes(5_000) for _ in range(20)]\n"
+            "    wait.wait()\n"
+            "    wait.wait()\n"
+            "threading.stack_size(1 << 20)\n"
+            "for _ in range(20):\n"
+            "    threading.Thread(target=work).start()\n"
+            "wait.wait()\n"
+            "print(open('/proc/self/statm').read().split()[0])\n"
+            "wait.wait()\n"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+        self.assertLess(int(done.stdout) * resource.getpagesize(), 800 << 20)
 
     def test_the_memory_of_this_process(self) -> None:
         self.assertGreater(resident(), 10_000_000)

@@ -9,14 +9,13 @@ from __future__ import annotations
 import hashlib
 from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, quote_plus, urlencode, urlsplit
 
 from twisted.internet.interfaces import IReactorTime
 
 from config.model import SsoProvider
 from federation.client.errors import RemoteError
-from federation.client.https import HttpAnswer
 from homeserver.core.types import JsonObject
 from homeserver.outbound.http import OutgoingHttpClient, json_object
 from homeserver.users.sso.id_tokens import Expected, check_id_token
@@ -29,6 +28,9 @@ from homeserver.users.sso.people import (
     Ticket,
     subject_of,
 )
+
+if TYPE_CHECKING:
+    from federation.client.https import HttpAnswer
 
 TIMEOUT_S = 10.0
 KEEP_S = 3600.0

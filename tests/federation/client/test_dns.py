@@ -11,7 +11,8 @@ from twisted.internet.task import Clock
 from twisted.names import dns
 from twisted.trial.unittest import TestCase
 
-from federation.client.dns import Dns, LookupFailed
+from federation.client.dns import Dns
+from federation.client.names import LookupFailed
 from tests.federation.client.network import FakeDns
 
 

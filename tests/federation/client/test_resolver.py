@@ -6,7 +6,7 @@ from typing import Any
 
 from twisted.trial.unittest import TestCase
 
-from federation.client.dns import SrvRecord
+from federation.client.names import SrvRecord
 from federation.client.resolver import AskSrv, AskWellKnown, NoSuchService, discovery
 from federation.client.route import Endpoint, Route
 from homeserver.core.ids import ServerName

@@ -10,7 +10,8 @@ from twisted.internet.task import Clock
 from twisted.names import dns
 from twisted.trial.unittest import TestCase
 
-from federation.client.dns import Dns, LookupFailed, SrvRecord
+from federation.client.dns import Dns
+from federation.client.names import LookupFailed, SrvRecord
 from federation.client.route import Endpoint
 from federation.client.srv import SrvLookup, ordered
 from tests.federation.client.network import FakeDns
@@ -47,7 +48,7 @@ class LookupTests(TestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.fake = FakeDns()
-        self.srv = SrvLookup(Dns(self.clock, self.fake), self.clock)
+        self.srv = SrvLookup(Dns(self.clock, self.fake).services, self.clock)
 
     def find(self) -> list[SrvRecord]:
         return self.successResultOf(Deferred.fromCoroutine(self.srv.find(NAME)))
