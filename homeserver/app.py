@@ -463,8 +463,7 @@ async def _build_user_data(parts: Parts, ephemeral: EphemeralStore) -> None:
 def _build_reading(parts: Parts) -> None:
     add, db, reactor = parts.services.add, parts.db, parts.reactor
     states = parts.services[StateStore]
-    add(ShownRooms()).count = parts.metrics.rooms_shown
-    add(Reading(db, states, reactor))
+    add(Reading(db, states, reactor, add(ShownRooms(parts.metrics.rooms_shown))))
     add(Timeline(db, states, reactor))
     add(EventContext(db, states, reactor))
     add(EventsByTime(db, states))

@@ -56,6 +56,12 @@ def get_many(txn: Transaction, room_nids: Collection[int]) -> dict[int, RoomRow]
     return {row.room_nid: row for row in map(from_row, rows)}
 
 
+def content_version(txn: Transaction, room_nid: int) -> int:
+    """How often what clients are shown of the room has changed: see `contents_changed`."""
+    found: int = txn.value("SELECT content_version FROM rooms WHERE room_nid = ?", (room_nid,))
+    return found
+
+
 def nid(txn: Transaction, room_id: str) -> int | None:
     """The number of a room."""
     found: int | None = txn.value("SELECT room_nid FROM rooms WHERE room_id = ?", (room_id,))

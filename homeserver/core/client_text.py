@@ -50,6 +50,15 @@ class _Stored(msgspec.Struct, gc=False):
     sticky: msgspec.Raw = msgspec.field(default=_ABSENT, name=STICKY)
 
 
+class _Membership(msgspec.Struct, gc=False):
+    membership: str | None = None
+
+
+class _Member(msgspec.Struct, gc=False):
+    content: _Membership
+
+
+_decode_member = msgspec.json.Decoder(_Member).decode
 _decode = msgspec.json.Decoder(_Stored).decode
 
 
@@ -93,3 +102,11 @@ def opening(room_id: str | None) -> bytes:
 def transaction(txn_id: str) -> bytes:
     """What follows the age where the reader's device sent the event with a transaction ID."""
     return b',"transaction_id":%b' % orjson.dumps(txn_id)
+
+
+def membership_in(text: str | bytes) -> str | None:
+    """The membership in the stored form of a member event; None if it is no text."""
+    try:
+        return _decode_member(text).content.membership
+    except msgspec.ValidationError:
+        return None

@@ -5,15 +5,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import msgspec
 from twisted.internet.interfaces import IReactorTime
 
 from homeserver.core import errors
 from homeserver.core.tokens import SyncToken
 from homeserver.core.types import JsonObject
-from homeserver.rooms import access, aggregations
+from homeserver.rooms import access, aggregations, shown_state
 from homeserver.rooms.access import RoomAccess, Standing
+from homeserver.rooms.shown_rooms import ShownRooms
 from homeserver.rooms.timeline import RoomToken
 from homeserver.web.request import Requester
+from homeserver.web.responses import encode_json
 from storage import account_data, memberships, state, timeline
 from storage.database import Database
 from storage.events import EventRow
@@ -27,7 +30,10 @@ _MEMBER = "m.room.member"
 class Reading:
     """Reads what is in rooms."""
 
-    def __init__(self, db: Database, states: StateStore, clock: IReactorTime) -> None:
+    def __init__(
+        self, db: Database, states: StateStore, clock: IReactorTime, kept: ShownRooms
+    ) -> None:
+        self._kept = kept
         self._db = db
         self._states = states
         self._clock = clock
@@ -48,7 +54,7 @@ class Reading:
 
         return await self._db.read(read)
 
-    async def state(self, requester: Requester, room_id: str) -> list[JsonObject]:
+    async def state(self, requester: Requester, room_id: str) -> msgspec.Raw:
         """The events of the room's state: the current one, or the one at the requester's leave.
 
         Raises:
@@ -56,14 +62,18 @@ class Reading:
         """
         now_ms = self._now_ms()
 
-        def read(txn: Transaction) -> list[JsonObject]:
+        def read(txn: Transaction) -> msgspec.Raw:
             room = access.enter(txn, self._states, room_id, requester, state_too=True)
+            kept = shown_state.of_room(room, self._kept, now_ms)
+            if kept is not None:
+                return kept
             root = room.state_root()
             if root is None:
                 rows = state.current(txn, room.room.room_nid)
             else:
                 rows = room.view.state_at(root)
-            return room.view.render_state(list(rows.values()), now_ms)
+            shown = room.view.render_state(list(rows.values()), now_ms)
+            return shown_state.listed(map(encode_json, shown))
 
         return await self._db.read(read)
 
@@ -99,7 +109,7 @@ class Reading:
         at: RoomToken | None = None,
         membership: str | None = None,
         not_membership: str | None = None,
-    ) -> list[JsonObject]:
+    ) -> msgspec.Raw:
         """The member events of the room, now or at a token.
 
         Parameters: an event is chosen if its membership is `membership` or is not
@@ -111,11 +121,25 @@ class Reading:
         """
         now_ms = self._now_ms()
 
-        def read(txn: Transaction) -> list[JsonObject]:
+        def choose(own: str | None) -> bool:
+            if membership is None and not_membership is None:
+                return True
+            if membership is not None and own == membership:
+                return True
+            return not_membership is not None and own != not_membership
+
+        def read(txn: Transaction) -> msgspec.Raw:
             room = access.enter(txn, self._states, room_id, requester, state_too=True)
+            if at is None:
+                kept = shown_state.of_room(
+                    room, self._kept, now_ms, members_only=True, choose=choose
+                )
+                if kept is not None:
+                    return kept
             rows = _members(txn, room, at)
-            chosen = [row for row in rows if _chosen(room, row, membership, not_membership)]
-            return room.view.render_state(chosen, now_ms)
+            chosen = [row for row in rows if choose(room.view.event(row).membership)]
+            shown = room.view.render_state(chosen, now_ms)
+            return shown_state.listed(map(encode_json, shown))
 
         return await self._db.read(read)
 
@@ -165,14 +189,3 @@ def _root_at(txn: Transaction, room: RoomAccess, at: RoomToken) -> bytes | None:
     if row is not None and not room.visible([row]):
         raise errors.forbidden("You may not see the history of the room at this point.")
     return root
-
-
-def _chosen(
-    room: RoomAccess, row: EventRow, membership: str | None, not_membership: str | None
-) -> bool:
-    if membership is None and not_membership is None:
-        return True
-    own = room.view.event(row).membership
-    if membership is not None and own == membership:
-        return True
-    return not_membership is not None and own != not_membership

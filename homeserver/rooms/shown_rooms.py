@@ -12,13 +12,13 @@ What the reader may see is not judged here, and nothing here is of one reader on
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import orjson
 
 from homeserver.cache import Cache
-from homeserver.core.client_text import ClientForm, client_form
+from homeserver.core.client_text import ClientForm, client_form, membership_in
 from homeserver.core.types import StateKey
 from storage import relations, shown, windows
 from storage.rooms import RoomRow
@@ -68,6 +68,8 @@ class ShownState(NamedTuple):
     event_nid: int
     pos: int | None
     form: ClientForm | None
+    membership: str | None
+    """Of a member event: see `homeserver.core.event.Event.membership`."""
 
 
 class _Version(NamedTuple):
@@ -96,11 +98,18 @@ class ShownRoom:
     members: dict[str, ShownState | None] = field(default_factory=dict)
     """Those of the current member events that somebody needed; None: there is none."""
     has_all_members: bool = False
+    has_state: bool = False
     is_named: bool = False
     counts: Mapping[str, int] = field(default_factory=dict)
     """How many users are joined and invited."""
     first: Sequence[str] = ()
     """If it has no name: the first who are joined or invited, else who left. `FIRST` of them."""
+
+    def take_state(self, other: ShownRoom) -> None:
+        """Have the state of another one, which is of the same state."""
+        self.state, self.members = other.state, other.members
+        self.has_state, self.has_all_members = other.has_state, other.has_all_members
+        self.is_named, self.counts, self.first = other.is_named, other.counts, other.first
 
     def heroes(self, user_id: str, count: int) -> list[str] | None:
         """As `homeserver.sync.summary.heroes`; None if that is not known."""
@@ -135,15 +144,17 @@ class Asked(NamedTuple):
 
 
 class ShownRooms:
-    """Keeps what was shown of rooms. Used by all threads that read the database."""
+    """Keeps what was shown of rooms. Used by all threads that read the database.
 
-    def __init__(self) -> None:
+    Parameters: `count` is told how rooms were shown: "memory", by what is kept here, or "general".
+    """
+
+    def __init__(self, count: Callable[[str, int], None] = lambda how, rooms: None) -> None:
         self._rooms: Cache[int, ShownRoom] = Cache(
             "rooms_shown", lambda _, room: room.size, share=0.5
         )
         self.caches = (self._rooms,)
-        self.count: Callable[[str, int], None] = lambda how, rooms: None
-        """Told how rooms were shown: "memory", by what is kept here, or "general"."""
+        self.count = count
 
     def read(
         self, txn: Transaction, asked: Sequence[Asked], events: int, *, all_members: bool
@@ -152,36 +163,27 @@ class ShownRooms:
 
         Left out are rooms with too much state. At most 100 rooms should be asked for at once.
 
-        Parameters: `events`, at most `MAX_EVENTS`; `all_members`, whether the state is wanted with
-            all members, of whom else only those are there that were needed before.
+        Parameters: `events`, at most `MAX_EVENTS`, 0 for only the state; `all_members`, whether the
+            state is wanted with all members, of whom else only those are there that were needed
+            before.
         """
         found: dict[int, ShownRoom] = {}
         late: dict[int, ShownRoom] = {}
         bare: dict[int, ShownRoom] = {}
         for one in asked:
             nid, version = one.row.room_nid, one.version
-            room = self._rooms.get(nid)
-            if room is None:
-                found[nid] = late[nid] = bare[nid] = ShownRoom(version)
-                continue
-            old = room
-            if not old.version.has_state_of(version) or (all_members and not old.has_all_members):
-                room = bare[nid] = ShownRoom(version, old.events, old.asked)
-            elif old.version != version:
-                room = ShownRoom(
-                    version,
-                    state=old.state,
-                    members=old.members,
-                    has_all_members=old.has_all_members,
-                    is_named=old.is_named,
-                    counts=old.counts,
-                    first=old.first,
-                )
-            if not old.version.has_events_of(version) or old.asked < events:
-                if room is old:
-                    room = replace(old)
+            old = self._rooms.get(nid)
+            room = ShownRoom(version)
+            if old is not None and old.version.has_events_of(version):
+                room.events, room.asked = old.events, old.asked
+            if old is not None and old.version.has_state_of(version):
+                room.take_state(old)
+            if room.asked < events:
                 late[nid] = room
-            found[nid] = room
+            if not room.has_state or (all_members and not room.has_all_members):
+                bare[nid] = room
+            unchanged = old is not None and old.version == version
+            found[nid] = old if old and unchanged and nid not in late and nid not in bare else room
         if late:
             self._read_events(txn, late, events)
         if bare:
@@ -232,7 +234,9 @@ class ShownRooms:
         for nid, counts in windows.member_counts(txn, rooms.keys()).items():
             rooms[nid].counts = counts
         too_large: list[int] = []
-        for part in _parts(rooms, all_members):
+        if all_members:
+            too_large = [n for n, room in rooms.items() if sum(room.counts.values()) > MAX_STATE]
+        for part in _parts([nid for nid in rooms if nid not in too_large], rooms, all_members):
             too_large += self._read_state(txn, rooms, part, None if all_members else _MEMBER)
         nameless = [nid for nid, room in rooms.items() if not room.is_named]
         for nid, heroes in windows.heroes(txn, nameless, "", FIRST).items():
@@ -265,16 +269,19 @@ class ShownRooms:
                 rooms[row.room_nid].is_named = True
         for nid, state in states.items():
             rooms[nid].state = state
+            rooms[nid].has_state = True
             rooms[nid].has_all_members = without is None
         return []
 
 
-def _parts(rooms: Mapping[int, ShownRoom], all_members: bool) -> Iterator[list[int]]:
+def _parts(
+    nids: Iterable[int], rooms: Mapping[int, ShownRoom], all_members: bool
+) -> Iterator[list[int]]:
     """The rooms in parts that are likely to have less than `MAX_STATE` events together."""
     part: list[int] = []
     size = 0
-    for nid, room in rooms.items():
-        expected = 50 + (2 * sum(room.counts.values()) if all_members else 0)
+    for nid in nids:
+        expected = 50 + (2 * sum(rooms[nid].counts.values()) if all_members else 0)
         if part and size + expected > MAX_STATE:
             yield part
             part, size = [], 0
@@ -295,7 +302,8 @@ def _state(row: StateRow) -> ShownState:
     form = None
     if row.redacted_by is None:
         form = client_form(row.json, row.event_id, replaces_state=row.replaces_state)
-    return ShownState(row.event_nid, row.pos, form)
+    membership = membership_in(row.json) if row.type == _MEMBER else None
+    return ShownState(row.event_nid, row.pos, form, membership)
 
 
 def _is_name(row: StateRow) -> bool:

@@ -8,10 +8,8 @@ usual.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-
-import msgspec
 
 from homeserver.core.client_text import JOINED, transaction
 from homeserver.core.ids import domain_of
@@ -27,6 +25,7 @@ from homeserver.rooms.shown_rooms import (
     ShownRooms,
     ShownState,
 )
+from homeserver.rooms.shown_state import listed, texts
 from homeserver.rooms.view import RoomView, Seen
 from homeserver.sync import room_section
 from homeserver.sync.request import Snapshot
@@ -209,20 +208,16 @@ def _section(snapshot: Snapshot, plan: _Plan, rows: Mapping[int, EventRow]) -> J
     }
     if plan.heroes:
         summary["m.heroes"] = plan.heroes
-    states = _list(_states(snapshot, plan, rows))
+    states = listed(_states(snapshot, plan, rows))
     return {
         "timeline": {
-            "events": _list(_timeline(snapshot, plan, rows)),
+            "events": listed(_timeline(snapshot, plan, rows)),
             "limited": plan.limited,
             "prev_batch": str(SyncToken(plan.events[0].pos - 1, 0)),
         },
         "state_after" if snapshot.request.use_state_after else "state": {"events": states},
         "summary": summary,
     }
-
-
-def _list(texts: Iterable[bytes]) -> msgspec.Raw:
-    return msgspec.Raw(b"[" + b",".join(texts) + b"]")
 
 
 def _timeline(snapshot: Snapshot, plan: _Plan, rows: Mapping[int, EventRow]) -> Iterator[bytes]:
@@ -255,18 +250,12 @@ def _render(snapshot: Snapshot, plan: _Plan, rows: Mapping[int, EventRow]) -> di
     return {row.event_id: one for row, one in zip(found, shown, strict=True)}
 
 
-def _states(snapshot: Snapshot, plan: _Plan, rows: Mapping[int, EventRow]) -> Iterator[bytes]:
+def _states(snapshot: Snapshot, plan: _Plan, rows: Mapping[int, EventRow]) -> list[bytes]:
     """The state, as `RoomView.render_state` shows it."""
     now_ms, since = snapshot.now_ms, plan.then.joined_at or 0
     own = plan.room.members.get(snapshot.request.user_id)
-    special = list(plan.old_states)
-    for one in plan.states:
-        form = one.form
-        if form is None:
-            special.append(one.event_nid)
-            continue
-        known = one is own or (one.pos is not None and one.pos > since)
-        yield b"{%b%d%b%b" % (form.head, now_ms - form.ts, JOINED if known else b"", form.tail)
-    if special:
-        found = [rows[number] for number in special]
-        yield from map(encode_json, plan.view.render_state(found, now_ms, room_id=False))
+    found, special = texts(plan.view, plan.states, own, now_ms, since=since, room_id=False)
+    if special or plan.old_states:
+        closely = [rows[number] for number in (*special, *plan.old_states)]
+        found += map(encode_json, plan.view.render_state(closely, now_ms, room_id=False))
+    return found

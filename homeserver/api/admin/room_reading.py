@@ -67,7 +67,8 @@ async def get_admin_state(
 ) -> RoomState:
     """The state of a room."""
     await rooms.members(room_id)  # 404 for a room that is not known
-    found = await reading.state(_seeing_everything(requester), room_id)
+    text = await reading.state(_seeing_everything(requester), room_id)
+    found = msgspec.json.decode(text, type=list[JsonObject])
     return RoomState([event for event in found if query.type in (None, "", event["type"])])
 
 

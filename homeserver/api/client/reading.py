@@ -103,8 +103,8 @@ async def get_event(
     return await reading.event(requester, room_id, event_id)
 
 
-@endpoint("GET", f"{_ROOM}/state", auth=Auth.GUEST_OK, rate="read")
-async def get_state(requester: Requester, room_id: RoomID, reading: Reading) -> list[JsonObject]:
+@endpoint("GET", f"{_ROOM}/state", auth=Auth.GUEST_OK, rate="read", returns=list[JsonObject])
+async def get_state(requester: Requester, room_id: RoomID, reading: Reading) -> msgspec.Raw:
     """The state of a room."""
     return await reading.state(requester, room_id)
 
@@ -144,20 +144,20 @@ class Members(msgspec.Struct, frozen=True):
     chunk: list[JsonObject]
 
 
-@endpoint("GET", f"{_ROOM}/members", auth=Auth.GUEST_OK, rate="read")
+@endpoint("GET", f"{_ROOM}/members", auth=Auth.GUEST_OK, rate="read", returns=Members)
 async def get_members(
     requester: Requester, room_id: RoomID, query: MembersQuery, reading: Reading
-) -> Members:
+) -> JsonObject:
     """The member events of a room."""
-    return Members(
-        await reading.members(
+    return {
+        "chunk": await reading.members(
             requester,
             room_id,
             at=token_of(query.at),
             membership=query.membership,
             not_membership=query.not_membership,
         )
-    )
+    }
 
 
 class JoinedMembers(msgspec.Struct, frozen=True):
