@@ -11,10 +11,13 @@ from homeserver.sync.request import Snapshot, nothing
 from homeserver.sync.streams import account_data as account_data_stream
 from homeserver.sync.streams import receipts as receipts_stream
 from homeserver.sync.streams import unread as unread_stream
+from homeserver.web.slicing import encode_list
 from storage import receipts, user_news
 from storage.events import EventRow
 from storage.user_news import JoinedRoom, RoomThen, is_after
 
+_FEW = 10
+"""Events that are encoded with the answer."""
 _RECEIPT = "m.receipt"
 
 
@@ -68,7 +71,16 @@ class _Joined:
         self._add(ephemeral, data)
         self._add_sticky()
         self._add_counts(own)
+        self._encode()
         return {self._here[nid].room_id: section for nid, section in self._sections.items()}
+
+    def _encode(self) -> None:
+        """Encode what is large, which is not to be done in the reactor."""
+        for section in self._sections.values():
+            for name in ("timeline", "state", "state_after"):
+                events = section.get(name, {}).get("events")
+                if isinstance(events, list) and len(events) > _FEW:
+                    section[name]["events"] = encode_list(events)
 
     def _read_busy(self, busy: Sequence[int]) -> None:
         busy = self._read_kept(busy)

@@ -18,6 +18,7 @@ from homeserver.sync.request import SyncRequest, nothing
 from homeserver.sync.streams import presence as presence_stream
 from homeserver.sync.streams import typing as typing_stream
 from homeserver.users.presence import PresenceTracker
+from homeserver.web.slicing import Slicer
 from storage.database import Database
 from storage.ephemeral import EphemeralStore
 
@@ -95,6 +96,8 @@ class Sync:
     ) -> None:
         self._journal = journal
         self.caught_up = CaughtUp(journal, presence, engine, clock, count)
+        self.slicer = Slicer(clock)
+        """Encodes the answers that are large."""
         self._db = db
         self._engine = engine
         self._notifier = notifier

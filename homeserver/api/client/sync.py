@@ -12,6 +12,10 @@ from homeserver.sync.filters import Filters
 from homeserver.sync.long_poll import Sync, Wish
 from homeserver.sync.request import SyncRequest
 from homeserver.web.endpoint import Auth, RawJson, Request, Requester, endpoint
+from homeserver.web.slicing import is_large
+
+_ROOMS = 2
+"""Below how many levels of the answer there are rooms."""
 
 
 class SyncQuery(msgspec.Struct, frozen=True):
@@ -52,6 +56,8 @@ async def get_sync(
     request.settle()
     del query, token, parsed  # they would be kept while it waits
     answer = await sync.sync(wanted, wish)
+    if not isinstance(answer, bytes) and is_large(answer, _ROOMS):
+        answer = await sync.slicer.encode(answer, _ROOMS)
     return RawJson(answer) if isinstance(answer, bytes) else answer
 
 
