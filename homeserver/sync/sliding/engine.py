@@ -235,18 +235,23 @@ class _Answer:
                 if old.upto is None and self._has_news(room):
                     old = old._replace(upto=since)
                 rooms[nid] = old
+        bits = extensions.BitsOf(self._request.extensions, chosen)
+        # Of nearly all rooms nothing changes, and they have few configurations between them.
+        kept: dict[tuple[int, int], RoomConfig] = {}
         for nid, config in chosen.configs.items():
             room, known = chosen.rooms[nid], self._sent.rooms.get(nid)
             section = sections.get(nid)
             if room.membership in GONE and room.sender == self._request.user_id:
                 continue  # The client knows that the user left: it was just told.
-            new = SentRoom(
-                None,
-                _remembered(config, known, section),
-                room.room_id in chosen.direct,
-                extensions.bits_of(nid, self._request.extensions, chosen),
-            )
-            rooms[nid] = known if new == known else new
+            if known is None or section is not None:
+                remembered = _remembered(config, known, section)
+            else:
+                pair = (id(config), id(known.config))
+                remembered = kept.get(pair) or _remembered(config, known, None)
+                kept[pair] = remembered
+            is_dm = room.room_id in chosen.direct
+            new = SentRoom(None, remembered, is_dm, bits.of(nid))
+            rooms[nid] = known if known is not None and _is_same(new, known) else new
         return rooms
 
     def _has_news(self, room: ListedRoom) -> bool:
@@ -277,6 +282,12 @@ def _within_bounds(chosen: Chosen, sent: Sent) -> Chosen:
     later = set(new[MAX_NEW_ROOMS:])
     configs = {nid: config for nid, config in chosen.configs.items() if nid not in later}
     return replace(chosen, configs=configs)
+
+
+def _is_same(new: SentRoom, old: SentRoom) -> bool:
+    if new.config is not old.config:
+        return new == old
+    return new[0] == old[0] and new[2:] == old[2:]
 
 
 def _newest(room: ListedRoom) -> int:

@@ -73,19 +73,26 @@ def _profiles_name(wanted: ProfilesExtension | None) -> str:
     return f"{PROFILES} {json.dumps(fields)}"
 
 
-def bits_of(nid: int, wanted: Extensions, chosen: Chosen) -> int:
-    """The extensions that are asked for of a room of the answer."""
-    named = {
-        "account_data": wanted.account_data,
-        "receipts": wanted.receipts,
-        "typing": wanted.typing,
-        "profiles": wanted.profiles.rooms if wanted.profiles is not None else None,
-    }
-    return sum(
-        BITS[name]
-        for name, rooms in named.items()
-        if rooms is not None and _is_wanted(nid, rooms, chosen)
-    )
+class BitsOf:
+    """The extensions that are asked for, of rooms of the answer."""
+
+    def __init__(self, wanted: Extensions, chosen: Chosen) -> None:
+        self._chosen = chosen
+        named = {
+            "account_data": wanted.account_data,
+            "receipts": wanted.receipts,
+            "typing": wanted.typing,
+            "profiles": wanted.profiles.rooms if wanted.profiles is not None else None,
+        }
+        self._asked = [(BITS[name], rooms) for name, rooms in named.items() if rooms is not None]
+
+    def of(self, nid: int) -> int:
+        """The bits of a room, see `BITS`."""
+        found = 0
+        for bit, rooms in self._asked:
+            if _is_wanted(nid, rooms, self._chosen):
+                found |= bit
+        return found
 
 
 def read(

@@ -23,6 +23,7 @@ from storage import account_data, memberships, windows
 from storage.memberships import MembershipRow
 from storage.windows import ListedRoom
 
+_NO_FILTERS = RoomFilters()
 GONE = ("leave", "ban")
 PENDING = ("invite", "knock")
 _CREATE, _NAME = ("m.room.create", ""), ("m.room.name", "")
@@ -178,6 +179,8 @@ class _Facts:
 
     def filtered(self, order: list[ListedRoom], wanted: RoomFilters) -> list[ListedRoom]:
         """Those of the rooms that filters let through."""
+        if wanted == _NO_FILTERS:
+            return order
         return [room for room in order if self._passes(room, wanted)]
 
     def _passes(self, room: ListedRoom, wanted: RoomFilters) -> bool:
