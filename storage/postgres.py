@@ -38,6 +38,8 @@ from storage.prepared import Prepared
 from storage.transaction import Row, Transaction
 
 MINIMUM_VERSION = 130000
+FETCH = 500
+"""So many rows of a result are made at a time: some milliseconds of work."""
 COPY_FROM = 16
 """So many rows of a plain INSERT are sent by COPY."""
 CONNECT_TIMEOUT = 10  # seconds
@@ -74,6 +76,17 @@ def _describe(url: str) -> str:
     return f"{parts.path.lstrip('/') or 'default'} on {host}{port}"
 
 
+def fetch_all(cursor: Any) -> list[Row]:
+    """All rows of a result. Making them holds the interpreter: others get it in between."""
+    rows: list[Row] = []
+    if cursor.rowcount <= FETCH:
+        rows = cursor.fetchall()
+        return rows
+    while part := cursor.fetchmany(FETCH):
+        rows += part
+    return rows
+
+
 class PostgresTransaction(Transaction):
     __slots__ = ("_cursor", "_prefix", "_session")
 
@@ -104,8 +117,7 @@ class PostgresTransaction(Transaction):
         return row
 
     def all(self, sql: str, args: Sequence[Any] = ()) -> list[Row]:
-        rows: list[Row] = self._run(sql, args).fetchall()
-        return rows
+        return fetch_all(self._run(sql, args))
 
     def many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
         listed = rows if isinstance(rows, list) else list(rows)

@@ -87,6 +87,28 @@ class RefusalTest(PostgresTestCase):
         self.assertNotIn("hunter2", str(caught.exception))
 
 
+class FetchTest(TestCase):
+    def test_many_rows_are_not_made_at_once(self) -> None:
+        class Cursor:
+            def __init__(self, count: int) -> None:
+                self.rowcount = count
+                self.rows = [(number,) for number in range(count)]
+                self.most = 0
+
+            def fetchmany(self, count: int) -> list[tuple[int]]:
+                part, self.rows = self.rows[:count], self.rows[count:]
+                self.most = max(self.most, len(part))
+                return part
+
+            def fetchall(self) -> list[tuple[int]]:
+                return self.fetchmany(len(self.rows))
+
+        for count in (0, 1, postgres.FETCH, postgres.FETCH + 1, 10 * postgres.FETCH):
+            cursor = Cursor(count)
+            self.assertEqual(postgres.fetch_all(cursor), [(number,) for number in range(count)])
+            self.assertLessEqual(cursor.most, postgres.FETCH)
+
+
 class ErrorTest(PostgresTestCase):
     async def test_a_slow_statement_is_cancelled(self) -> None:
         db = await open_test_database(self, "postgres", statement_timeout_ms=50)
