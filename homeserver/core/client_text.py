@@ -17,8 +17,13 @@ import orjson
 
 from homeserver.core.sticky import KEY as STICKY
 
-JOINED = b',"membership":"join"'
-"""What follows the age where the reader was in the room."""
+
+def membership_text(membership: str) -> bytes:
+    """What follows the age where the reader's membership at the event is shown."""
+    return b',"membership":%b' % orjson.dumps(membership)
+
+
+JOINED = membership_text("join")
 
 _ABSENT = msgspec.Raw(b"")
 _END = b"}}"

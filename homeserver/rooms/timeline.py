@@ -16,6 +16,7 @@ from homeserver.core.tokens import PaginationToken, SyncToken
 from homeserver.core.types import JsonObject, StateKey
 from homeserver.rooms import access, aggregations
 from homeserver.rooms.access import RoomAccess
+from homeserver.rooms.shown_state import listed
 from homeserver.rooms.view import RoomView, Seen
 from homeserver.web.request import Requester
 from storage import account_data, gaps, timeline
@@ -304,7 +305,7 @@ class Timeline:
         relations = aggregations.bundle(view, page.seen, now_ms, ignored=ignored)
         answer: JsonObject = {
             "start": begin,
-            "chunk": view.render(page.seen, now_ms, relations=relations),
+            "chunk": listed(view.render_text(page.seen, now_ms, relations=relations)),
         }
         holes = holes_in(room, span, page, backwards=backwards)
         rest = page.rest

@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Protocol, TypeVar
 
 from homeserver.core import client_format, state_tree
+from homeserver.core.client_text import client_form, membership_text, opening, transaction
 from homeserver.core.event import Event
 from homeserver.core.ids import domain_of
 from homeserver.core.room_versions import ROOM_VERSIONS
@@ -26,6 +27,7 @@ from homeserver.core.visibility import (
     visibility_of,
 )
 from homeserver.rooms.merging import DUMMY
+from homeserver.web.responses import encode_json
 from storage import erasures, events, memberships, state, timeline
 from storage.events import EventRow
 from storage.expiry import is_expired
@@ -69,6 +71,8 @@ class Seen:
     event: Event
     membership: str | None
     """The reader's membership at the event (`unsigned.membership`); None: not looked up."""
+    is_pruned: bool = False
+    """Whether the reader is shown it in its redacted form only, though nobody redacted it."""
 
 
 class RoomView:
@@ -140,9 +144,10 @@ class RoomView:
             if decision is Verdict.HIDDEN:
                 continue
             event = self.event(row)
-            if decision is Verdict.REDACTED:
+            is_pruned = decision is Verdict.REDACTED
+            if is_pruned:
                 event = event.redacted()
-            found.append(Seen(row, event, fact.membership_after or "leave"))
+            found.append(Seen(row, event, fact.membership_after or "leave", is_pruned))
         return found
 
     def _unclear(self, rows: Sequence[P]) -> list[P]:
@@ -343,6 +348,32 @@ class RoomView:
         """
         replaced = {} if federation_format else self._replaced([item.row for item in seen])
         return self._render(seen, replaced, now_ms, room_id, federation_format, relations)
+
+    def render_text(
+        self, seen: Sequence[Seen], now_ms: int, *, relations: Mapping[str, JsonObject]
+    ) -> list[bytes]:
+        """As `render`, encoded; most events are not parsed for it."""
+        start = opening(self.room.room_id)
+        found: list[bytes] = []
+        closely: list[int] = []
+        for item in seen:
+            row, form = item.row, None
+            is_plain = row.redacted_by is None and row.replaces_state is None
+            if is_plain and not item.is_pruned and row.event_id not in relations:
+                form = client_form(row.json, row.event_id)
+            if form is None:
+                closely.append(len(found))
+                found.append(b"")
+                continue
+            more = membership_text(item.membership) if item.membership is not None else b""
+            own = row.txn_device is not None and row.txn_device == self.device_id
+            if own and row.sender == self.reader_id and row.txn_id is not None:
+                more += transaction(row.txn_id)
+            found.append(b"%b%b%d%b%b" % (start, form.head, now_ms - form.ts, more, form.tail))
+        shown = self.render([seen[place] for place in closely], now_ms, relations=relations)
+        for place, event in zip(closely, shown, strict=True):
+            found[place] = encode_json(event)
+        return found
 
     def _render(
         self,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-import random
 import re
 from typing import Any
 from urllib.parse import quote
@@ -16,6 +14,7 @@ from homeserver.app import build
 from homeserver.rooms.room_tasks import RoomTasks
 from homeserver.rooms.shown_rooms import ShownRooms
 from homeserver.sync.engine import SyncEngine
+from tests.homeserver.sync.life import Life, forget_age
 from tests.homeserver.sync.scene import SyncTestCase, bodies, filtered, joined, state
 from tests.support.admin import make_admin
 from tests.support.client import Client
@@ -46,74 +45,8 @@ def plain(answer: Any) -> Any:
         room["timeline"]["prev_batch"] = re.sub(r"^t\d+-(\d+)$", r"s\1_0", token)
         for name in ("state", "state_after", "timeline"):
             for event in room.get(name, {}).get("events", []):
-                _forget_age(event)
+                forget_age(event)
     return found
-
-
-def _forget_age(event: Any) -> None:
-    assert abs(event["unsigned"].pop("age")) < 600_000
-    because = event["unsigned"].get("redacted_because")
-    if because is not None:
-        _forget_age(because)
-    relations = event["unsigned"].get("m.relations", {})
-    for child in (relations.get("m.replace"), relations.get("m.thread", {}).get("latest_event")):
-        if child is not None:
-            _forget_age(child)
-
-
-class _Life:
-    """Things that happen in rooms."""
-
-    def __init__(self, users: list[User], seed: int) -> None:
-        self.random = random.Random(seed)
-        self.users = users
-        self.keys = itertools.count()
-        self.rooms: list[str] = []
-        self.events: dict[str, list[str]] = {}
-        self.inside: dict[str, list[User]] = {}
-
-    async def make_room(self, **body: Any) -> str:
-        creator = self.users[0]
-        room_id = await creator.create_room(**{"preset": "public_chat", **body})
-        self.rooms.append(room_id)
-        self.events[room_id] = []
-        self.inside[room_id] = [creator]
-        return room_id
-
-    async def step(self) -> None:
-        room_id = self.random.choice(self.rooms)
-        user = self.random.choice(self.inside[room_id])
-        known = self.events[room_id]
-        what = self.random.choice(
-            ["message"] * 6 + ["join"] * 2 + ["name", "topic", "leave", "redact", "react", "rename"]
-        )
-        if what == "message":
-            known.append(await user.send(room_id, f"m{len(known)}"))
-        elif what == "join":
-            outside = [one for one in self.users if one not in self.inside[room_id]]
-            if outside:
-                await outside[0].join(room_id)
-                self.inside[room_id].append(outside[0])
-        elif what == "leave" and user is not self.users[0]:
-            await user.leave(room_id)
-            self.inside[room_id].remove(user)
-        elif what == "redact" and known:
-            event_id = self.random.choice(known)
-            await self.users[0].ok("PUT", f"/rooms/{room_id}/redact/{event_id}/x{len(known)}", {})
-            known.append(await user.send(room_id, "after a redaction"))
-        elif what == "react" and known:
-            relation = {
-                "rel_type": "m.annotation",
-                "event_id": known[-1],
-                "key": str(next(self.keys)),
-            }
-            await user.send(room_id, {"m.relates_to": relation}, "m.reaction")
-        elif what == "rename":
-            content = {"membership": "join", "displayname": f"N{len(known)}"}
-            known.append(await user.set_state(room_id, "m.room.member", content, user.user_id))
-        elif what in ("name", "topic"):
-            kind, value = f"m.room.{what}", {what: f"{what} {len(known)}"}
-            known.append(await self.users[0].set_state(room_id, kind, value))
 
 
 class SameAsGeneralTest(SyncTestCase):
@@ -131,7 +64,7 @@ class SameAsGeneralTest(SyncTestCase):
 
     async def test_whatever_happens(self) -> None:
         carol = await self.server.register("carol")
-        life = _Life([self.alice, self.bob, carol], 8)
+        life = Life([self.alice, self.bob, carol], 8)
         for number in range(4):
             await life.make_room(**({"name": f"Room {number}"} if number % 2 else {}))
         for visibility in ("joined", "world_readable"):
