@@ -134,6 +134,11 @@ class Server:
             "Requests being answered now, waiting ones included.",
             lambda: hs.router.running,
         )
+        hs.metrics.gauge(
+            "hearth_connections",
+            "Connections of clients, servers and proxies to the listeners.",
+            lambda: sum(len(factory.connections) for factory in self._factories),
+        )
         self._health = Health(hs.db, self._reactor)
         for listener in self._config.listeners:
             self._listen(listener, hs, self._health)

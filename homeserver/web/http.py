@@ -52,7 +52,8 @@ class HttpFactory(ServerFactory):
         self.running = 0
         """Requests being handled."""
         self.is_stopping = False
-        self._clock = clock
+        self.now = clock.seconds
+        """The time in seconds."""
         self._threads = threads
         self._sweep = LoopingCall(self._check_times)
         self._sweep.clock = clock
@@ -81,9 +82,6 @@ class HttpFactory(ServerFactory):
         for connection in idle[: max(1, bound // 10)]:
             connection.stop()
         return bool(idle)
-
-    def now(self) -> float:
-        return self._clock.seconds()
 
     def compress(self, coding: str, data: bytes) -> bytes | Awaitable[bytes]:
         """Compress a body; a large one in a thread."""

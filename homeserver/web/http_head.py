@@ -63,7 +63,6 @@ class Head:
 
     __slots__ = (
         "_complete",
-        "_count",
         "_ended",
         "_limits",
         "_overhead",
@@ -82,7 +81,6 @@ class Head:
     def __init__(self, limits: HttpLimits) -> None:
         self._limits = limits
         self._target = b""
-        self._count = 0
         self._ended = False
         self._complete = False
         self.headers: dict[bytes, bytes] = {}
@@ -112,19 +110,13 @@ class Head:
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._ended:  # a trailer: nothing here uses any
             return
-        self._count += 1
-        if self._count > self._limits.max_headers:
-            raise BadRequest("Too many headers.", 431)
-        if len(name) + len(value) > self._limits.max_header_bytes:
-            raise BadRequest("A header is too large.", 431)
         name = name.lower()
-        known = self.headers.get(name)
-        if known is None:
+        if name not in self.headers:
             self.headers[name] = value
         elif name in _SINGLE:
             raise BadRequest(f"More than one {name.decode('ascii')} header.")
         else:
-            self.headers[name] = known + b", " + value
+            self.headers[name] += b", " + value
 
     def on_headers_complete(self) -> None:
         self._ended = True
@@ -145,6 +137,7 @@ class Head:
         """The request of a whole head, up to and with its empty line. Raises BadRequest."""
         parser = self._parser
         assert parser is not None
+        self._check_lines(data)
         line = data[: data.find(b"\r\n")]
         if line.count(b" ") != 2 or b" HTTP/" not in line:  # the parser also takes others
             raise BadRequest("The request line is malformed.")
@@ -167,6 +160,13 @@ class Head:
         if not self.is_chunked:
             self._parser = None  # the length says all; an idle connection keeps no parser
         return Request(method, self._origin_form(method), self.headers)
+
+    def _check_lines(self, data: bytes) -> None:
+        if data.count(b"\r\n") - 2 > self._limits.max_headers:
+            raise BadRequest("Too many headers.", 431)
+        longest = self._limits.max_header_bytes
+        if len(data) > longest and max(map(len, data.split(b"\r\n")[1:])) - 2 > longest:
+            raise BadRequest("A header is too large.", 431)
 
     def _check_framing(self, upgrade: bool) -> None:
         headers = self.headers

@@ -150,15 +150,27 @@ def decode_percent(text: str) -> str:
     Refuses malformed escapes, invalid UTF-8 (so also surrogates) and NUL.
     """
     if "%" in text:
-        if _BAD_PERCENT.search(text):
-            raise invalid_param("The path has a malformed percent escape.")
-        try:
-            text = unquote_to_bytes(text).decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise invalid_param("The path is not UTF-8.") from error
+        return _decoded(text) if len(text) <= _REMEMBERED else _decode_percent(text)
     if "\0" in text:
         raise invalid_param("NUL characters are not allowed.")
     return text
+
+
+def _decode_percent(text: str) -> str:
+    if _BAD_PERCENT.search(text):
+        raise invalid_param("The path has a malformed percent escape.")
+    try:
+        text = unquote_to_bytes(text).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise invalid_param("The path is not UTF-8.") from error
+    if "\0" in text:
+        raise invalid_param("NUL characters are not allowed.")
+    return text
+
+
+_REMEMBERED = 300
+"""Characters of the longest segment that is remembered decoded: identifiers come again."""
+_decoded = lru_cache(maxsize=1024)(_decode_percent)
 
 
 def parse_query(raw: str) -> dict[str, list[str]]:

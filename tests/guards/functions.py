@@ -19,6 +19,7 @@ from homeserver.core.power_levels import PowerLevels
 from homeserver.core.push_conditions import PushEvent
 from homeserver.web.http_head import Head, HttpLimits
 from homeserver.web.routes import RouteTable
+from tests.guards.request import whole_request
 from tests.support.events import ALICE, BOB, CAROL, RoomBuilder, test_key
 
 Work = Callable[[], object]
@@ -290,5 +291,6 @@ FUNCTIONS = {
     "state resolution, version 2.1": Guarded(lambda: _resolution("12"), 3),
     "head of a request": Guarded(_head),
     "three routes": Guarded(_routes),
+    "a whole request": Guarded(whole_request),
     "filter of a timeline": Guarded(_filter),
 }

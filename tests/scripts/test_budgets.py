@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from io import StringIO
 from pathlib import Path
@@ -179,6 +180,14 @@ class FunctionTests(SynchronousTestCase):
         self.assertLess(measured_program._kept(lambda: len([object() for _ in range(10)])), 2)
         self.assertGreater(measured_program._most(lambda: len(bytes(100_000))), 100_000)
 
+    def test_no_valgrind(self) -> None:
+        """Where it cannot be installed there is a reason, and no figure."""
+        self.patch(shutil, "which", lambda name: None)
+        self.patch(budgets, "install_packages", lambda names: f"Install {names[0]}.")
+        with self.assertRaises(CannotMeasure) as caught:
+            budgets.find_valgrind()
+        self.assertEqual(str(caught.exception), "there is no Valgrind. Install valgrind.")
+
     def test_results_are_what_they_should_be(self) -> None:
         """What is measured is the function at work, not an error on its way."""
         wanted = FUNCTIONS["filter of a timeline"].make()()
@@ -187,6 +196,9 @@ class FunctionTests(SynchronousTestCase):
         assert isinstance(resolved, dict)
         self.assertIn(("m.room.topic", ""), resolved)
         self.assertGreater(len(resolved), 24)
+        answer = FUNCTIONS["a whole request"].make()()
+        assert isinstance(answer, bytes)
+        self.assertTrue(answer.startswith(b"HTTP/1.1 200 OK\r\n"), answer)
         differences = FUNCTIONS["state tree, difference"].make()()
         assert isinstance(differences, dict)
         self.assertEqual(len(differences), 5)
