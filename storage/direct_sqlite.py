@@ -4,10 +4,10 @@ A read of rows that are in memory takes microseconds, a thirtieth of what a way 
 back costs. Three things keep the reactor from being held up:
 
 - `PointQuery.most`: what finds more rows than it is meant to is run by a thread.
-- Work: SQLite is interrupted after `MOST_STEPS` of its instructions, and that query is left to
-  threads for the next `REST` times.
-- Time: when one took longer than `SLOW`, its pages were not in memory; all queries are left to
-  threads for a while, which read them.
+- Work: SQLite is interrupted after `MOST_STEPS` of its instructions, or twice as many, and that
+  query is left to threads for the next `REST` times.
+- Time: when two of a few took longer than `SLOW`, pages are not in memory; all queries are left to
+  threads for a while, which read them. (One alone was interrupted by something else.)
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ MOST_STEPS = 20_000
 """About a millisecond. A point read is some thirty."""
 SLOW = 0.01
 """Seconds."""
+FEW = 20
 REST = 100
 """So many queries."""
 _CACHE_KIB = 2_000
@@ -44,6 +45,9 @@ class SqliteDirect:
         self._clock = clock
         self._connection: sqlite3.Connection | None = None
         self._resting = 0
+        self._ticks = 0
+        self._suspicious = 0
+        """How many queries are still to come of those that are few after a slow one."""
         self._heavy: dict[PointQuery[..., Any], int] = {}
         self._closed = False
 
@@ -54,6 +58,7 @@ class SqliteDirect:
             return None
         if self._heavy and self._is_heavy(query):
             return None
+        self._ticks = 0
         began = self._clock()
         try:
             check_text(args)
@@ -72,7 +77,12 @@ class SqliteDirect:
             self._failed(query, error)
             return None
         if self._clock() - began > SLOW:
-            self._resting = REST
+            if self._suspicious:
+                self._resting, self._suspicious = REST, 0
+            else:
+                self._suspicious = FEW
+        elif self._suspicious:
+            self._suspicious -= 1
         return found
 
     def _is_heavy(self, query: PointQuery[..., Any]) -> bool:
@@ -109,8 +119,14 @@ class SqliteDirect:
             "temp_store = MEMORY",
         ):
             connection.execute(f"PRAGMA {setting}")
-        connection.set_progress_handler(lambda: 1, MOST_STEPS)
+        connection.set_progress_handler(self._tick, MOST_STEPS)
         return connection
+
+    def _tick(self) -> bool:
+        """Whether to interrupt. SQLite counts the steps of a statement from its first use on, so
+        that only a second tick tells of work that was done now."""
+        self._ticks += 1
+        return self._ticks > 1
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
