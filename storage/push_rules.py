@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple
 
+from homeserver.cache import Cache
 from homeserver.core.push_rules import Ruleset
 from storage.errors import Conflict
 from storage.point_query import point_query
@@ -111,7 +111,15 @@ def exceptional_members(
     return [(nid, load(user_id, text), name) for nid, user_id, text, name in rows]
 
 
-@lru_cache(maxsize=2048)
+# Of a pure function, so that homeservers in one process may share it.
+_loaded: Cache[tuple[str, str], Ruleset] = Cache(
+    "rulesets", lambda key, _: 1_000 + 8 * len(key[1]), share=1.0
+)
+
+
 def load(user_id: str, text: str) -> Ruleset:
     """The ruleset that was stored as this text. Parsing and compiling it takes a while."""
-    return Ruleset.load(user_id, json.loads(text))
+    found = _loaded.get((user_id, text))
+    if found is None:
+        found = _loaded[user_id, text] = Ruleset.load(user_id, json.loads(text))
+    return found

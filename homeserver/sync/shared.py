@@ -16,7 +16,7 @@ from storage import relations, timeline
 from storage.events import EventRow
 from storage.transaction import Transaction
 
-KEPT_S = 30.0
+KEPT_S = 10.0
 MAX_ROWS = 50
 """Rows of one timeline that are kept."""
 
@@ -28,7 +28,7 @@ class SharedReads:
 
     def __init__(self, seconds: Callable[[], float] = time.monotonic) -> None:
         self._kept: Cache[tuple[Any, ...], Any] = Cache(
-            "shared_reads", _size, share=0.1, lives_s=KEPT_S, seconds=seconds
+            "shared_reads", _size, share=0.03, lives_s=KEPT_S, seconds=seconds
         )
         self.caches = (self._kept,)
 
