@@ -14,8 +14,8 @@ That is done only where the answer is what `homeserver.sync.engine` would say, a
   no gaps. Events that relate to others are messages, too, but an event and what relates to it are
   not told together.
 - The client's filter lets all that pass, and the messages are no more than it takes at once.
-- None of the messages is the user's own or of somebody they ignore; with lazy loading, the device
-  has the senders' member events.
+- None of the messages is of somebody whom the user ignores; with lazy loading, the device has the
+  senders' member events.
 - The device's unread counts of the rooms at the token are known.
 
 Everything else is answered from the database. Both are counted, with the reason.
@@ -206,6 +206,8 @@ class CaughtUp:
                     raise _Reason("room")
                 if not chunk.length and not chunk.receipts:
                     chunk = None
+                elif request.user_id in chunk.senders:
+                    chunk = room.own_chunk(chunk, request.user_id, request.device_id)
             if typed is not None and typed.serial <= ephemeral:
                 typed = None
             if typed is not None:
@@ -244,8 +246,6 @@ def _checked(request: SyncRequest, settled: Settled, nid: int, chunk: Chunk) -> 
     wanted = request.filter.room.timeline
     if chunk.length > wanted.limit_within(DEFAULT_LIMIT, MAX_LIMIT):
         raise _Reason("limited")
-    if request.user_id in chunk.senders:
-        raise _Reason("own")
     if settled.ignored and not settled.ignored.isdisjoint(chunk.senders):
         raise _Reason("ignored")
     tally = settled.counts.get(nid)
@@ -276,10 +276,10 @@ def _state_name(request: SyncRequest, old_names: bool) -> bytes:
 
 
 def _raised(tally: Tally, chunk: Chunk) -> Tally:
-    """The unread counts with messages of others outside threads."""
+    """The unread counts with messages outside threads."""
     if tally.volume is Volume.NOTHING:
         return tally
-    main = tally.counts.main
+    main = Count(0, 0) if chunk.restarts else tally.counts.main
     told = chunk.notify if tally.volume is Volume.EVERYTHING else chunk.highlight
     raised = Count(main.notify + told, main.highlight + chunk.highlight)
     return Tally(Counts(raised, tally.counts.threads), tally.volume)

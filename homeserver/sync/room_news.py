@@ -40,6 +40,9 @@ class Line(NamedTuple):
     sent_ms: int
     data: bytes
     """The client form without its end, which says how old it is."""
+    device_id: str | None
+    """The device that sent it with `transaction`, in JSON."""
+    transaction: bytes
 
 
 class Chunk(NamedTuple):
@@ -56,6 +59,9 @@ class Chunk(NamedTuple):
     """Numbers of the member events of the senders."""
     notify: int
     highlight: int
+    restarts: bool = False
+    """The user has read everything before what `notify` and `highlight` count: it begins behind a
+    message of their own."""
 
 
 class RoomNews:
@@ -89,6 +95,7 @@ class RoomNews:
         """Those that everybody may see, in the order of their positions."""
         self.size = 0
         self.chunks: dict[tuple[int, int, int], Chunk] = {}
+        """What many clients are told, by how many lines and receipts it has."""
 
     def add(self, lines: Sequence[Line], receipts: Sequence[Receipt] = ()) -> None:
         """Add what is newer than all that is there."""
@@ -142,6 +149,22 @@ class RoomNews:
             self.chunks[key] = known
         return known
 
+    def own_chunk(self, shared: Chunk, user_id: str, device_id: str) -> Chunk:
+        """The chunk for a user who sent some of its events."""
+        lines = self.lines[-shared.length :]
+        begins = 0
+        for number, line in enumerate(lines):
+            # See `storage.unread`: a message of one's own marks what is before it as read.
+            if line.sender == user_id and line.notify:
+                begins = number + 1
+        counted = lines[begins:]
+        return shared._replace(
+            data=_timeline(lines, shared.made_ms, user_id, device_id),
+            notify=sum(line.notify > 0 for line in counted),
+            highlight=sum(line.notify > 1 for line in counted),
+            restarts=begins > 0,
+        )
+
 
 def _pos(receipt: Receipt) -> int:
     return receipt.pos
@@ -162,20 +185,32 @@ def _chunk(lines: Sequence[Line], receipts: Sequence[Receipt], now_ms: int) -> C
     receipt = _receipt_event(receipts) if receipts else b""
     if not lines:
         return Chunk(now_ms, NO_TIMELINE, receipt, 0, frozenset(), frozenset(), 0, 0)
-    shown = b",".join(
-        b'%b,"unsigned":{"age":%d,"membership":"join"}}' % (line.data, now_ms - line.sent_ms)
-        for line in lines
-    )
-    token = str(SyncToken(lines[0].pos - 1, 0)).encode()
     return Chunk(
         now_ms,
-        b'"timeline":{"events":[%b],"limited":false,"prev_batch":"%b"}' % (shown, token),
+        _timeline(lines, now_ms),
         receipt,
         len(lines),
         frozenset(line.sender for line in lines),
         frozenset(line.member for line in lines if line.member is not None),
         sum(line.notify > 0 for line in lines),
         sum(line.notify > 1 for line in lines),
+    )
+
+
+def _timeline(lines: Sequence[Line], now_ms: int, user_id: str = "", device_id: str = "") -> bytes:
+    shown = []
+    for line in lines:
+        more = b""
+        if line.device_id is not None and (line.sender, line.device_id) == (user_id, device_id):
+            more = b',"transaction_id":' + line.transaction
+        shown.append(
+            b'%b,"unsigned":{"age":%d,"membership":"join"%b}}'
+            % (line.data, now_ms - line.sent_ms, more)
+        )
+    token = str(SyncToken(lines[0].pos - 1, 0)).encode()
+    return b'"timeline":{"events":[%b],"limited":false,"prev_batch":"%b"}' % (
+        b",".join(shown),
+        token,
     )
 
 
@@ -210,5 +245,13 @@ def _line(row: EventRow, event: Event, member: int | None) -> Line:
     shown = client_format.to_client(event, room_id=False)
     data = encode_json(shown)[:-1]
     return Line(
-        row.pos or 0, row.event_id, row.sender, member, row.notify, row.origin_server_ts, data
+        row.pos or 0,
+        row.event_id,
+        row.sender,
+        member,
+        row.notify,
+        row.origin_server_ts,
+        data,
+        row.txn_device,
+        encode_json(row.txn_id),
     )

@@ -126,6 +126,12 @@ def _ageless(value: Any) -> Any:
     return [_ageless(part) for part in value] if isinstance(value, list) else value
 
 
+def _forget_places(answer: Json) -> None:
+    for kind in ("join", "leave"):
+        for section in answer.get("rooms", {}).get(kind, {}).values():
+            section["timeline"].pop("prev_batch", None)
+
+
 class Crowd:
     """Users who do all kinds of things, most often say something."""
 
@@ -438,8 +444,12 @@ class EqualityTest(TestCase):
             for follower in followers:
                 if chance.random() < 0.15:
                     continue  # It lags behind.
-                since = follower.since
+                since, before = follower.since, self.ways()["fast"]
                 answer, other_answer = await follower.sync()
+                if self.ways()["fast"] == before:
+                    # The database has two ways to name a place before a timeline.
+                    for each in (answer, other_answer):
+                        _forget_places(each)
                 if answer["next_batch"] == since:
                     # It was known without a look that there is nothing new.
                     other_answer["next_batch"] = since
