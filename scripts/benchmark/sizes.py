@@ -32,7 +32,7 @@ class Sizes:
     initial_syncs: int = 4
     idle_rooms: int = 200
     sync_idle: int = 300
-    sync_change: int = 200
+    sync_change: int = 80
 
     scale: float = 0.2
     """Of the shape of 200 users in 300 rooms of 300 members: each number is multiplied by it."""
@@ -84,7 +84,7 @@ QUICK = Sizes(
     initial_syncs=3,
     idle_rooms=40,
     sync_idle=60,
-    sync_change=30,
+    sync_change=20,
     scale=0.05,
     history=300,
     local_joins=100,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from dataclasses import dataclass
 
 from scripts.benchmark.client import Json, User
 from scripts.benchmark.context import Context
-from scripts.benchmark.phases import closed_loop
+from scripts.benchmark.phases import closed_loop, quiet
 
 _IN_ALL = "in-all-rooms"
 _TIMELINE: Json = {"timeline": {"limit": 10}}
@@ -16,8 +15,6 @@ LAZY: Json = {"room": {**_TIMELINE, "state": {"lazy_load_members": True}}}
 ALL_MEMBERS: Json = {"room": _TIMELINE}
 SLIDING = "/_matrix/client/unstable/org.matrix.simplified_msc3575/sync"
 _STATE = [["m.room.name", ""], ["m.room.encryption", ""], ["m.room.member", "$LAZY"]]
-_PAUSE_S = 0.1
-"""After sending, for what that still costs not to be counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +79,7 @@ async def run_initial(ctx: Context) -> None:
 async def run_incremental(ctx: Context) -> None:
     """`/sync` of somebody in many rooms: nothing is new, and one message is."""
     sizes = ctx.sizes
-    made = await ctx.fixture(many_rooms)
+    server, made = await ctx.server(), await ctx.fixture(many_rooms)
     rooms = made.rooms[: sizes.idle_rooms]
     filter_id = await made.few.filter_id(LAZY)
     since = await made.few.catch_up(filter_id)
@@ -97,7 +94,7 @@ async def run_incremental(ctx: Context) -> None:
         for number in range(sizes.sync_change):
             room = rooms[number % len(rooms)]
             await made.users[0].send(room, f"change {number}")
-            await asyncio.sleep(_PAUSE_S)
+            await quiet([server])  # What sending still costs is not counted.
             async with phase.segment(trailing=False):
                 with phase.timed():
                     answer = await made.few.sync(since, 0, filter_id)
@@ -116,8 +113,8 @@ async def _slide(user: User, position: str | None, until: int) -> Json:
 async def run_sliding(ctx: Context) -> None:
     """Simplified sliding sync: a first screen of rooms, the rest of them, one message."""
     sizes = ctx.sizes
-    made = await ctx.fixture(many_rooms)
-    client = (await ctx.server()).client
+    server, made = await ctx.server(), await ctx.fixture(many_rooms)
+    client = server.client
     device, answer = None, {}
     async with ctx.phase(
         "sliding.first", "first 20 rooms", "sync", rate=False, whole=False
@@ -140,7 +137,7 @@ async def run_sliding(ctx: Context) -> None:
         for number in range(sizes.sync_change):
             room = made.rooms[number % len(made.rooms)]
             await made.users[0].send(room, f"sliding {number}")
-            await asyncio.sleep(_PAUSE_S)
+            await quiet([server])  # What sending still costs is not counted.
             async with phase.segment(trailing=False):
                 with phase.timed():
                     answer = await _slide(device, position, sizes.rooms)
