@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+from storage.point_query import point_query
 from storage.transaction import Transaction
 
 
@@ -27,11 +31,11 @@ def blocked_by(txn: Transaction, room_id: str) -> str | None:
     return found
 
 
-def is_closed(txn: Transaction, room_id: str) -> bool:
+@point_query(
+    "SELECT 1 FROM blocked_rooms WHERE room_id = ? UNION ALL"
+    " SELECT 1 FROM room_tasks WHERE room_id = ? AND is_closing LIMIT 1",
+    bool,
+)
+def is_closed(room_id: str) -> Sequence[Any]:
     """Whether a room is blocked, or being removed."""
-    found = txn.one(
-        "SELECT 1 FROM blocked_rooms WHERE room_id = ? UNION ALL"
-        " SELECT 1 FROM room_tasks WHERE room_id = ? AND is_closing LIMIT 1",
-        (room_id, room_id),
-    )
-    return found is not None
+    return (room_id, room_id)

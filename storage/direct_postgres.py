@@ -38,8 +38,13 @@ GRACE = 3.0
 
 TELL_AT = 10
 """After so many attempts to connect the operator is told."""
+MAX_ERRORS = 20
+"""Each may leave a prepared statement behind; then there is a new connection."""
 AT_ONCE = 4_000
 """Bytes that an idle connection takes at once."""
+
+_LOST = ("57P", "08")
+"""Classes of errors: the server ends, or does not answer any more."""
 
 _log = structlog.get_logger(__name__)
 
@@ -72,6 +77,7 @@ class _Link:
         self._calls: dict[PointQuery[..., Any], str] = {}
         """How to execute what is prepared."""
         self._number = 0
+        self._errors = 0
         self._is_writing = False
         self._plans_kept = FIRST_PLANS
         self._next_plans = now + FIRST_PLANS
@@ -113,6 +119,17 @@ class _Link:
         statement = f"PREPARE {name} AS {numbered(sql)}; {call}"
         self._cursor.execute(statement, asked.args or None)
         return call
+
+    def survives(self, error: psycopg2.Error, query: PointQuery[..., Any]) -> bool:
+        """Whether the connection is still of use after a statement failed."""
+        code = error.pgcode
+        if code is None or self._connection.closed or code.startswith(_LOST):
+            return False
+        if code != errorcodes.QUERY_CANCELED:
+            # It was not prepared, or is out of date as a table was changed: begin anew with it.
+            self._calls.pop(query, None)
+            self._errors += 1
+        return self._errors < MAX_ERRORS
 
     # For the reactor
 
@@ -228,7 +245,7 @@ class PostgresDirect:
     def failed(self, link: _Link, error: psycopg2.Error | None) -> None:
         """What was asked on this connection found no answer, or the connection is lost."""
         asked, link.asked = link.asked, None
-        if error is not None and error.pgcode == errorcodes.QUERY_CANCELED:
+        if error is not None and asked is not None and link.survives(error, asked.query):
             self._next(link)
         elif link in self._links:
             self._links.discard(link)

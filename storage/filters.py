@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from storage.transaction import Transaction
+from collections.abc import Sequence
+from typing import Any
+
+from storage.point_query import point_query
+from storage.transaction import Row, Transaction
 
 MAX_FILTERS = 1000
 """Filters of one user; of more, the oldest are forgotten."""
@@ -27,9 +31,11 @@ def add(txn: Transaction, user_id: str, json: str) -> int:
     return number
 
 
-def get(txn: Transaction, user_id: str, filter_id: int) -> str | None:
+def _json(rows: list[Row]) -> str | None:
+    return rows[0][0] if rows else None
+
+
+@point_query("SELECT json FROM filters WHERE user_id = ? AND filter_id = CAST(? AS BIGINT)", _json)
+def get(user_id: str, filter_id: int) -> Sequence[Any]:
     """The JSON of a filter."""
-    found: str | None = txn.value(
-        "SELECT json FROM filters WHERE user_id = ? AND filter_id = ?", (user_id, filter_id)
-    )
-    return found
+    return (user_id, filter_id)

@@ -142,6 +142,21 @@ def joined_rooms(user_id: str) -> Sequence[Any]:
     return (user_id,)
 
 
+def _ids(rows: list[Row]) -> list[str]:
+    return [row[0] for row in rows]
+
+
+@point_query(
+    "SELECT r.room_id FROM memberships m JOIN rooms r ON r.room_nid = m.room_nid"
+    " WHERE m.user_id = ? AND m.membership = 'join'",
+    _ids,
+    most=200,
+)
+def joined_room_ids(user_id: str) -> Sequence[Any]:
+    """The IDs of the rooms that a user is in."""
+    return (user_id,)
+
+
 def get_many(
     txn: Transaction, room_nid: int, user_ids: Collection[str]
 ) -> dict[str, MembershipRow]:

@@ -10,10 +10,20 @@ from storage.database import Database
 from storage.transaction import Transaction
 
 
+async def check_now(db: Database, room_id: str) -> None:
+    """`check`, before anything else is done."""
+    if await db.query(blocked_rooms.is_closed, room_id):
+        raise _blocked()
+
+
 def check(txn: Transaction, room_id: str) -> None:
     """Raise MatrixError 403 `M_FORBIDDEN` for a room that is blocked or being removed."""
     if blocked_rooms.is_closed(txn, room_id):
-        raise errors.forbidden("This room has been blocked on this server.")
+        raise _blocked()
+
+
+def _blocked() -> errors.MatrixError:
+    return errors.forbidden("This room has been blocked on this server.")
 
 
 def check_within(txn: Transaction, room_nid: int, room_id: str) -> None:

@@ -67,7 +67,7 @@ class Membership:
             MatrixError: 403 `M_FORBIDDEN`; 404 `M_NOT_FOUND` for an unknown room; see also
                 `RemoteJoins.join`.
         """
-        await self._db.read(blocking.check, room_id)
+        await blocking.check_now(self._db, room_id)
         given = _own_keys(content or {})
         profile = await self._profile(requester.user_id)
         found = await self._standing(room_id, requester.user_id)
@@ -125,7 +125,7 @@ class Membership:
             MatrixError: 403 `M_FORBIDDEN` without the right, or if the target is banned or joined;
                 403 `M_INVITE_BLOCKED`.
         """
-        await self._db.read(blocking.check, room_id)
+        await blocking.check_now(self._db, room_id)
         if self.meet is not None:
             await self.meet(target)
         profile = await self._profile(target)
@@ -167,7 +167,7 @@ class Membership:
             MatrixError: 403 `M_FORBIDDEN` where the room takes no knocks; 404 `M_NOT_FOUND`; see
                 also `RemoteJoins.join`.
         """
-        await self._db.read(blocking.check, room_id)
+        await blocking.check_now(self._db, room_id)
         given = _own_keys(content or {})
         profile = await self._profile(requester.user_id)
         found = await self._standing(room_id, requester.user_id)
@@ -335,7 +335,7 @@ class Membership:
 
     async def joined_rooms(self, user_id: UserID) -> list[str]:
         """IDs of the rooms that the user is in."""
-        return await self._db.read(_joined_rooms, user_id)
+        return await self._db.query(memberships.joined_room_ids, user_id)
 
     async def leave_all(self, user_id: UserID) -> None:
         """Leave all rooms and reject all invites of an account that was closed."""
@@ -440,10 +440,6 @@ def _guests_may_join(state: StateView) -> bool:
 def _profile(txn: Transaction, user_id: str) -> JsonObject:
     found = profiles.get_profiles(txn, [user_id], ["displayname", "avatar_url"])
     return dict(found.get(user_id, {}))
-
-
-def _joined_rooms(txn: Transaction, user_id: str) -> list[str]:
-    return _rooms_with(txn, user_id, ("join",))
 
 
 def _rooms_with(txn: Transaction, user_id: str, wanted: Sequence[str]) -> list[str]:

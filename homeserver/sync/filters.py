@@ -40,7 +40,7 @@ class Filters:
         """
         if not filter_id.isascii() or not filter_id.isdigit() or len(filter_id) > 18:
             raise errors.invalid_param("This is not a filter ID.")
-        text = await self._db.read(filters.get, user_id, int(filter_id))
+        text = await self._db.query(filters.get, user_id, int(filter_id))
         if text is None:
             raise errors.not_found("There is no such filter.")
         found: JsonObject = json.loads(text)

@@ -199,6 +199,24 @@ class QueryingTest(PostgresTestCase):
         with self.assertRaises(CancelledError):
             await asked
 
+    async def test_statements_that_fail_leave_the_connection_alone_for_some_time(self) -> None:
+        db = await self.opened()
+        before = backends(db)
+        self.assertEqual(await db.query(repeated, "x", 3), "xxx")
+        self.ways(db)
+        for count in range(1, direct_postgres.MAX_ERRORS):
+            # Too large for its type.
+            with self.assertRaises(Exception):  # noqa: B017
+                await db.query(repeated, "x", 10**15)
+            self.assertEqual(await db.query(repeated, "x", 3), "xxx")
+            self.assertEqual(self.ways(db), (1, 1), count)
+        self.assertEqual(backends(db), before)
+        with self.assertRaises(Exception):  # noqa: B017
+            await db.query(repeated, "x", 10**15)
+        self.assertEqual(await db.query(repeated, "x", 3), "xxx")
+        await until_direct(db)
+        self.assertNotEqual(backends(db), before)
+
     async def test_plans_are_made_anew(self) -> None:
         db = await self.opened()
         (link,) = direct_of(db)._links
