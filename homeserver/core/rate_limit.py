@@ -25,12 +25,6 @@ class Decision(NamedTuple):
     retry_after_ms: int
 
 
-def refill(level: float, last_ms: int, now_ms: int, per_second: float, burst: float) -> float:
-    """The tokens in a bucket now. A clock that went backwards adds nothing."""
-    elapsed_ms = max(0, now_ms - last_ms)
-    return min(burst, max(0.0, level) + elapsed_ms * per_second / 1000)
-
-
 def take(
     level: float,
     last_ms: int,
@@ -43,10 +37,16 @@ def take(
 
     A new bucket has `level == burst`. With `per_second <= 0` a bucket never refills.
     """
-    tokens = refill(level, last_ms, now_ms, max(0.0, per_second), burst)
-    cost = min(cost, burst)
+    # Without min and max, since every request comes by. A clock that went backwards adds nothing.
+    tokens = level if level > 0.0 else 0.0
+    if now_ms > last_ms and per_second > 0:
+        tokens += (now_ms - last_ms) * per_second / 1000
+    if tokens > burst:
+        tokens = burst
+    if cost > burst:
+        cost = burst
     if burst > 0 and tokens + _EPSILON >= cost:
-        return Decision(True, max(0.0, tokens - cost), now_ms, 0)
+        return Decision(True, tokens - cost if tokens > cost else 0.0, now_ms, 0)
     if per_second <= 0 or burst <= 0:
         return Decision(False, tokens, now_ms, MAX_RETRY_AFTER_MS)
     wait_ms = math.ceil((cost - tokens) / per_second * 1000)

@@ -138,8 +138,8 @@ class Head:
         parser = self._parser
         assert parser is not None
         self._check_lines(data)
-        line = data[: data.find(b"\r\n")]
-        if line.count(b" ") != 2 or b" HTTP/" not in line:  # the parser also takes others
+        line = data[: data.find(b"\r")]
+        if line.count(b" ") != 2 or line[-9:-3] != b" HTTP/":  # the parser also takes others
             raise BadRequest("The request line is malformed.")
         upgrade = self._feed(data)
         if not self._ended:
@@ -162,7 +162,7 @@ class Head:
         return Request(method, self._origin_form(method), self.headers)
 
     def _check_lines(self, data: bytes) -> None:
-        if data.count(b"\r\n") - 2 > self._limits.max_headers:
+        if data.count(b"\n") - 2 > self._limits.max_headers:
             raise BadRequest("Too many headers.", 431)
         longest = self._limits.max_header_bytes
         if len(data) > longest and max(map(len, data.split(b"\r\n")[1:])) - 2 > longest:

@@ -102,13 +102,17 @@ class MemoryRateLimiter:
             return
         now_ms = int(self._clock.seconds() * 1000)
         bucket = (rate_class, key)
-        level, last_ms, _ = self._buckets.get(bucket, (float(rate.burst), now_ms, rate))
-        decision = rate_limit.take(level, last_ms, now_ms, rate.per_second, rate.burst, cost)
-        self._buckets[bucket] = (decision.level, decision.last_ms, rate)
-        self._buckets.move_to_end(bucket)
+        known = self._buckets.get(bucket)
+        level, last_ms = (float(rate.burst), now_ms) if known is None else known[:2]
+        allowed, level, last_ms, retry_after_ms = rate_limit.take(
+            level, last_ms, now_ms, rate.per_second, rate.burst, cost
+        )
+        self._buckets[bucket] = (level, last_ms, rate)
+        if known is not None:
+            self._buckets.move_to_end(bucket)
         self._forget(now_ms)
-        if not decision.allowed:
-            raise limit_exceeded(decision.retry_after_ms)
+        if not allowed:
+            raise limit_exceeded(retry_after_ms)
 
     def _forget(self, now_ms: int) -> None:
         # Two for each one that may have been added: memory shrinks again after a flood.

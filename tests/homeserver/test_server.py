@@ -66,6 +66,7 @@ class ServerTests(TestCase):
         status, metrics = server.get(f"http://127.0.0.1:{server.own_port}/metrics")
         self.assertEqual(status, 200)
         self.assertIn('hearth_requests_total{endpoint="/_matrix/client/versions"', metrics)
+        self.assertRegex(metrics, r"(?m)^hearth_connections [1-9]")
         self.assertEqual(server.stop(), 0)
         log = server.log()
         self.assertNotIn("warning", log)

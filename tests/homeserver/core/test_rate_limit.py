@@ -43,6 +43,24 @@ class TakeTests(SynchronousTestCase):
         self.assertEqual(take(0, 0, 0, 1e-9, 1).retry_after_ms, MAX_RETRY_AFTER_MS)
 
     @given(
+        st.floats(-1, 20),
+        st.integers(0, 10**6),
+        st.integers(0, 10**6),
+        st.floats(-1, 100),
+        st.floats(0, 10),
+        st.floats(0, 20),
+    )
+    def test_takes_from_what_is_there(
+        self, level: float, last: int, now: int, rate: float, burst: float, cost: float
+    ) -> None:
+        gained = max(0, now - last) * max(0.0, rate) / 1000
+        there = min(burst, max(0.0, level) + gained)
+        decision = take(level, last, now, rate, burst, cost)
+        cost = min(cost, burst)
+        self.assertEqual(decision.allowed, burst > 0 and there + 1e-6 >= cost)
+        self.assertEqual(decision.level, max(0.0, there - cost) if decision.allowed else there)
+
+    @given(
         st.floats(0, 10),
         st.floats(0.01, 1000),
         st.floats(1, 10),
