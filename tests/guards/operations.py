@@ -35,6 +35,12 @@ class Measured:
 async def of_clients(server: TestServer) -> dict[str, Counted]:
     """What clients do, by the name of the operation."""
     measured = Measured(server.homeserver.db)
+    await run_of_clients(server, measured)
+    return measured.costs
+
+
+async def run_of_clients(server: TestServer, measured: Measured) -> None:
+    """Have what clients do measured."""
     alice, bob = await server.register("alice"), await server.register("bob")
     room_id = await alice.create_room(preset="public_chat", name="Room")
     await bob.join(room_id)
@@ -42,7 +48,6 @@ async def of_clients(server: TestServer) -> dict[str, Counted]:
     await _sync(measured, server, alice, bob, room_id)
     await _small_things(measured, server, alice, bob, room_id)
     await _encryption(measured, alice, bob)
-    return measured.costs
 
 
 async def _rooms(measured: Measured, alice: User, room_id: str) -> None:

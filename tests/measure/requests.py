@@ -1,123 +1,107 @@
-"""CPU of one trivial request: `python -m tests.measure.requests [--rounds N] [--tree DIRECTORY]`.
+"""CPU of requests with and without direct queries: `python -m tests.measure.requests [--postgres]`.
 
-A real server process on SQLite, 16 kept-alive connections over loopback, each sending its next
-request when the last is answered. Prints microseconds of the server's CPU (user and system) for
-each request, the least of several rounds. With `--tree`, the server of another work tree has its
-turns between, for a comparison.
+A whole homeserver without sockets. The operations of `tests.guards.operations` are run in turns:
+as they are, and with all small reads in threads. Prints microseconds of CPU for each, of the server
+and of PostgreSQL's processes; the least of the rounds.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import select
-import socket
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
+import structlog
+from twisted.internet import reactor as installed
+from twisted.internet import task
+from twisted.internet.defer import Deferred
+
+from homeserver.app import build
+from storage.database import Database, sleep
+from tests.guards.counting import Step, quiet
+from tests.guards.operations import Measured, run_of_clients
 from tests.measure import machine
-from tests.measure.client import MeasuringClient
-from tests.support import process
-from tests.support.process import ServerProcess
+from tests.support.client import Client
+from tests.support.server import TestServer, test_config
+from tests.support.services import PostgresCluster
 
-CONNECTIONS = 16
-TARGETS = {
-    "GET /versions": ("GET", "/_matrix/client/versions"),
-    "GET /account/whoami": ("GET", "/_matrix/client/v3/account/whoami"),
-    "GET (not found)": ("GET", "/_matrix/client/v3/nothing"),
-}
+reactor: Any = installed
 
 
-class Load:
-    """Requests over connections that are kept."""
+class Timed(Measured):
+    """Times operations instead of counting statements."""
 
-    def __init__(self, port: int, token: str) -> None:
-        self._token = token
-        self._sockets: dict[int, socket.socket] = {}
-        self._epoll = select.epoll()
-        for _ in range(CONNECTIONS):
-            opened = socket.create_connection(("127.0.0.1", port))
-            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._sockets[opened.fileno()] = opened
-            self._epoll.register(opened.fileno(), select.EPOLLIN)
+    def __init__(
+        self, db: Database, cluster: PostgresCluster | None, count: int, rounds: int
+    ) -> None:
+        super().__init__(db)
+        self._cluster = cluster
+        self._count = count
+        self._rounds = rounds
 
-    def run(self, method: str, path: str, count: int) -> None:
-        """Have `count` requests answered."""
-        data = (
-            f"{method} {path} HTTP/1.1\r\nHost: localhost:8008\r\nUser-Agent: Element/1.11\r\n"
-            f"Accept: application/json\r\nAccept-Encoding: gzip, deflate, br\r\n"
-            f"Authorization: Bearer {self._token}\r\n\r\n"
-        ).encode()
-        started = answered = 0
-        for each in self._sockets.values():
-            each.sendall(data)
-            started += 1
-        while answered < count:
-            for number, _ in self._epoll.poll():
-                received = self._sockets[number].recv(65536)
-                head, _, body = received.partition(b"\r\n\r\n")
-                length = head.partition(b"Content-Length: ")[2].partition(b"\r\n")[0]
-                assert received.startswith(b"HTTP/1.1 ") and len(body) == int(length), received
-                answered += 1
-                if started < count:
-                    self._sockets[number].sendall(data)
-                    started += 1
-
-    def close(self) -> None:
-        self._epoll.close()
-        for each in self._sockets.values():
-            each.close()
-
-
-def start(directory: Path, tree: Path) -> ServerProcess:
-    """A server of the code in `tree`."""
-    # Limits that are never reached are counted all the same.
-    plenty = {"per_second": 1_000_000, "burst": 1_000_000}
-    limits = {"read": plenty, "write": plenty, "registration": plenty}
-    options = {"rate_limits": limits, "log": {"level": "warning"}}
-    server = ServerProcess(directory, options)
-    process.ROOT = tree
-    server.start()
-    return server
-
-
-async def measure(options: argparse.Namespace) -> None:
-    least: dict[tuple[str, str], float] = {}
-    running: dict[str, tuple[ServerProcess, Load]] = {}
-    with tempfile.TemporaryDirectory() as directory:
+    async def run(self, name: str, operation: Step, before: Step | None = None) -> None:
+        """Print what an operation costs in both ways."""
+        direct = self._db._direct
+        least = {True: (9e9, 9e9), False: (9e9, 9e9)}
         try:
-            for tree in [process.ROOT, *options.tree]:
-                server = start(Path(directory) / str(len(running)), tree.absolute())
-                user = await MeasuringClient.register(server.port, "alice")
-                running[str(tree)] = server, Load(server.port, user.token)
-            for _ in range(options.rounds):
-                for name, (server, load) in running.items():
-                    for what, (method, path) in TARGETS.items():
-                        load.run(method, path, 200)
-                        before = machine.cpu_seconds([server.pid])
-                        load.run(method, path, options.requests)
-                        spent = machine.cpu_seconds([server.pid]) - before
-                        spent *= 1e6 / options.requests
-                        least[name, what] = min(spent, least.get((name, what), spent))
-            for (name, what), spent in least.items():
-                print(f"{name}: {what}: {spent:.1f} µs", flush=True)
-            if options.hold:
-                server, load = next(iter(running.values()))
-                print(f"process {server.pid} is kept busy", flush=True)
-                until = time.monotonic() + options.hold
-                while time.monotonic() < until:
-                    load.run(*TARGETS["GET /account/whoami"], 5000)
+            for _ in range(self._rounds):
+                for is_direct in (True, False):
+                    self._db._direct = direct if is_direct else None
+                    here, there = await self._spent(operation, before)
+                    old = least[is_direct]
+                    least[is_direct] = min(here, old[0]), min(there, old[1])
         finally:
-            for server, load in running.values():
-                load.close()
-                server.kill()
+            self._db._direct = direct
+        columns = "".join(f"{here:9.0f} +{there:6.0f}" for here, there in least.values())
+        print(f"{name:36}{columns}", flush=True)
+
+    async def _spent(self, operation: Step, before: Step | None) -> tuple[float, float]:
+        here = there = 0.0
+        await quiet(self._db)
+        for _ in range(self._count):
+            if before is not None:
+                await before()
+                await quiet(self._db)
+            began, began_there = time.process_time(), self._of_database()
+            await operation()
+            here += time.process_time() - began
+            there += self._of_database() - began_there
+        return here * 1e6 / self._count, there * 1e6 / self._count
+
+    def _of_database(self) -> float:
+        if self._cluster is None:
+            return 0.0
+        first = (self._cluster.data / "postmaster.pid").read_text().split()[0]
+        return machine.cpu_seconds(machine.tree(int(first)))
+
+
+async def main(options: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        cluster = PostgresCluster(directory) if options.postgres else None
+        url = f"sqlite:///{directory}/hearth.db"
+        if cluster is not None:
+            cluster.create()
+            url = cluster.url
+        homeserver = await build(test_config(directory, url), reactor, structlog.get_logger())
+        try:
+            server = TestServer(homeserver, Client(homeserver.router))
+            await sleep(reactor, 0.5)
+            print(f"{'':36}{'direct':>17}{'in threads':>17}")
+            timed = Timed(homeserver.db, cluster, options.count, options.rounds)
+            await run_of_clients(server, timed)
+        finally:
+            await homeserver.stop()
+            if cluster is not None:
+                cluster.stop("immediate")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
+    parser.add_argument("--postgres", action="store_true")
+    parser.add_argument("--count", type=int, default=30)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--requests", type=int, default=5000)
-    parser.add_argument("--tree", action="append", default=[], type=Path)
-    parser.add_argument("--hold", type=float, default=0, help="seconds of load for a profiler")
-    asyncio.run(measure(parser.parse_args()))
+    options = parser.parse_args()
+    task.react(lambda _: Deferred.fromCoroutine(main(options)))
