@@ -13,6 +13,7 @@ from storage.transaction import Row, Transaction
 
 GLOBAL = ""
 """In place of a room ID."""
+NOBODY: frozenset[str] = frozenset()
 DELETED = "{}"
 """The text of an item that was deleted (MSC3391): clients are told of it as of a change."""
 
@@ -169,9 +170,10 @@ def ignored_users(txn: Transaction, user_id: str) -> frozenset[str]:
 def ignored_by(user_id: str, content: JsonObject | None) -> frozenset[str]:
     """As `ignored_users`, from the content of the item."""
     ignored = content.get("ignored_users") if content else None
+    # One object for all who ignore nobody: it is kept for each client that waits.
     if not isinstance(ignored, dict):
-        return frozenset()
-    return frozenset(ignored) - {user_id}
+        return NOBODY
+    return (frozenset(ignored) - {user_id}) or NOBODY
 
 
 def _object(text: str) -> JsonObject:
