@@ -64,7 +64,8 @@ class Timed(Measured):
             if before is not None:
                 await before()
                 await quiet(self._db)
-            began, began_there = time.process_time(), self._of_database()
+            began_there = self._of_database()
+            began = time.process_time()
             await operation()
             here += time.process_time() - began
             there += self._of_database() - began_there
