@@ -55,6 +55,18 @@ class Contract:
         self.assertEqual(await store.typing(["!r"], middle), {"!r": []})
         self.assertEqual(await store.typing(["!r"], None), {})
 
+    async def test_typing_in_all_rooms(self) -> None:
+        store = self.store()
+        start = await store.position()
+        self.assertEqual(await store.typing_since(start), {})
+        for room_id, user_id in (("!r", B), ("!r", A), ("!other", A)):
+            await store.set_typing(room_id, user_id, self._later())
+        self.assertEqual(await store.typing_since(start), {"!r": [A, B], "!other": [A]})
+        middle = await store.position()
+        self.assertEqual(await store.typing_since(middle), {})
+        await store.set_typing("!other", A, None)
+        self.assertEqual(await store.typing_since(middle), {"!other": []})
+
     async def test_typing_ends_by_time(self) -> None:
         """Shows RCP-7."""
         store = self.store()
