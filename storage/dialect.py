@@ -152,6 +152,9 @@ class Dialect:
             return f"SELECT * FROM unnest({marks})", [
                 list(each) for each in zip(*rows, strict=True)
             ]
+        if self.name == "postgres":
+            one = ", ".join(f"?::{kind}" for kind in types)
+            return f"VALUES ({one})", list(rows[0])
         marks = ", ".join([f"({', '.join('?' * len(types))})"] * len(rows))
         return f"VALUES {marks}", list(chain.from_iterable(rows))
 

@@ -94,7 +94,8 @@ def behead(txn: Transaction, room_nid: int) -> None:
     """Leave of a room what is known of one that nobody here ever was in."""
     txn.execute(
         "UPDATE rooms SET head_version = head_version + 1, depth = 0, extremities = '[]',"
-        " state_root = NULL, remote_servers = 0 WHERE room_nid = ?",
+        " state_root = NULL, remote_servers = 0, content_version = content_version + 1"
+        " WHERE room_nid = ?",
         (room_nid,),
     )
     for name in ("aliases", "published_rooms", "published_networks", "open_rooms"):

@@ -15,7 +15,7 @@ from storage.transaction import Transaction
 
 MAX_LOOKED_AT = 10_000
 """Of more unread events in threads, or of more marks, only the newest are counted."""
-_AT_ONCE = 50
+_AT_ONCE = 250
 """Rooms."""
 
 
@@ -190,9 +190,11 @@ def _starts(txn: Transaction, user_id: str, asked: Collection[Asked]) -> dict[in
 
     One statement, because in most rooms there is nothing more to ask.
     """
-    values = ", ".join(["(CAST(? AS BIGINT), CAST(? AS BIGINT), CAST(? AS BIGINT))"] * len(asked))
+    numbers, args = txn.dialect.rows_of(
+        ("bigint",) * 3, [(one.room.room_nid, one.everything, one.main) for one in asked]
+    )
     rows = txn.all(
-        f"WITH asked (room_nid, everything, main) AS (VALUES {values}),"
+        f"WITH asked (room_nid, everything, main) AS ({numbers}),"
         " own AS MATERIALIZED (SELECT a.room_nid, a.everything,"
         " COALESCE((SELECT e.pos FROM events e"
         " WHERE e.room_nid = a.room_nid AND e.sender = ? AND e.pos > a.main AND e.notify > 0"
@@ -205,11 +207,7 @@ def _starts(txn: Transaction, user_id: str, asked: Collection[Asked]) -> dict[in
         " AND e.pos > own.everything AND e.thread_root IS NOT NULL AND e.notify > 0),"
         " EXISTS (SELECT 1 FROM notify_marks k WHERE k.user_id = ? AND k.room_nid = own.room_nid"
         " AND k.pos > own.everything) FROM own",
-        [
-            *(n for one in asked for n in (one.room.room_nid, one.everything, one.main)),
-            user_id,
-            user_id,
-        ],
+        [*args, user_id, user_id],
     )
     return {raw[0]: _Start(*raw[1:]) for raw in rows}
 

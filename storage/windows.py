@@ -20,6 +20,7 @@ from storage.transaction import Row, Transaction
 
 T = TypeVar("T")
 _AT_ONCE = 50
+_KNOWN = 250
 _LATERAL = 100
 """Rooms for which PostgreSQL looks in turn. One statement for each would cost it ten times as much
 in planning."""
@@ -111,17 +112,18 @@ def rooms_at(txn: Transaction, user_id: str, known: Mapping[int, int | None]) ->
     Parameters: `known`, up to which position the client knows each room; None: not at all.
     """
     found: dict[int, RoomAt] = {}
-    for part in _parts(sorted(known.items())):
-        values = ", ".join(["(?, ?)"] * len(part))
+    listed = [(nid, -1 if pos is None else pos) for nid, pos in sorted(known.items())]
+    for part in _parts(listed, _KNOWN):
+        numbers, args = txn.dialect.rows_of(("bigint", "bigint"), part)
         rows = txn.all(
-            f"WITH known (room_nid, pos) AS (VALUES {values})"
+            f"WITH known (room_nid, pos) AS ({numbers})"
             " SELECT (SELECT s.root FROM room_states s WHERE s.room_nid = r.room_nid"
             " AND s.pos <= k.pos ORDER BY s.pos DESC LIMIT 1),"
             " (SELECT l.pos FROM membership_log l WHERE l.room_nid = r.room_nid AND l.user_id = ?"
             " AND l.membership = 'join' AND l.previous <> 'join' ORDER BY l.pos DESC LIMIT 1),"
             f" {_last('b.pos', 'timeline_breaks b WHERE b.room_nid = r.room_nid')},"
             f" {_ROOM} FROM known k JOIN rooms r ON r.room_nid = k.room_nid",
-            [*(-1 if n is None else n for pair in part for n in pair), user_id],
+            [*args, user_id],
         )
         for raw in rows:
             row = from_row(raw[3:])

@@ -64,8 +64,8 @@ def of_room(
     """
     view = room.view
     txn, row = view.txn, room.room
-    since, until = view.stay
-    if room.standing is not Standing.JOINED or since is None or until is None:
+    since = view.stay.joined_since if room.standing is Standing.JOINED else None
+    if since is None:
         return None
     asked = Asked(row, rooms.content_version(txn, row.room_nid))
     found = kept.read(txn, [asked], 0, all_members=True).get(row.room_nid)

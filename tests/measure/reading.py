@@ -166,6 +166,7 @@ class Measurement:
                 return await sync(wanted)(0)
 
             await self.measure(f"initial {name}, cold", cold, 1)
+        await self.gappy()
         await self.measure("sliding 20 rooms", lambda _: self.slide(19), 4)
         await self.measure("sliding all rooms", lambda _: self.slide(1000), 2)
         await self.sliding_messages()
@@ -204,6 +205,21 @@ class Measurement:
             **({"pos": pos} if pos else {}),
         )
         return len(self.answer)
+
+    async def gappy(self) -> None:
+        """A client that was away while something was said in many rooms."""
+        if self.options.only and not "gappy".startswith(tuple(self.options.only.split(","))):
+            return
+        query = {"filter": LAZY, "timeout": 0}
+        path = "/_matrix/client/v3/sync"
+        token = orjson.loads(await self.body(self.reader, "GET", path, **query))["next_batch"]
+        for number, room in enumerate(self.made["rooms"][:100]):
+            await self.talker.send(room, f"meanwhile {number}")
+
+        async def sync(_: int) -> int:
+            return len(await self.body(self.reader, "GET", path, since=token, **query))
+
+        await self.measure("gappy, 100 rooms", sync, 2)
 
     async def sliding_messages(self) -> None:
         await self.slide(1000)
