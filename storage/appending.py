@@ -17,13 +17,13 @@ and what the rest reads of a room is what was committed with the head that was b
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from storage.events import ACCEPTED, EventRow
 from storage.events import insert as insert_events
 from storage.rooms import RoomRow
-from storage.transaction import Transaction
+from storage.transaction import Effects, Row, Transaction
 
 _SEPARATOR = "\x1e"
 
@@ -48,23 +48,54 @@ class NotSimple(Exception):
     """A row cannot be written in this way."""
 
 
-def append(txn: Transaction, moves: Sequence[Move], rows: Sequence[EventRow]) -> Added:
-    """Add messages to rooms if their heads are still those that they were built on.
+class Append:
+    """Adds messages to rooms if their heads are still those that they were built on.
 
     Parameters:
         moves: the rooms, each once. State is not changed by messages.
         rows: the events, room after room in the order of `moves`; `pos` counts from 1.
+        channels: for hints, if it was done.
 
-    Raises:
+    Raises, when it runs:
         IntegrityViolation: an event of one of the transactions is there already; nothing was
             written.
         NotSimple: a row has something in it that messages written here do not have.
     """
-    if not all(map(_is_simple, rows)):
-        raise NotSimple
-    if txn.dialect.name == "postgres":
-        return _at_once(txn, moves, rows)
-    return _step_by_step(txn, moves, rows)
+
+    def __init__(
+        self, moves: Sequence[Move], rows: Sequence[EventRow], channels: Collection[str] = ()
+    ) -> None:
+        self.moves = moves
+        self.rows = rows
+        self.channels = channels
+
+    @property
+    def postgres(self) -> str:
+        """See `storage.single.Single`."""
+        return _STATEMENT
+
+    def arguments(self) -> list[str]:
+        """See `storage.single.Single`."""
+        if not all(map(_is_simple, self.rows)):
+            raise NotSimple
+        return _arguments(self.moves, self.rows)
+
+    def result(self, effects: Effects, row: Row) -> Added:
+        """See `storage.single.Single`."""
+        base, stale, _ = row
+        if base is not None:
+            effects.took_positions(base + 1, base + len(self.rows))
+            effects.notify(*self.channels)
+        return Added(base, tuple(stale))
+
+    def in_steps(self, txn: Transaction) -> Added:
+        """See `storage.single.Single`."""
+        if not all(map(_is_simple, self.rows)):
+            raise NotSimple
+        added = _step_by_step(txn, self.moves, self.rows)
+        if added.base is not None:
+            txn.notify(*self.channels)
+        return added
 
 
 def _is_simple(row: EventRow) -> bool:
@@ -155,7 +186,7 @@ FROM (SELECT 1) AS one LEFT JOIN ticked ON TRUE
 """
 
 
-def _at_once(txn: Transaction, moves: Sequence[Move], rows: Sequence[EventRow]) -> Added:
+def _arguments(moves: Sequence[Move], rows: Sequence[EventRow]) -> list[str]:
     heads, last = [], 0
     for before, after, added in moves:
         last += added
@@ -202,12 +233,7 @@ def _at_once(txn: Transaction, moves: Sequence[Move], rows: Sequence[EventRow]) 
         _texts([row.txn_scope or "" for row in rows]),
         _texts([row.txn_id or "" for row in rows]),
     ]
-    found = txn.one(_STATEMENT, args)
-    assert found is not None, "it always returns a row"
-    base, stale, _ = found
-    if base is not None:
-        txn.took_positions(base + 1, base + len(rows))
-    return Added(base, tuple(stale))
+    return args
 
 
 def _numbers(values: Sequence[int]) -> str:

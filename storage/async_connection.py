@@ -33,15 +33,17 @@ class _Stopped(Exception):
 class Opening:
     """Opens connections, one thread each. Used on the reactor thread."""
 
-    def __init__(self, url: str, reactor: Reactor, statement_timeout_ms: int) -> None:
+    def __init__(
+        self, url: str, reactor: Reactor, statement_timeout_ms: int, *, writable: bool = False
+    ) -> None:
         self.count = 0
         """How many are being opened."""
         self._url = url
         self._reactor = reactor
         self._settings = (
             f"SET statement_timeout = {statement_timeout_ms};"
-            " SET default_transaction_read_only = on; SET standard_conforming_strings = on;"
-            " SET bytea_output = 'hex'"
+            f" SET default_transaction_read_only = {'off' if writable else 'on'};"
+            " SET standard_conforming_strings = on; SET bytea_output = 'hex'"
         )
         self._threads: set[threading.Thread] = set()
         self._stopping = False

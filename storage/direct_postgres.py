@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import psycopg2
 import structlog
@@ -49,23 +49,43 @@ _LOST = ("57P", "08")
 _log = structlog.get_logger(__name__)
 
 
-class _Asked:
-    """A query, from its beginning to its answer."""
+class Statement(Protocol):
+    """A statement that is asked again and again."""
+
+    @property
+    def postgres(self) -> str:
+        """With `?` for arguments."""
+
+
+class Asked:
+    """A statement, from its beginning to its answer."""
 
     __slots__ = ("args", "done", "query")
 
-    def __init__(self, query: PointQuery[..., Any], args: Sequence[Any]) -> None:
+    def __init__(self, query: Statement, args: Sequence[Any]) -> None:
         self.query = query
         self.args = args
         self.done: Deferred[list[Row]] = Deferred()
 
 
+class Owner(Protocol):
+    """Whose connection it is."""
+
+    reactor: Any
+
+    def answered(self, link: Link, rows: list[Row]) -> None:
+        """The answer to what was asked on this connection."""
+
+    def failed(self, link: Link, error: psycopg2.Error | None) -> None:
+        """What was asked on this connection found no answer, or the connection is lost."""
+
+
 @implementer(IReadWriteDescriptor)
-class _Link:
+class Link:
     """A connection that the reactor watches."""
 
-    def __init__(self, owner: PostgresDirect, connection: Any, now: float) -> None:
-        self.asked: _Asked | None = None
+    def __init__(self, owner: Owner, connection: Any, now: float) -> None:
+        self.asked: Asked | None = None
         self.sent = 0.0
         """When it was sent, in the reactor's seconds."""
         self._owner = owner
@@ -74,7 +94,7 @@ class _Link:
         # A number of our own: libpq closes its own as soon as the connection is lost, and it may
         # be given to somebody else before the reactor has forgotten it.
         self._fd = os.dup(connection.fileno())
-        self._calls: dict[PointQuery[..., Any], str] = {}
+        self._calls: dict[Statement, str] = {}
         """How to execute what is prepared."""
         self._number = 0
         self._errors = 0
@@ -83,7 +103,7 @@ class _Link:
         self._next_plans = now + FIRST_PLANS
         owner.reactor.addReader(self)
 
-    def send(self, asked: _Asked, now: float) -> None:
+    def send(self, asked: Asked, now: float) -> None:
         """Ask; the owner is told of the end. Raises ValueError for text that cannot be sent."""
         self.asked, self.sent = asked, now
         query = asked.query
@@ -109,7 +129,7 @@ class _Link:
             self._is_writing = True
             self._owner.reactor.addWriter(self)
 
-    def _send_first(self, asked: _Asked) -> str:
+    def _send_first(self, asked: Asked) -> str:
         """Prepare and ask in one message. A name is used once: the statement may have failed."""
         self._number += 1
         name = f"hearth_{self._number}"
@@ -120,7 +140,12 @@ class _Link:
         self._cursor.execute(statement, asked.args or None)
         return call
 
-    def survives(self, error: psycopg2.Error, query: PointQuery[..., Any]) -> bool:
+    @property
+    def is_open(self) -> bool:
+        """Whether the connection is not known to be lost."""
+        return not self._connection.closed
+
+    def survives(self, error: psycopg2.Error, query: Statement) -> bool:
         """Whether the connection is still of use after a statement failed."""
         code = error.pgcode
         if code is None or self._connection.closed or code.startswith(_LOST):
@@ -141,12 +166,10 @@ class _Link:
 
     def doRead(self) -> None:
         """Something came, or went."""
-        if self.asked is None:
-            # Nothing was asked for: the connection is being closed.
-            self._owner.failed(self, None)
-            return
         try:
             state = self._connection.poll()
+            if self.asked is None:
+                return  # a notice; an end raises
             rows = self._cursor.fetchall() if state == POLL_OK else None
         except psycopg2.Error as error:
             self._owner.failed(self, error)
@@ -157,7 +180,10 @@ class _Link:
         if rows is not None:
             self._owner.answered(self, rows)
 
-    doWrite = doRead
+    def doWrite(self) -> None:
+        """There is room for more."""
+        if self.asked is not None:  # else its answer came at the same moment
+            self.doRead()
 
     def connectionLost(self, reason: Any) -> None:
         """The reactor noticed first, or it ends."""
@@ -186,9 +212,9 @@ class PostgresDirect:
         self._limit = limit
         self._timeout_ms = min(statement_timeout_ms, PATIENCE_MS)
         self._opening = Opening(url, reactor, self._timeout_ms)
-        self._links: set[_Link] = set()
-        self._idle: list[_Link] = []
-        self._queue: deque[_Asked] = deque()
+        self._links: set[Link] = set()
+        self._idle: list[Link] = []
+        self._queue: deque[Asked] = deque()
         self._failures = 0
         self._not_before = 0.0
         self._watching: Any = None
@@ -200,14 +226,14 @@ class PostgresDirect:
             self._open_another()
             if not self._links:
                 return None
-        asked = _Asked(query, args)
+        asked = Asked(query, args)
         if self._idle:
             self._send(self._idle.pop(), asked)
         else:
             self._queue.append(asked)
         return asked.done
 
-    def _send(self, link: _Link, asked: _Asked) -> None:
+    def _send(self, link: Link, asked: Asked) -> None:
         now = self.reactor.seconds()
         try:
             link.send(asked, now)
@@ -235,14 +261,14 @@ class PostgresDirect:
 
     # What connections tell
 
-    def answered(self, link: _Link, rows: list[Row]) -> None:
+    def answered(self, link: Link, rows: list[Row]) -> None:
         """The answer to what was asked on this connection."""
         asked, link.asked = link.asked, None
         self._next(link)
         if asked is not None and not asked.done.called:
             asked.done.callback(rows)
 
-    def failed(self, link: _Link, error: psycopg2.Error | None) -> None:
+    def failed(self, link: Link, error: psycopg2.Error | None) -> None:
         """What was asked on this connection found no answer, or the connection is lost."""
         asked, link.asked = link.asked, None
         if error is not None and asked is not None and link.survives(error, asked.query):
@@ -261,7 +287,7 @@ class PostgresDirect:
             for each in waiting:
                 self._give_up(each)
 
-    def _next(self, link: _Link) -> None:
+    def _next(self, link: Link) -> None:
         while self._queue:
             asked = self._queue.popleft()
             if not asked.done.called:  # else cancelled
@@ -270,7 +296,7 @@ class PostgresDirect:
         self._idle.append(link)
 
     @staticmethod
-    def _give_up(asked: _Asked) -> None:
+    def _give_up(asked: Asked) -> None:
         if not asked.done.called:
             asked.done.errback(NotDirect())
 
@@ -296,7 +322,7 @@ class PostgresDirect:
             Opening.end(connection)
         else:
             self._failures = 0
-            link = _Link(self, connection, self.reactor.seconds())
+            link = Link(self, connection, self.reactor.seconds())
             self._links.add(link)
             self._next(link)
 

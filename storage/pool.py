@@ -9,13 +9,15 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred
 
 from storage.dialect import Dialect
 from storage.direct import Direct
 from storage.errors import DatabaseClosed
-from storage.transaction import Transaction
+from storage.transaction import Row, Transaction
 
 
 class Reactor(Protocol):
@@ -55,6 +57,16 @@ class Session(Protocol):
         """Never raises."""
 
 
+class SingleWriter(Protocol):
+    """A connection for statements that write. Used on the reactor thread."""
+
+    def row(self, sql: str, args: Sequence[str]) -> Deferred[list[Row]] | None:
+        """See `storage.single_postgres.PostgresSingle`."""
+
+    def close(self) -> None:
+        """Close it; what is under way ends with CommitUnknown."""
+
+
 class Backend(Protocol):
     """One kind of database."""
 
@@ -74,6 +86,9 @@ class Backend(Protocol):
 
     def direct(self, reactor: Reactor) -> Direct | None:
         """Connections for point queries, if there are to be any; they open when needed."""
+
+    def single(self, reactor: Reactor) -> SingleWriter | None:
+        """A connection for `storage.single`, if there is to be one; it opens when needed."""
 
     def committed(self, session: Any, transaction_id: str) -> bool | None:
         """Whether a transaction whose COMMIT got no answer was committed; None: not known."""

@@ -33,7 +33,7 @@ from storage.errors import (
     TransactionTooSlow,
     UnusableDatabase,
 )
-from storage.pool import Reactor
+from storage.pool import Reactor, SingleWriter
 from storage.prepared import Prepared
 from storage.transaction import Row, Transaction
 
@@ -335,8 +335,11 @@ class PostgresBackend:
         self._url = url
         self._statement_timeout_ms = statement_timeout_ms
         self.writers = max(1, connections * 2 // 5)
+        self._has_single = connections >= 6
+        # It writes most of what is written.
+        self.writers -= self._has_single and self.writers > 2
         self._direct = 0 if connections < 3 else 1 if connections < 10 else 2
-        self.readers = max(1, connections - self.writers - self._direct)
+        self.readers = max(1, connections - self.writers - self._has_single - self._direct)
 
     def connect(self, *, writable: bool) -> PostgresSession:
         """Open a session. Raises DatabaseUnavailable, UnusableDatabase."""
@@ -352,6 +355,14 @@ class PostgresBackend:
         from storage.direct_postgres import PostgresDirect
 
         return PostgresDirect(self._url, self._direct, reactor, self._statement_timeout_ms)
+
+    def single(self, reactor: Reactor) -> SingleWriter | None:
+        """See `storage.pool.Backend`."""
+        if not self._has_single or not IReactorFDSet.providedBy(reactor):
+            return None
+        from storage.single_postgres import PostgresSingle
+
+        return PostgresSingle(self._url, reactor, self._statement_timeout_ms)
 
     def committed(self, session: PostgresSession, transaction_id: str) -> bool | None:
         """See `PostgresSession.committed`."""

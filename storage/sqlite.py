@@ -197,6 +197,9 @@ class SqliteBackend:
         """See `storage.pool.Backend`."""
         return SqliteDirect(self.path)
 
+    def single(self, reactor: Reactor) -> None:
+        """See `storage.pool.Backend`: writing waits for the disk."""
+
     def committed(self, session: SqliteSession, transaction_id: str) -> bool | None:
         """Never asked: a local COMMIT either returns or fails."""
         return None

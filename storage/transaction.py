@@ -18,32 +18,59 @@ from storage.dialect import Dialect
 Row = tuple[Any, ...]
 
 
-class Transaction(ABC):
+class Effects:
+    """What follows from a commit, gathered until then."""
+
+    __slots__ = ("callbacks", "channels", "first_pos", "invalidations", "last_pos")
+
+    def __init__(self) -> None:
+        self.first_pos = 0
+        self.last_pos = 0
+        self.callbacks: list[Callable[[], object]] = []
+        self.channels: dict[str, None] = {}
+        self.invalidations: dict[tuple[str, str], None] = {}
+
+    def took_positions(self, first: int, last: int) -> None:
+        """Note that a statement has taken these positions from the clock."""
+        if not self.first_pos:
+            self.first_pos = first
+        self.last_pos = last
+
+    def after_commit(self, fn: Callable[[], object]) -> None:
+        """Call `fn` on the reactor thread when the transaction is committed."""
+        self.callbacks.append(fn)
+
+    def notify(self, *channels: str) -> None:
+        """Publish a hint on these channels when the transaction is committed.
+
+        It carries the last position of the transaction, reaches this process at once and the
+        others through the bus. A hint may be lost; what it speaks of is in the database.
+        """
+        for channel in channels:
+            self.channels[channel] = None
+
+    def invalidate(self, cache: str, key: str) -> None:
+        """Tell every process that `key` of its cache `cache` is out of date.
+
+        Kept in the database until every process had time to read it. Takes a position at the end
+        of the transaction when it has none.
+        """
+        self.invalidations[(cache, key)] = None
+
+
+class Transaction(Effects, ABC):
     """One open transaction, used in one thread.
 
     SQL is written once for both databases (see `storage.dialect`). Every method may raise
     `IntegrityViolation`, `InvalidText`, and `Retry`, which the caller lets pass.
     """
 
-    __slots__ = (
-        "callbacks",
-        "channels",
-        "dialect",
-        "first_pos",
-        "invalidations",
-        "last_pos",
-        "statements",
-        "uncommitted",
-    )
+    __slots__ = ("dialect", "statements", "uncommitted")
 
     def __init__(self, dialect: Dialect) -> None:
+        super().__init__()
         self.dialect = dialect
         self.statements = 0
-        self.first_pos = 0
-        self.last_pos = 0
-        self.callbacks: list[Callable[[], object]] = []
-        self.channels: dict[str, None] = {}
-        self.invalidations: dict[tuple[str, str], None] = {}
         self.uncommitted: set[int] = set()
         """Numbers of state keys that it made: not to be remembered before it is committed."""
 
@@ -84,33 +111,6 @@ class Transaction(ABC):
         last = clock.advance(self, n)
         self.took_positions(last - n + 1, last)
         return last
-
-    def took_positions(self, first: int, last: int) -> None:
-        """Note that a statement has taken these positions from the clock."""
-        if not self.first_pos:
-            self.first_pos = first
-        self.last_pos = last
-
-    def after_commit(self, fn: Callable[[], object]) -> None:
-        """Call `fn` on the reactor thread when the transaction is committed."""
-        self.callbacks.append(fn)
-
-    def notify(self, *channels: str) -> None:
-        """Publish a hint on these channels when the transaction is committed.
-
-        It carries the last position of the transaction, reaches this process at once and the
-        others through the bus. A hint may be lost; what it speaks of is in the database.
-        """
-        for channel in channels:
-            self.channels[channel] = None
-
-    def invalidate(self, cache: str, key: str) -> None:
-        """Tell every process that `key` of its cache `cache` is out of date.
-
-        Kept in the database until every process had time to read it. Takes a position at the end
-        of the transaction when it has none.
-        """
-        self.invalidations[(cache, key)] = None
 
 
 class StatementNeeded(Exception):

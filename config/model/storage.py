@@ -32,7 +32,7 @@ class Database:
         secret=True,
     )
     connections: int = option(
-        5, "Connections of one process to PostgreSQL; readers on SQLite.", minimum=2, maximum=1000
+        6, "Connections of one process to PostgreSQL; readers on SQLite.", minimum=2, maximum=1000
     )
     start_timeout: Duration = option(
         Duration(30_000), "How long the start keeps trying to reach the database, and Redis."

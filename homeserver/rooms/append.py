@@ -268,7 +268,7 @@ class Appender:
         """Write plain messages by one statement; what is left to be done of the group."""
         everything = [job for job, _ in group]
         try:
-            added = await self._db.write_single(plain.write)
+            added = await self._db.write_single(plain.statement())
         except DatabaseUnavailable as problem:
             for _, waiter in group:
                 _answer(waiter, problem)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
 
 from homeserver.core.errors import MatrixError
 from homeserver.core.room_versions import ROOM_VERSIONS
@@ -23,11 +22,11 @@ from homeserver.rooms.draft import RoomDraft
 from homeserver.rooms.requests import Appended, AppendRequest
 from homeserver.rooms.unread import Judgement, judge
 from homeserver.rooms.write import WrittenEvent, WrittenRoom, message_rows
-from storage import appending, outgoing
-from storage.appending import Added, Move
+from storage import outgoing
+from storage.appending import Append, Move
 from storage.dialect import PORTABLE
 from storage.events import EventRow, TransactionKey
-from storage.transaction import Row, Transaction
+from storage.transaction import NoStatements, StatementNeeded
 
 _REDACTION = "m.room.redaction"
 
@@ -35,29 +34,7 @@ Sent = tuple[int, str, TransactionKey]
 """Room, sender, and transaction of a message."""
 
 
-class NotKnown(Exception):
-    """Something is not in memory."""
-
-
-class _NoDatabase(Transaction):
-    """A transaction in which everything that has to be asked for is not known."""
-
-    __slots__ = ()
-
-    def execute(self, sql: str, args: Sequence[Any] = ()) -> NoReturn:
-        raise NotKnown
-
-    def one(self, sql: str, args: Sequence[Any] = ()) -> Row | None:
-        raise NotKnown
-
-    def all(self, sql: str, args: Sequence[Any] = ()) -> list[Row]:
-        raise NotKnown
-
-    def many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
-        raise NotKnown
-
-
-_NO_DATABASE = _NoDatabase(PORTABLE)
+_NO_DATABASE = NoStatements(PORTABLE)
 
 
 @dataclass(slots=True)
@@ -83,15 +60,13 @@ class Plain:
         """The requests of the messages."""
         return [job for room in self.rooms for job in room.jobs]
 
-    def write(self, txn: Transaction) -> Added:
-        """Write the messages; see `storage.appending`. To be run alone."""
+    def statement(self) -> Append:
+        """What writes the messages."""
         moves = [Move(room.before.row, room.draft.row, len(room.jobs)) for room in self.rooms]
-        added = appending.append(txn, moves, self.rows)
-        if added.base is not None:
-            txn.notify(*(f"room:{move.after.room_nid}" for move in moves))
-            if any(row.outgoing for row in self.rows):
-                txn.notify(outgoing.CHANNEL)
-        return added
+        channels = [f"room:{move.after.room_nid}" for move in moves]
+        if any(row.outgoing for row in self.rows):
+            channels.append(outgoing.CHANNEL)
+        return Append(moves, self.rows, channels)
 
     def written(self, base: int) -> tuple[list[WrittenRoom], list[tuple[Job, Appended]]]:
         """What was added behind a position, and the answers."""
@@ -196,7 +171,7 @@ class _Gathering:
             return False
         try:
             room.draft.add(template, self._context.signer, job.now_ms, transaction)
-        except (NotKnown, MatrixError):
+        except (StatementNeeded, MatrixError):
             return False
         self._seen.add(key)
         room.jobs.append(job)
@@ -222,7 +197,7 @@ class _Gathering:
         for room in self._rooms.values():
             try:
                 judged = judge(_NO_DATABASE, self._context.crowds, [room.draft])
-            except NotKnown:
+            except StatementNeeded:
                 self._give_back(room)
                 continue
             numbers = self._context.event_numbers.take_free(len(room.jobs))

@@ -9,12 +9,13 @@ from typing import Any
 
 from twisted.trial.unittest import TestCase
 
-from storage import appending, clock, events, rooms
-from storage.appending import Added, Move, NotSimple
+from storage import clock, events, rooms
+from storage.appending import Added, Append, Move, NotSimple
 from storage.database import backend_for
 from storage.errors import CommitUnknown, IntegrityViolation, InvalidText
 from storage.events import EventRow
 from storage.rooms import RoomRow
+from storage.single import in_thread
 from storage.transaction import Transaction
 from tests.support.databases import (
     DatabaseTestCase,
@@ -91,12 +92,12 @@ def stored(txn: Transaction) -> tuple[list[EventRow], dict[int, RoomRow], int]:
 @on_each_database
 class AppendingTest(DatabaseTestCase):
     async def prepare(self) -> None:
-        self.db = await self.open()
+        self.db = await self.open(connections=10)
         await self.db.write(rooms.put, [room(1), room(2), room(3)])
         self.before = await self.db.read(stored)
 
     async def append(self, moves: list[Move], rows: list[EventRow]) -> Added:
-        return await self.db.write_single(appending.append, moves, rows)
+        return await self.db.write_single(Append(moves, rows))
 
     async def assert_nothing_was_written(self) -> None:
         self.assertEqual(await self.db.read(stored), self.before)
@@ -227,7 +228,7 @@ class WaitingTest(TestCase):
         def append() -> None:
             txn = mine.begin_single()
             try:
-                outcome.append(appending.append(txn, moves, rows))
+                outcome.append(in_thread(txn, Append(moves, rows)))
                 mine.commit()
             except Exception as error:
                 outcome.append(error)
@@ -262,7 +263,7 @@ class WaitingTest(TestCase):
         for turn in range(40):
             places = {room(1, 5 + turn): 1} if turn % 2 else {room(2, 5 + turn): 1}
             txn = self.other.begin_single()
-            appending.append(txn, *messages(1 + turn, places))
+            in_thread(txn, Append(*messages(1 + turn, places)))
             self.other.commit()
             txn = self.other.begin()
             rooms.put(txn, [room(1, 6 + turn), room(2, 6 + turn)])
@@ -324,7 +325,7 @@ class WaitingTest(TestCase):
         outcome: list[Added] = []
 
         def append() -> None:
-            outcome.append(appending.append(mine.begin_single(), moves, rows))
+            outcome.append(in_thread(mine.begin_single(), Append(moves, rows)))
 
         blocking = self.other.begin()
         rooms.put(blocking, [room(1, 6)])
@@ -342,7 +343,7 @@ class WaitingTest(TestCase):
 
         def append() -> None:
             try:
-                appending.append(mine.begin_single(), *messages(1, {room(1): 1}))
+                in_thread(mine.begin_single(), Append(*messages(1, {room(1): 1})))
             except Exception as error:
                 outcome.append(error)
 

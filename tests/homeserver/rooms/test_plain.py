@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
@@ -74,14 +74,14 @@ class FailingDatabase:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._db, name)
 
-    async def write_single(self, fn: Callable[..., Any], /, *args: Any) -> Any:
+    async def write_single(self, single: Any) -> Any:
         failure = self.failures.pop(0) if self.failures else None
         if failure is None:
-            return await self._db.write_single(fn, *args)
+            return await self._db.write_single(single)
         if failure == "away":
             raise DatabaseUnavailable("away")
         if failure == "lost after":
-            await self._db.write_single(fn, *args)
+            await self._db.write_single(single)
             raise CommitUnknown("lost after the statement")
         if failure == "lost before":
             raise CommitUnknown("lost before the statement")
@@ -92,7 +92,7 @@ class FailingDatabase:
 class PlainTest(DatabaseTestCase):
     async def prepare(self) -> None:
         self.url = self.database_url()
-        self.db = FailingDatabase(await self.open(self.url))
+        self.db = FailingDatabase(await self.open(self.url, connections=10))
         self.rooms = RoomServices(self.db)
         self.sender = Sender(self.rooms)
 
@@ -288,9 +288,9 @@ class PlainTest(DatabaseTestCase):
         self.patch(self.rooms.appender, "_clock", Clock())
         original = self.db._db.write_single
 
-        async def hold_first(fn: Any, *args: Any) -> Any:
-            await self.db.write(events.hold_redaction, fn.__self__.rows[0].event_id, redaction)
-            return await original(fn, *args)
+        async def hold_first(single: Any) -> Any:
+            await self.db.write(events.hold_redaction, single.rows[0].event_id, redaction)
+            return await original(single)
 
         self.patch(self.db._db, "write_single", hold_first)
         self.rooms.ways.clear()
@@ -398,7 +398,7 @@ class EqualTest(DatabaseTestCase):
         """Shows SND-1."""
         plain = 0
         for seed, version in enumerate(VERSIONS):
-            short = RoomServices(await self.open())
+            short = RoomServices(await self.open(connections=10))
             general = RoomServices(await self.open())
             self.patch(general.appender, "_is_shared", lambda room_id: True)
             found = [await self.run_script(each, seed, version) for each in (short, general)]
