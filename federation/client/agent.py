@@ -59,7 +59,7 @@ class Agent:
         )
         well_known, srv = WellKnown(self._well_known, reactor), SrvLookup(self._services, reactor)
         self._resolver = Resolver(well_known, srv)
-        self.caches = (*well_known.caches, *srv.caches)
+        self.caches = (*well_known.caches, *srv.caches, *self._stack.caches)
 
     async def request(
         self,

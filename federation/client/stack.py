@@ -12,6 +12,7 @@ from random import Random, SystemRandom
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from federation.client.guard import AddressGuard
+from federation.client.sessions import session_cache
 
 if TYPE_CHECKING:
     from federation.client.dns import Dns, DnsQueries
@@ -50,6 +51,8 @@ class WebStack:
         self._queries = dns
         self._random = random
         self._made: _Made | None = None
+        self._sessions = session_cache()
+        self.caches = (self._sessions,)
         if verify and ca_files:
             self._parts()
 
@@ -87,7 +90,12 @@ class WebStack:
                 self._reactor,
                 dns,
                 self._guard,
-                TlsTrust(verify=self._verify, ca_files=self._ca_files),
+                TlsTrust(
+                    verify=self._verify,
+                    ca_files=self._ca_files,
+                    sessions=self._sessions,
+                    seconds=self._reactor.seconds,
+                ),
                 self._random or SystemRandom(),
             )
             self._made = _Made(

@@ -22,7 +22,7 @@ from urllib.parse import unquote, urlsplit
 import orjson
 from twisted.internet import reactor as installed_reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.ssl import Certificate, PrivateCertificate
+from twisted.internet.ssl import Certificate, CertificateOptions, PrivateCertificate
 from twisted.web.client import Agent, BrowserLikePolicyForHTTPS, HTTPConnectionPool, readBody
 from twisted.web.http_headers import Headers
 from twisted.web.resource import Resource
@@ -314,7 +314,14 @@ class Control(Resource):
 
 def main(certificate: str, key: str, ca: str, servers: str) -> None:
     pair: Any = PrivateCertificate
-    options = pair.loadPEM(Path(key).read_bytes() + Path(certificate).read_bytes()).options()
+    loaded = pair.loadPEM(Path(key).read_bytes() + Path(certificate).read_bytes())
+    # Web servers that stand before homeservers let sessions be resumed.
+    options: Any = CertificateOptions
+    options = options(
+        privateKey=loaded.privateKey.original,
+        certificate=loaded.original,
+        enableSessionTickets=True,
+    )
     names: list[str] = []
     residents = Residents(names)
     for _ in range(int(servers)):
