@@ -86,8 +86,8 @@ def main() -> int:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     directory = Path(tempfile.mkdtemp(prefix="hearth-bench-"))
     directory.chmod(0o755)  # PostgreSQL may have to run as another user.
-    runner = Runner(options, directory, python, lambda document: write(options, document))
     try:
+        runner = Runner(options, directory, python, lambda document: write(options, document))
         complete = asyncio.run(measure(runner))
     finally:
         if options.keep:
