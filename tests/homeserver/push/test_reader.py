@@ -11,12 +11,12 @@ from twisted.trial.unittest import TestCase
 from homeserver.app import build
 from homeserver.push import delivery, reader
 from storage import push_queue
+from tests.guards.counting import least
 from tests.homeserver.push.test_delivery import PushTestCase
 from tests.homeserver.rooms.test_unread import mention
 from tests.support.client import Client
 from tests.support.federation import make_federation
 from tests.support.network import OfflineReactor, eventually
-from tests.guards.counting import least
 from tests.support.push_gateway import PushGateway
 from tests.support.server import TestServer, make_server
 
