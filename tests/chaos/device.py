@@ -370,6 +370,8 @@ class Device(nio.AsyncClient):  # type: ignore[misc, unused-ignore]
             path = f"/sendToDevice/m.room.encrypted/{uuid4().hex}"
             self._report("sharing", room=room_id, session=session.id, to=sent)
             status, answer = await self._ask("PUT", path, body)
+            if status == 401 and self._leaving:
+                return  # logged out meanwhile
             if status != 200:
                 self._report("trouble", what=f"sendToDevice: {status} {answer}")
                 return
