@@ -33,7 +33,8 @@ class Counted:
 
     def note(self, timing: Timing) -> None:
         """Count a transaction."""
-        self.hops += 1
+        # Of a write by one statement the name tells whether a thread did it.
+        self.hops += timing.kind != "single" or timing.name == "in_thread"
         self.statements += timing.statements
         self.names[f"{timing.kind} {timing.name} ({timing.statements})"] += 1
 
