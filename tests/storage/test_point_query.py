@@ -7,6 +7,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
 
+from storage import direct_sqlite
 from storage.database import Database, sleep
 from storage.errors import DatabaseClosed, InvalidText
 from storage.point_query import PointQuery, point_query
@@ -89,6 +90,8 @@ class PointQueryTest(DatabaseTestCase):
         self.assertEqual(await self.db.read(values_of, names), wanted)
 
     async def test_own_writes_are_seen(self) -> None:
+        # However slow the machine is.
+        self.patch(direct_sqlite, "SLOW", 60.0)
         await until_direct(self.db)
         for number in range(200):
             await self.db.write(put, "a", number)

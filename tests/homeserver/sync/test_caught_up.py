@@ -67,7 +67,10 @@ class Follower:
         services = server.homeserver.services
         self._fast = services[Sync]
         self._general, self._notifier = general(server)
+        self._ephemeral = services.following(EphemeralStore)
         self.since: str | None = None
+        self.has_moved = False
+        """Whether somebody went idle, say, between the last two answers."""
 
     async def sync(self) -> tuple[Json, Json]:
         """The two answers; the device goes on with the first."""
@@ -83,11 +86,13 @@ class Follower:
             use_state_after=self._after > 0,
         )
         wish = Wish(0, "offline", lambda stop: None, self._after > 1)
+        before = await self._ephemeral.position()
         answer = _parsed(await self._fast.sync(request, wish))
         other = _parsed(await self._general.sync(request, wish))
         # It is asked anew each time.
         (await self._notifier.watch(self.user.user_id)).settled.clear()
         self.since = answer["next_batch"]
+        self.has_moved = await self._ephemeral.position() != before
         return answer, other
 
 
@@ -446,6 +451,8 @@ class EqualityTest(TestCase):
                     continue  # It lags behind.
                 since, before = follower.since, self.ways()["fast"]
                 answer, other_answer = await follower.sync()
+                if follower.has_moved:
+                    continue
                 if self.ways()["fast"] == before:
                     # The database has two ways to name a place before a timeline.
                     for each in (answer, other_answer):
