@@ -2,8 +2,8 @@
 
 Instructions are counted by Valgrind's cachegrind (callgrind counts the same in twice the time),
 with hashes and addresses that are not random: the same code gives nearly the same figure, on a busy
-machine as on an idle one. Figures depend on how Python was built and on the versions of some
-libraries, so that budgets are kept with what they were made with, and with the cost of a piece of
+machine as on an idle one. Figures depend on how Python was built, on the versions of some
+libraries, and on the instruction sets that these use, so that budgets are kept with what they were made with, and with the cost of a piece of
 plain Python: where that differs, figures are shown and nothing is judged.
 """
 
@@ -32,6 +32,7 @@ BUDGETS = ROOT / "tests" / "guards" / "budgets.json"
 HEADROOM = {"instructions": 1.05, "bytes": 1.05, "blocks": 1.05}
 """How much of a budget may be used: more is a failure."""
 _SAME_BUILD = 0.01
+_EXTENSIONS = frozenset({"adx", "aes", "avx2", "bmi2", "pclmulqdq", "sha_ni", "sse4_2"})
 _LIBRARIES = ("httptools", "msgspec", "orjson", "pynacl")
 
 Costs = dict[str, dict[str, float]]
@@ -78,8 +79,19 @@ def surroundings() -> dict[str, str]:
     python = ".".join(platform.python_version_tuple()[:2])
     libraries = {name: version(name) for name in _LIBRARIES}
     return {"python": f"{platform.python_implementation()} {python}", **libraries} | {
-        "machine": platform.machine()
+        "machine": platform.machine(),
+        "processor": _processor(),
     }
+
+
+def _processor() -> str:
+    """Instruction sets for which libraries have code of their own."""
+    try:
+        text = Path("/proc/cpuinfo").read_text("utf-8")
+    except OSError:
+        return "unknown"
+    flags = re.search(r"^flags\s*:(.*)$", text, re.MULTILINE)
+    return " ".join(sorted(_EXTENSIONS.intersection(flags[1].split()))) if flags else "unknown"
 
 
 def difference_of(budgets: Budgets, here: dict[str, str], measured: Costs) -> str | None:
