@@ -3,8 +3,9 @@
 Instructions are counted by Valgrind's cachegrind (callgrind counts the same in twice the time),
 with hashes and addresses that are not random: the same code gives nearly the same figure, on a busy
 machine as on an idle one. Figures depend on how Python was built, on the versions of some
-libraries, and on the instruction sets that these use, so that budgets are kept with what they were made with, and with the cost of a piece of
-plain Python: where that differs, figures are shown and nothing is judged.
+libraries, and on the instruction sets that these use, so that budgets are kept with what they were
+made with, and with the cost of a piece of plain Python: where that differs, figures are shown and
+nothing is judged.
 """
 
 from __future__ import annotations
