@@ -18,6 +18,8 @@ from tests.support.process import ROOT
 
 
 class ResolutionTests(TestCase):
+    skip = None if os.environ.get(INTEROP) else "run by scripts/test --interop"
+
     def _ask(self, *command: str) -> Any:
         done = subprocess.run(
             command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False
