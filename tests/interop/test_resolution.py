@@ -21,8 +21,16 @@ class ResolutionTests(TestCase):
     skip = None if os.environ.get(INTEROP) else "run by scripts/test --interop"
 
     def _ask(self, *command: str) -> Any:
+        # Trial's workers have a path of modules that are none of the other interpreter's.
+        environment = {name: os.environ[name] for name in os.environ.keys() - {"PYTHONPATH"}}
         done = subprocess.run(
-            command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False
+            command,
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
         )
         self.assertEqual(done.returncode, 0, done.stderr)
         return json.loads(done.stdout)
