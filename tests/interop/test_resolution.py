@@ -38,7 +38,7 @@ class ResolutionTests(TestCase):
     def test_they_agree(self) -> None:
         for version in VERSIONS[1:]:
             file = Path(self.mktemp()).absolute()
-            fork.write(file, version, members=60, conflicts=20)
+            fork.write(file, fork.branches(version, members=60, conflicts=20))
             ours = self._ask(sys.executable, "-m", by_hearth.__name__, str(file), "1")
             theirs = self._ask(os.environ[INTEROP], str(by_synapse_file()), str(file), "1")
             self.assertEqual(ours["digest"], theirs["digest"], version)

@@ -25,11 +25,12 @@ from homeserver.core.event import Event
 from homeserver.core.types import StateKey
 from homeserver.rooms.room_tree import RoomTree
 from homeserver.rooms.write import Rooted, event_row
+from scripts.benchmark.resolving import by_synapse_file, fork
+from scripts.benchmark.resolving.by_hearth import digest
 from storage import events
 from storage.database import backend_for
 from storage.state import StateStore
 from tests.measure.stores import migrated_postgres, migrated_sqlite
-from tests.support.events import RoomBuilder
 
 _CACHES = 100 << 20
 Branches = tuple[dict[StateKey, str], dict[StateKey, str]]
@@ -39,26 +40,11 @@ class Fork:
     """A room of `members` members of which two branches differ in `conflicts`."""
 
     def __init__(self, version: str, members: int, conflicts: int) -> None:
-        creator = "@creator:a.example"
-        users = {f"@moderator{number}:a.example": 50 for number in range(5)}
-        room = RoomBuilder.started(version, creator=creator, members=users, users=users)
-        names = [f"@user{number:05}:s{number % 50}.example" for number in range(members)]
-        for name in names:
-            room.join(name, {"displayname": name[1:10]})
-        sides = room, room.fork()
-        for number, side in enumerate(sides):
-            for level in range(2 + number):
-                listed = {**users, f"@user0000{level}:s{level}.example": 10 + number}
-                if not room.version.creators_privileged:
-                    listed[creator] = 100
-                side.power_levels(users=listed)
-            for name in names[: conflicts - 1]:
-                side.join(name, {"displayname": f"{name[1:10]} of branch {number}"})
+        self.both = fork.branches(version, members, conflicts)
+        room = self.both[0]
         self.events = room.events
         self.version = room.version
-        self.room_id = room.room_id
-        self.base = len(names)
-        self.states: Branches = (sides[0].state_ids, sides[1].state_ids)
+        self.states: Branches = (self.both[0].state_ids, self.both[1].state_ids)
 
     def events_again(self) -> dict[str, Event]:
         """The events as they come from a database: not parsed yet."""
@@ -82,37 +68,37 @@ def least(work: Callable[[], object], prepare: Callable[[], object], rounds: int
     return min(found)
 
 
-def pure(fork: Fork, rounds: int, *, parsed: bool) -> float:
+def pure(forked: Fork, rounds: int, *, parsed: bool) -> float:
     """The algorithm, with a store in memory."""
     events: dict[str, Event] = {}
 
     def prepare() -> None:
         nonlocal events
-        events = fork.events if parsed else fork.events_again()
+        events = forked.events if parsed else forked.events_again()
 
     def work() -> None:
         state_res.resolve(
-            fork.states,
+            forked.states,
             events.get,
-            fork.version,
+            forked.version,
             get_events=lambda names: {name: events[name] for name in names},
         )
 
     return least(work, prepare, rounds)
 
 
-def stored(fork: Fork, url: str, rounds: int) -> tuple[float, float]:
+def stored(forked: Fork, url: str, rounds: int) -> tuple[float, float]:
     """By two state trees in a database: with empty caches, and with full ones."""
     session = backend_for(url).connect(writable=True)
     setup = session.begin()
-    numbers = {name: number for number, name in enumerate(fork.events, 1)}
+    numbers = {name: number for number, name in enumerate(forked.events, 1)}
     rows = [
         event_row(Rooted(event, numbers[name], b"", b"", None, {}), 1, None, None)
-        for name, event in fork.events.items()
+        for name, event in forked.events.items()
     ]
     events.insert(setup, [row._replace(state_before=None, state_after=None) for row in rows])
-    tree = RoomTree(setup, StateStore(), 1, fork.version)
-    roots = [tree.build({k: numbers[n] for k, n in state.items()}) for state in fork.states]
+    tree = RoomTree(setup, StateStore(), 1, forked.version)
+    roots = [tree.build({k: numbers[n] for k, n in state.items()}) for state in forked.states]
     tree.save()
     session.commit()
     store = StateStore()
@@ -126,7 +112,7 @@ def stored(fork: Fork, url: str, rounds: int) -> tuple[float, float]:
 
     def work() -> None:
         txn = session.begin()
-        RoomTree(txn, store, 1, fork.version).resolve(roots)
+        RoomTree(txn, store, 1, forked.version).resolve(roots)
         session.rollback()
         for callback in txn.callbacks:
             callback()
@@ -137,29 +123,20 @@ def stored(fork: Fork, url: str, rounds: int) -> tuple[float, float]:
         session.close()
 
 
-def by_synapse(python: str, fork: Fork, directory: Path, rounds: int) -> float:
+def by_synapse(python: str, forked: Fork, directory: Path, rounds: int) -> float:
     """Synapse's resolver with the same states, in a process of its own."""
     given = directory / "fork.json"
-    given.write_text(
-        json.dumps(
-            {
-                "room_id": fork.room_id,
-                "version": fork.version.identifier,
-                "rounds": rounds,
-                "states": [[[*key, name] for key, name in s.items()] for s in fork.states],
-                "events": {name: event.pdu for name, event in fork.events.items()},
-            }
-        ),
-        "utf-8",
-    )
-    script = Path(__file__).with_name("resolving_synapse.py")
+    fork.write(given, forked.both)
     done = subprocess.run(
-        [python, str(script), str(given)], capture_output=True, text=True, check=True
+        [python, str(by_synapse_file()), str(given), str(rounds)],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     answer = json.loads(done.stdout)
-    ours = state_res.resolve(fork.states, fork.events.get, fork.version)
-    assert {(k, s): name for k, s, name in answer["state"]} == ours, "the results differ"
-    return float(answer["ms"])
+    ours = state_res.resolve(forked.states, forked.events.get, forked.version)
+    assert answer["digest"] == digest(ours), "the results differ"
+    return float(min(answer["ms"]))
 
 
 def main() -> None:
@@ -174,19 +151,19 @@ def main() -> None:
     databases = {"sqlite": migrated_sqlite, "postgres": migrated_postgres}
     for version in options.versions:
         for conflicts in options.conflicts:
-            fork = Fork(version, options.members, conflicts)
+            forked = Fork(version, options.members, conflicts)
             figures = {
-                "pure": pure(fork, options.rounds, parsed=True),
-                "unparsed": pure(fork, options.rounds, parsed=False),
+                "pure": pure(forked, options.rounds, parsed=True),
+                "unparsed": pure(forked, options.rounds, parsed=False),
             }
             for kind in options.databases.split(","):
                 with databases[kind]() as url:
-                    cold, warm = stored(fork, url, options.rounds)
+                    cold, warm = stored(forked, url, options.rounds)
                 figures |= {f"{kind} cold": cold, f"{kind} warm": warm}
             if options.synapse:
                 with tempfile.TemporaryDirectory() as directory:
                     figures["synapse"] = by_synapse(
-                        options.synapse, fork, Path(directory), options.rounds
+                        options.synapse, forked, Path(directory), options.rounds
                     )
             text = "  ".join(f"{name} {value:.2f}" for name, value in figures.items())
             print(f"version {version:<3} conflicts {conflicts:<6} {text}", flush=True)

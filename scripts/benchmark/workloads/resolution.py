@@ -33,7 +33,7 @@ async def run(ctx: Context) -> None:
     for version in VERSIONS:
         file = ctx.directory / f"fork-{version}.json"
         if not file.exists():
-            fork.write(file, version, sizes.resolve_state, sizes.resolve_conflicts)
+            fork.write(file, fork.branches(version, sizes.resolve_state, sizes.resolve_conflicts))
         answer = await _resolve(ctx, file)
         title = f"room version {version}"
         ctx.cpu(f"resolution.{version}", title, "resolution", min(answer["ms"]) / 1000)

@@ -16,7 +16,7 @@ class ForkTests(TestCase):
     def test_branches_differ_in_as_much_as_was_asked_for(self) -> None:
         file = Path(self.mktemp())
         for version in ("11", "12"):
-            fork.write(file, version, members=30, conflicts=10)
+            fork.write(file, fork.branches(version, members=30, conflicts=10))
             states = json.loads(file.read_text("utf-8"))["states"]
             one, other = ({(kind, key): name for kind, key, name in each} for each in states)
             self.assertEqual(one.keys(), other.keys())
@@ -26,7 +26,7 @@ class ForkTests(TestCase):
 
     def test_hearth_resolves_it(self) -> None:
         file = Path(self.mktemp())
-        fork.write(file, "11", members=30, conflicts=10)
+        fork.write(file, fork.branches("11", members=30, conflicts=10))
         said = io.StringIO()
         with contextlib.redirect_stdout(said):
             by_hearth.main(str(file), "2")
