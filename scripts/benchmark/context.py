@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -42,7 +43,7 @@ class Context:
         self.residents = residents
         self.directory = directory
         self.log = log
-        self._postgres = postgres
+        self.postgres = postgres
         self._servers: list[Server] = []
         self._main: Server | None = None
         self._users: list[User] = []
@@ -69,14 +70,17 @@ class Context:
 
     # Servers
 
-    async def new_server(self) -> Server:
+    async def new_server(self, make: Callable[[Path], Server] | None = None) -> Server:
         """Start another server, on a new database, and wait until it is quiet.
 
-        Raises StartFailed, ServiceError.
+        `make` makes it for a directory; else it is one of this kind as it mostly is. Raises
+        StartFailed, ServiceError.
         """
         self._count += 1
         directory = self.directory / f"{self.kind}-{self._count}"
-        server = KINDS[self.kind](directory, postgres=self._postgres, python=self.python)
+        if make is None:
+            make = partial(KINDS[self.kind], postgres=self.postgres, python=self.python)
+        server = make(directory)
         self._servers.append(server)
         await server.start()
         # A new database is still being worked on.

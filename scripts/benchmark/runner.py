@@ -90,6 +90,8 @@ class Runner:
         rounds = 1 if workload.once else self._options.rounds
         for number in range(1, rounds + 1):
             for context in self._contexts:
+                if context.kind not in workload.kinds:
+                    continue
                 log(f"{name}, round {number} of {rounds}: {context.kind}")
                 run = {"workload": name, "server": context.kind, "round": number}
                 self.document["runs"].append(run)

@@ -25,6 +25,8 @@ ABOUT = {
     "federation": "Between two servers of one kind; and from a server that is played, whose own "
     "CPU time does not count.",
     "resolution": "The resolvers alone, each in a process of its own.",
+    "processes": "Hearth alone, on new databases: messages to one process, and to two that serve "
+    "the same port and share database and Redis.",
     "memory": "Proportional set size of a server just started, then with clients that wait in "
     "`/sync` for nothing.",
     "soak": "A steady stream of messages to clients that all wait. A server that cannot keep up "

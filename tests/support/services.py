@@ -162,6 +162,10 @@ class RedisServer:
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}"
 
+    @property
+    def pid(self) -> int:
+        return int((self.directory / "pid").read_text("ascii"))
+
     def create(self) -> None:
         """Start it on a free port. Raises ServiceError."""
         self.directory.mkdir(parents=True)
@@ -193,7 +197,7 @@ class RedisServer:
         raise ServiceError(f"Redis does not start: see {self.directory / 'server.log'}.")
 
     def stop(self) -> None:
-        pid = int((self.directory / "pid").read_text("ascii"))
+        pid = self.pid
         try:
             os.kill(pid, signal.SIGTERM)
         except ProcessLookupError:

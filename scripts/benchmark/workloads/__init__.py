@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from scripts.benchmark.context import Context
+from scripts.benchmark.servers import KINDS, Hearth
 from scripts.benchmark.workloads import (
     fanout,
     federation,
@@ -13,6 +14,7 @@ from scripts.benchmark.workloads import (
     many_rooms,
     memory,
     messages,
+    processes,
     resolution,
     send,
     shape,
@@ -23,11 +25,15 @@ __all__ = ["WORKLOADS", "Workload"]
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """`run` does one round with one kind of server. `once`: it is long, one round is enough."""
+    """`run` does one round with one kind of server. `once`: it is long, one round is enough.
+
+    `kinds`: the servers that it is run with.
+    """
 
     title: str
     run: Callable[[Context], Awaitable[None]]
     once: bool = False
+    kinds: tuple[str, ...] = tuple(KINDS)
 
 
 WORKLOADS: dict[str, Workload] = {
@@ -41,6 +47,7 @@ WORKLOADS: dict[str, Workload] = {
     "joins": Workload("Joining rooms", joins.run),
     "federation": Workload("Federation", federation.run),
     "resolution": Workload("State resolution", resolution.run),
+    "processes": Workload("Two processes", processes.run, kinds=(Hearth.kind,)),
     "memory": Workload("Memory", memory.run_idle, once=True),
     "soak": Workload("A long time of messages", memory.run_soak, once=True),
 }
