@@ -29,6 +29,9 @@ class Bus(Protocol):
     def publish(self, channel: str, payload: bytes) -> None:
         """Send to every subscriber of every process. Never raises; may be lost."""
 
+    def publish_all(self, channels: Collection[str], payload: bytes) -> None:
+        """The same on each of many channels, for the price of few."""
+
     def subscribe(self, channel: str, callback: Callback) -> Unsubscribe:
         """Have `callback(payload)` called for each message, until the returned function is."""
 
@@ -85,6 +88,10 @@ class MemoryBus:
     def publish(self, channel: str, payload: bytes) -> None:
         if channel in self._subscriptions.channels and not self._closed:
             self._reactor.callLater(0, self._deliver, channel, payload)
+
+    def publish_all(self, channels: Collection[str], payload: bytes) -> None:
+        for channel in channels:
+            self.publish(channel, payload)
 
     def _deliver(self, channel: str, payload: bytes) -> None:
         if not self._closed:

@@ -215,9 +215,7 @@ class Database:
     def publish(self, channels: tuple[str, ...], pos: int) -> None:
         """Send hints to the other processes: "something up to `pos` concerns these channels"."""
         if self._bus is not None:
-            payload = f"{self.process_token}:{pos}".encode()
-            for channel in channels:
-                self._bus.publish(channel, payload)
+            self._bus.publish_all(channels, f"{self.process_token}:{pos}".encode())
 
     def _report(self, timing: Timing) -> None:
         if self._observe is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import structlog
@@ -14,6 +15,10 @@ from storage.redis import RedisAddress, RedisClient
 PREFIX = "hearth:"
 ALL = "*"
 """The channel on which a process says that it could not publish for a while."""
+TOGETHER = "+"
+"""The channel of messages for many channels, which are named in them. All processes hear those."""
+FEW = 4
+"""Channels up to which each gets a message: only who listens has work with it then."""
 _RETRY_SECONDS = 1.0
 
 _log = structlog.get_logger(__name__)
@@ -55,6 +60,15 @@ class RedisBus:
         sent = self._publisher.command("PUBLISH", self._prefix + channel.encode(), payload)
         sent.addErrback(self._unsent)
 
+    def publish_all(self, channels: Collection[str], payload: bytes) -> None:
+        if len(channels) <= FEW:
+            for channel in channels:
+                self.publish(channel, payload)
+            return
+        # Each with its length, as a channel or a payload may hold any character.
+        parts = [payload, *map(str.encode, channels)]
+        self.publish(TOGETHER, b"".join(b"%d:%s" % (len(part), part) for part in parts))
+
     def _unsent(self, _: object) -> None:
         """Nobody heard a hint: as soon as possible, tell everybody to look for themselves."""
         if self._retry is None and not self._closed:
@@ -94,7 +108,7 @@ class RedisBus:
 
     def _connected(self, connection: _Subscriber) -> None:
         self._connection = connection
-        channels = [ALL, *self._subscriptions.channels]
+        channels = [ALL, TOGETHER, *self._subscriptions.channels]
         connection.ask("SUBSCRIBE", [self._prefix + name.encode() for name in channels])
         first, self._first = self._first, None
         if first is not None:
@@ -117,8 +131,33 @@ class RedisBus:
         name = channel.removeprefix(self._prefix).decode("utf-8", "replace")
         if name == ALL:
             self._subscriptions.gap(list(self._subscriptions.channels))
+        elif name == TOGETHER:
+            self._messages(payload)
+        else:
+            self._subscriptions.deliver(name, payload)
+
+    def _messages(self, together: bytes) -> None:
+        try:
+            payload, *channels = _parts(together)
+        except ValueError:
+            _log.warning("A message of another program came over Redis", channel=TOGETHER)
             return
-        self._subscriptions.deliver(name, payload)
+        for channel in channels:
+            name = channel.decode("utf-8", "replace")
+            if name in self._subscriptions.channels:
+                self._subscriptions.deliver(name, payload)
+
+
+def _parts(together: bytes) -> list[bytes]:
+    """What `RedisBus.publish_all` put together. Raises ValueError."""
+    parts, at = [], 0
+    while at < len(together):
+        colon = together.index(b":", at)
+        start, at = colon + 1, colon + 1 + int(together[at:colon])
+        if not start <= at <= len(together):
+            raise ValueError("a length is wrong")
+        parts.append(together[start:at])
+    return parts
 
 
 class _Subscriber(txredisapi.SubscriberProtocol):  # type: ignore[misc]

@@ -47,6 +47,22 @@ class BusContract:
     pair: Callable[[], Any]
     settle: Callable[[Listener, str], Any]
 
+    async def test_one_message_reaches_many_channels(self: Any) -> None:
+        one, two = await self.pair()
+        here, there = Listener(one), Listener(two)
+        channels = [f"room:{number}:ü\n+*" for number in range(20)]
+        for channel in channels[5:]:
+            here.listen(channel)
+        there.listen(channels[0])
+        for listener in (here, there):
+            await self.settle(listener, channels[19] if listener is here else channels[0])
+        for count in (1, 4, 5, 20):
+            one.publish_all(channels[:count], b"%d:\x00\xff\r\n" % count)
+        await until(lambda: len(here.heard) >= 15 and len(there.heard) >= 4)
+        self.assertEqual(here.heard, [(name, b"20:\x00\xff\r\n") for name in channels[5:]])
+        payloads = [b"%d:\x00\xff\r\n" % count for count in (1, 4, 5, 20)]
+        self.assertEqual(there.heard, [(channels[0], payload) for payload in payloads])
+
     async def test_a_message_reaches_every_subscriber_of_its_channel(self: Any) -> None:
         one, two = await self.pair()
         here, there = Listener(one), Listener(two)

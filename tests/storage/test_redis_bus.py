@@ -13,7 +13,7 @@ from twisted.trial.unittest import TestCase
 
 from storage.database import sleep
 from storage.redis import RedisAddress
-from storage.redis_bus import RedisBus
+from storage.redis_bus import TOGETHER, RedisBus
 from tests.support.databases import redis_url
 from tests.support.services import RedisServer
 
@@ -52,6 +52,21 @@ class RedisBusTest(TestCase):
         await self._settled(lambda: again)
         self.assertEqual(again, [b"later"])
         self.assertEqual(len(heard), 2)
+
+    async def test_what_another_program_says_is_passed_over(self) -> None:
+        bus, other = await self._bus(), await self._bus()
+        heard: list[bytes] = []
+        ready: list[str] = []
+        bus.on_gap(lambda channels: ready.extend(channels))
+        bus.subscribe("room:1", heard.append)
+        await self._settled(lambda: ready)
+        with capture_logs() as lines:
+            for wrong in (b"x", b"1", b"5:abc", b"-3:abc", b"1_0:", b"", b":", b"\xff:1"):
+                other.publish(TOGETHER, wrong)
+            other.publish_all(["room:1"] + [f"room:{number}" for number in range(9, 19)], b"real")
+            await self._settled(lambda: heard)
+        self.assertEqual(heard, [b"real"])
+        self.assertEqual({line["log_level"] for line in lines}, {"warning"})
 
     async def test_the_log_tells_when_redis_is_away_and_back(self) -> None:
         directory = Path(tempfile.mkdtemp(prefix="hearth-redis-"))
