@@ -74,7 +74,9 @@ async def rules(directory: Path) -> None:
         await user.join(room_id)
     judging = Stopwatch()
     # By name where it is called, for messages that are built in memory and for all others.
-    plain.judge = unread.judge = judging.wrap(unread.judge)
+    wrapped = judging.wrap(unread.judge)
+    for module in (plain, unread):
+        vars(module)["judge"] = wrapped
     reader = server.services[push_reader.PushReader]
 
     async def send() -> None:
