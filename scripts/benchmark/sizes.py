@@ -21,6 +21,9 @@ class Sizes:
     send_one: int = 400
     send_many: int = 1000
 
+    process_senders: int = 200
+    """For one process and for two: each is to have messages to write together."""
+
     receivers: int = 1000
     """Clients that wait in `/sync` in one room."""
     fanout_paced: int = 5

@@ -48,7 +48,7 @@ async def _sends(ctx: Context, count: int) -> Phase:
 
 async def _measure(ctx: Context, server: Server, count: int) -> Phase:
     sizes = ctx.sizes
-    users = await register(server.client, "sender", sizes.senders)
+    users = await register(server.client, "sender", sizes.process_senders)
     for user in users:
         # A connection of one's own, as real clients have: it stays with one process.
         user.client = Client(server.client_port)

@@ -111,9 +111,14 @@ class RunnerTests(TestCase):
     def test_rounds_take_turns(self) -> None:
         self._kinds({"synapse": type("Other", (Stub,), {"kind": "synapse"})})
         self.patch(servers, "versions", lambda python: {"hearth": "1", "synapse": "2"})
-        once = Workload("Once", self._nothing, once=True)
-        self.patch(runner, "WORKLOADS", {"a": Workload("A", self._nothing), "b": once})
-        options = replace(parse(["--database", "sqlite", "--rounds", "2"]), workloads=("a", "b"))
+        workloads = {
+            "a": Workload("A", self._nothing),
+            "b": Workload("Once", self._nothing, once=True),
+            "c": Workload("Of one", self._nothing, once=True, kinds=("hearth",)),
+        }
+        self.patch(runner, "WORKLOADS", workloads)
+        options = parse(["--database", "sqlite", "--rounds", "2"])
+        options = replace(options, workloads=tuple(workloads))
         made = Runner(options, Path(self.mktemp()), sys.executable, lambda document: None)
         asyncio.run(made.run())
         self.assertEqual(
@@ -121,6 +126,7 @@ class RunnerTests(TestCase):
             [
                 *(("a", number, kind) for number in (1, 2) for kind in ("hearth", "synapse")),
                 *(("b", 1, kind) for kind in ("hearth", "synapse")),
+                ("c", 1, "hearth"),
             ],
         )
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import shutil
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +14,10 @@ from twisted.trial.unittest import TestCase
 
 import config
 from scripts.benchmark import servers
+from scripts.benchmark.context import Context
+from scripts.benchmark.residents import Residents
+from scripts.benchmark.sizes import QUICK, override
+from scripts.benchmark.workloads import processes
 
 
 class SettingsTests(TestCase):
@@ -34,3 +42,39 @@ class SettingsTests(TestCase):
         self.assertEqual({each.address for each in loaded.listeners}, {"127.0.0.1"})
         self.assertEqual(loaded.federation.trusted_key_servers, ())
         self.assertFalse(loaded.rate_limits.enabled)
+
+
+class ProcessesTests(TestCase):
+    timeout = 120
+
+    def _context(self, *, postgres: bool) -> Context:
+        directory = Path(tempfile.mkdtemp(prefix="hearth-bench-"))
+        self.addCleanup(shutil.rmtree, directory, ignore_errors=True)
+        directory.chmod(0o755)  # PostgreSQL may have to run as another user.
+        few = ["process_senders=6", "send_many=24", "least_s=0.2"]
+        context = Context(
+            "hearth",
+            directory,
+            override(QUICK, few),
+            postgres=postgres,
+            python=sys.executable,
+            residents=Residents(directory / "residents", 1),
+            log=lambda message: None,
+        )
+        self.addCleanup(context.close)
+        return context
+
+    def test_one_process_and_two_send_what_they_are_sent(self) -> None:
+        context = self._context(postgres=True)
+        asyncio.run(processes.run(context))
+        one, two = context.phases
+        for phase in (one, two):
+            self.assertGreaterEqual(phase["operations"], 24)
+            self.assertGreater(phase["server_cpu_s"], 0)
+        names = ["processes.rate", "processes.cpu", "processes.bound"]
+        self.assertEqual([value["name"] for value in context.values], names)
+
+    def test_sqlite_has_one_process_only(self) -> None:
+        context = self._context(postgres=False)
+        asyncio.run(processes.run(context))
+        self.assertEqual((context.phases, context.notes), ([], ["SQLite serves one process only."]))
