@@ -13,6 +13,7 @@ from twisted.internet.threads import deferToThreadPool
 
 from homeserver.telemetry.logs import Logger
 from homeserver.web.content_coding import compress, compress_in_thread
+from homeserver.web.deadlines import Deadlines
 from homeserver.web.http_connection import HttpConnection
 from homeserver.web.http_head import HttpLimits, Network
 from homeserver.web.http_owner import Application
@@ -49,6 +50,7 @@ class HttpFactory(ServerFactory):
         self.trusted_proxies = tuple(trusted_proxies)
         self.log = log
         self.connections: set[HttpConnection] = set()
+        self.deadlines = Deadlines()
         self.running = 0
         """Requests being handled."""
         self.is_stopping = False
@@ -108,13 +110,14 @@ class HttpFactory(ServerFactory):
 
     def _check_times(self) -> None:
         now = self.now()
+        self.deadlines.check(now)
+        if not self.is_stopping:
+            return
         for connection in list(self.connections):
-            connection.check_time(now)
-            if self.is_stopping:
-                connection.stop()
-                if now >= self._stop_by:
-                    connection.transport.abortConnection()
-        if self.is_stopping and (now >= self._stop_by or not (self.connections or self.running)):
+            connection.stop()
+            if now >= self._stop_by:
+                connection.transport.abortConnection()
+        if now >= self._stop_by or not (self.connections or self.running):
             self._sweep.stop()
             stopped, self._stopped = self._stopped, []
             for deferred in stopped:

@@ -9,8 +9,8 @@ was pipelined behind it. Its states:
     DISCARD  the rest of a body that nobody wants is thrown away
     CLOSING  the last bytes are being written
 
-Timeouts are two numbers per connection, looked at once a second by the factory
-(`homeserver.web.http`).
+Timeouts are two numbers per connection. The factory looks at a connection when they may have
+passed (`homeserver.web.deadlines`).
 """
 
 from __future__ import annotations
@@ -19,11 +19,7 @@ import math
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import (
-    IProtocol,
-    IPushProducer,
-    ITransport,
-)
+from twisted.internet.interfaces import IProtocol, IPushProducer, ITransport
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -65,6 +61,7 @@ class HttpConnection:
         "_stream",
         "_write_deadline",
         "_write_paused",
+        "filed",
         "is_http10",
         "read_deadline",
         "transport",
@@ -96,6 +93,8 @@ class HttpConnection:
         self._write_paused = False
         self.read_deadline = _NEVER
         self._write_deadline = _NEVER
+        self.filed = _NEVER
+        """For the factory: when it looks at this connection."""
 
     # IProtocol
 
@@ -114,9 +113,6 @@ class HttpConnection:
     def dataReceived(self, data: bytes) -> None:
         if self._state >= _DISCARD:
             return
-        if self._state is _HEAD and not self._has_begun:
-            self._has_begun = True  # blank lines, too, are waited for only so long
-            self._expect_by(self._factory.limits.header_seconds)
         self._buffer = self._buffer + data if self._buffer else data
         if self._state is _BUSY:
             self._pause_reading()
@@ -126,6 +122,7 @@ class HttpConnection:
     def connectionLost(self, reason: Failure) -> None:
         self._is_closed = True
         self._factory.connections.discard(self)
+        self._factory.deadlines.remove(self)
         self.read_deadline = self._write_deadline = _NEVER
         self._buffer = b""
         self._head = None
@@ -143,7 +140,9 @@ class HttpConnection:
 
     def pauseProducing(self) -> None:
         self._write_paused = True
-        self._write_deadline = self._factory.now() + self._factory.limits.write_seconds
+        self._write_deadline = deadline = self._factory.now() + self._factory.limits.write_seconds
+        if deadline < self.filed:
+            self._factory.deadlines.file(self, deadline)
 
     def resumeProducing(self) -> None:
         self._write_paused = False
@@ -159,7 +158,15 @@ class HttpConnection:
     # Reading
 
     def _expect_by(self, seconds: float) -> None:
-        self.read_deadline = self._factory.now() + seconds
+        self.read_deadline = deadline = self._factory.now() + seconds
+        if deadline < self.filed and not self._is_closed:
+            self._factory.deadlines.file(self, deadline)
+
+    def _wait_for_head(self) -> None:
+        """A part of a head is there: the rest has to come soon."""
+        if self._buffer and not self._has_begun:
+            self._has_begun = True  # blank lines, too, are waited for only so long
+            self._expect_by(self._factory.limits.header_seconds)
 
     def _pause_reading(self) -> None:
         if not self._reading_paused and not self._is_closed:
@@ -196,10 +203,12 @@ class HttpConnection:
 
     def _step_head(self) -> bool:
         if self._write_paused:  # the client does not take its answers: no further request
+            self._wait_for_head()
             self._pause_reading()
             return False
         limits = self._factory.limits
         if self._buffer.startswith((b"\r", b"\n")):
+            self._wait_for_head()
             self._buffer = without_blank_lines(self._buffer)
         data = self._buffer
         end = data.find(b"\r\n\r\n") + 4
@@ -208,6 +217,7 @@ class HttpConnection:
         if end <= 3:
             if b"\n\n" in data:
                 raise BadRequest("Lines must end with CR LF.")
+            self._wait_for_head()
             self._resume_reading()
             return False
         self._buffer = data[end:]
@@ -379,9 +389,8 @@ class HttpConnection:
             self._close()
         else:
             self._state = _HEAD
-            self._has_begun = bool(self._buffer)
-            limits = self._factory.limits
-            self._expect_by(limits.header_seconds if self._buffer else limits.idle_seconds)
+            self._has_begun = False
+            self._expect_by(self._factory.limits.idle_seconds)
             if self._buffer or self._reading_paused:
                 self._advance()
 
@@ -463,6 +472,11 @@ class HttpConnection:
     def is_without_request(self) -> bool:
         """For the factory: whether nothing would be lost by ending this connection."""
         return self._state is _HEAD
+
+    @property
+    def deadline(self) -> float:
+        """When the next timeout passes."""
+        return min(self.read_deadline, self._write_deadline)
 
     def check_time(self, now: float) -> None:
         """For the factory: see whether a timeout has passed."""

@@ -7,6 +7,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
 from homeserver.telemetry.logs import Logger
+from homeserver.web.deadlines import Deadlines
 from homeserver.web.http_head import HttpLimits, Network
 from homeserver.web.request import BodyPlan, Request
 from homeserver.web.responses import Response
@@ -31,6 +32,7 @@ class Owner(Protocol):
     trusted_proxies: tuple[Network, ...]
     log: Logger
     connections: set[HttpConnection]
+    deadlines: Deadlines
     running: int
     is_stopping: bool
 

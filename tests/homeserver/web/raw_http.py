@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -151,3 +152,8 @@ def request(
     if body is not None:
         lines.append(f"Content-Length: {len(body)}")
     return "\r\n".join([*lines, "", ""]).encode() + (body or b"")
+
+
+def status(data: bytes) -> int:
+    """The status of the last response in `data`."""
+    return int(re.findall(rb"(?:^|[^ ])HTTP/1.1 ([0-9]{3}) ", data)[-1])

@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from homeserver.web.prompt import run, write_at_once
-from tests.homeserver.web import test_http
+from tests.homeserver.web import test_http, test_http_streams
 
 real_reactor: Any = reactor
 
@@ -122,7 +122,7 @@ class WritingTests(TestCase):
         await self.lost(server, abort=False)
 
 
-class StockTransportTests(test_http.PipeliningTests, test_http.LargeResponseTests):
+class StockTransportTests(test_http.PipeliningTests, test_http_streams.LargeResponseTests):
     """What is otherwise tested with connections that write at once, with those that do not."""
 
     at_once = False
