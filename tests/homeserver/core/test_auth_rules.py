@@ -11,17 +11,13 @@ from homeserver.core import auth_rules
 from homeserver.core.auth_rules import EventRejected, check_auth_events
 from homeserver.core.event import Event
 from homeserver.core.power_levels import PowerLevels
-from homeserver.core.types import JsonObject, StateKey
+from homeserver.core.types import JsonObject
 from tests.support.events import ALICE, ALL_VERSIONS, BOB, CAROL, RoomBuilder
 from tests.support.rules import RulesTestCase, raw_event
 
 CREATE = ("m.room.create", "")
 POWER_LEVELS = ("m.room.power_levels", "")
 JOIN_RULES = ("m.room.join_rules", "")
-
-
-def member(user: str) -> StateKey:
-    return ("m.room.member", user)
 
 
 def never(event_id: str) -> bool:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from homeserver.core import errors, signing
@@ -22,20 +22,9 @@ from storage.database import Database
 from storage.errors import CommitUnknown, DatabaseUnavailable
 from storage.events import EventRow, TransactionKey
 from storage.transaction import Transaction
+from tests.support.concurrent import together
 from tests.support.databases import DatabaseTestCase, on_each_database
 from tests.support.rooms import ALICE, BOB, CAROL, KEY, SERVER_NAME, RoomServices
-
-
-def together(*calls: Awaitable[Any]) -> Deferred[list[Any]]:
-    """Run calls at the same time; results, with exceptions in their places."""
-
-    async def caught(call: Awaitable[Any]) -> Any:
-        try:
-            return await call
-        except Exception as problem:
-            return problem
-
-    return gatherResults([Deferred.fromCoroutine(caught(call)) for call in calls])
 
 
 def message(sender: str = ALICE, body: str = "hello") -> EventTemplate:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import itertools
 import json
 import random
-from collections.abc import Awaitable
 from typing import Any
 
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from homeserver.core import signing
@@ -23,22 +22,11 @@ from storage.database import Database, Timing
 from storage.errors import CommitUnknown, DatabaseUnavailable, IntegrityViolation
 from storage.events import EventRow, TransactionKey
 from storage.transaction import Transaction
+from tests.support.concurrent import together
 from tests.support.databases import DatabaseTestCase, on_each_database
 from tests.support.rooms import ALICE, BOB, CAROL, KEY, SERVER_NAME, RoomServices
 
 VERSIONS = ("3", "6", "10", "11", "12")
-
-
-def together(*calls: Awaitable[Any]) -> Deferred[list[Any]]:
-    """Run calls at the same time; results, with exceptions in their places."""
-
-    async def caught(call: Awaitable[Any]) -> Any:
-        try:
-            return await call
-        except Exception as problem:
-            return problem
-
-    return gatherResults([Deferred.fromCoroutine(caught(call)) for call in calls])
 
 
 class Sender:
