@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from homeserver.parts import Parts
+from homeserver.rooms.append import Appender
 from homeserver.sync.engine import SyncEngine
 from homeserver.sync.journal import Journal
 from homeserver.sync.long_poll import Sync
@@ -18,6 +19,7 @@ def build_sync(parts: Parts) -> None:
     notifier, ephemeral = services[Notifier], services.following(EphemeralStore)
     states, name = services[StateStore], parts.config.server_name
     journal = services.add(Journal(db, states, notifier, ephemeral, reactor, name))
+    services[Appender].on_messages.append(journal.written)
     engine, presence = services[SyncEngine], services[PresenceTracker]
     count = parts.metrics.synced
     services.add(Sync(db, engine, notifier, ephemeral, presence, reactor, journal, count))

@@ -17,7 +17,7 @@ and what the rest reads of a room is what was committed with the head that was b
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 from storage.events import ACCEPTED, EventRow
@@ -55,6 +55,7 @@ class Append:
         moves: the rooms, each once. State is not changed by messages.
         rows: the events, room after room in the order of `moves`; `pos` counts from 1.
         channels: for hints, if it was done.
+        told: called before them, on the reactor thread, with the position before the first event.
 
     Raises, when it runs:
         IntegrityViolation: an event of one of the transactions is there already; nothing was
@@ -63,11 +64,16 @@ class Append:
     """
 
     def __init__(
-        self, moves: Sequence[Move], rows: Sequence[EventRow], channels: Collection[str] = ()
+        self,
+        moves: Sequence[Move],
+        rows: Sequence[EventRow],
+        channels: Collection[str] = (),
+        told: Callable[[int], object] | None = None,
     ) -> None:
         self.moves = moves
         self.rows = rows
         self.channels = channels
+        self._told = told
 
     @property
     def postgres(self) -> str:
@@ -85,7 +91,7 @@ class Append:
         base, stale, _ = row
         if base is not None:
             effects.took_positions(base + 1, base + len(self.rows))
-            effects.notify(*self.channels)
+            self._done(effects, base)
         return Added(base, tuple(stale))
 
     def in_steps(self, txn: Transaction) -> Added:
@@ -94,8 +100,14 @@ class Append:
             raise NotSimple
         added = _step_by_step(txn, self.moves, self.rows)
         if added.base is not None:
-            txn.notify(*self.channels)
+            self._done(txn, added.base)
         return added
+
+    def _done(self, effects: Effects, base: int) -> None:
+        told = self._told
+        if told is not None:
+            effects.after_commit(lambda: told(base))
+        effects.notify(*self.channels)
 
 
 def _is_simple(row: EventRow) -> bool:

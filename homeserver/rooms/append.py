@@ -38,7 +38,7 @@ from homeserver.rooms.commit import (
     draft_template,
     propose,
 )
-from homeserver.rooms.plain import Plain, Sent, prepare
+from homeserver.rooms.plain import Plain, Sent, Told, prepare
 from homeserver.rooms.requests import Appended, AppendRequest
 from homeserver.rooms.unread import Crowds
 from homeserver.rooms.write import WrittenRoom
@@ -124,6 +124,8 @@ class Appender:
         )
         self.on_written = list(on_written)
         self._observe = observe
+        self.on_messages: list[Told] = []
+        """Told of plain messages, before anybody is hinted at them."""
         self.policies: Policies | None = None
         """Asks policy servers; set by the composition root."""
         self.add_signed: Callable[[AppendRequest, Proposal], Awaitable[Appended]] | None = None
@@ -268,7 +270,7 @@ class Appender:
         """Write plain messages by one statement; what is left to be done of the group."""
         everything = [job for job, _ in group]
         try:
-            added = await self._db.write_single(plain.statement())
+            added = await self._db.write_single(plain.statement(self.on_messages))
         except DatabaseUnavailable as problem:
             for _, waiter in group:
                 _answer(waiter, problem)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from homeserver.core.errors import MatrixError
 from homeserver.core.room_versions import ROOM_VERSIONS
@@ -26,6 +27,7 @@ from storage import outgoing
 from storage.appending import Append, Move
 from storage.dialect import PORTABLE
 from storage.events import EventRow, TransactionKey
+from storage.rooms import RoomRow
 from storage.transaction import NoStatements, StatementNeeded
 
 _REDACTION = "m.room.redaction"
@@ -35,6 +37,18 @@ Sent = tuple[int, str, TransactionKey]
 
 
 _NO_DATABASE = NoStatements(PORTABLE)
+
+
+class Messages(NamedTuple):
+    """Plain messages that were added to a room, in the order of their positions."""
+
+    room: RoomRow
+    """With the state that they were sent in."""
+    rows: Sequence[EventRow]
+
+
+Told = Callable[[int, Sequence[Messages]], object]
+"""Told of all that is at the positions behind one, without a gap: nothing but messages."""
 
 
 @dataclass(slots=True)
@@ -60,13 +74,27 @@ class Plain:
         """The requests of the messages."""
         return [job for room in self.rooms for job in room.jobs]
 
-    def statement(self) -> Append:
-        """What writes the messages."""
+    def statement(self, told: Iterable[Told] = ()) -> Append:
+        """What writes the messages. `told`: called on the reactor thread when it is done."""
+        listeners = tuple(told)
         moves = [Move(room.before.row, room.draft.row, len(room.jobs)) for room in self.rooms]
         channels = [f"room:{move.after.room_nid}" for move in moves]
         if any(row.outgoing for row in self.rows):
             channels.append(outgoing.CHANNEL)
-        return Append(moves, self.rows, channels)
+
+        def done(base: int) -> None:
+            messages = list(self._messages(base))
+            for listener in listeners:
+                listener(base, messages)
+
+        return Append(moves, self.rows, channels, done if listeners else None)
+
+    def _messages(self, base: int) -> Iterable[Messages]:
+        rows = iter(self.rows)
+        for room in self.rooms:
+            here = [next(rows) for _ in room.jobs]
+            placed = [row._replace(pos=base + (row.pos or 0)) for row in here]
+            yield Messages(room.draft.row, placed)
 
     def written(self, base: int) -> tuple[list[WrittenRoom], list[tuple[Job, Appended]]]:
         """What was added behind a position, and the answers."""

@@ -36,6 +36,7 @@ from homeserver.sync import room_section
 from homeserver.sync.engine import SyncEngine
 from homeserver.sync.journal import Journal
 from homeserver.sync.notifier import Asked, Settled, Tally, Watch
+from homeserver.sync.notifier import tally as new_tally
 from homeserver.sync.request import SyncRequest
 from homeserver.sync.room_news import NO_TIMELINE, Chunk
 from homeserver.sync.room_timeline import DEFAULT_LIMIT, MAX_LIMIT
@@ -43,7 +44,7 @@ from homeserver.users.presence import PresenceTracker
 from homeserver.web.responses import encode_json
 from storage.unread import Count, Counts
 
-MAX_TALLIES = 64
+MAX_TALLIES = 500
 """Rooms of which one device's unread counts are kept."""
 _FEW = 200
 """Of more rooms of a user, only those with news are looked at."""
@@ -282,7 +283,7 @@ def _raised(tally: Tally, chunk: Chunk) -> Tally:
     main = Count(0, 0) if chunk.restarts else tally.counts.main
     told = chunk.notify if tally.volume is Volume.EVERYTHING else chunk.highlight
     raised = Count(main.notify + told, main.highlight + chunk.highlight)
-    return Tally(Counts(raised, tally.counts.threads), tally.volume)
+    return new_tally(Counts(raised, tally.counts.threads), tally.volume)
 
 
 def _unread(counts: Counts, wanted: Filter) -> bytes:

@@ -18,7 +18,7 @@ from homeserver.rooms.shown_rooms import ShownRooms
 from homeserver.sync import gone_rooms
 from homeserver.sync.joined_rooms import read_joined
 from homeserver.sync.lazy_members import NOTHING, SentMembers
-from homeserver.sync.notifier import Tally
+from homeserver.sync.notifier import Tally, tally
 from homeserver.sync.other_rooms import read_others
 from homeserver.sync.request import Snapshot, SyncRequest
 from homeserver.sync.shared import SharedReads
@@ -36,7 +36,7 @@ from storage.user_news import JoinedRoom, Newest, is_after
 
 ALWAYS_TOLD = ("device_one_time_keys_count", "device_unused_fallback_key_types")
 """What is in every answer. A change of it is hinted at."""
-MAX_COUNTS = 16
+MAX_COUNTS = 500
 """Rooms of which is remembered how many events a device was told are unread."""
 MAX_NEW_PEOPLE = 500
 """Members of one newly joined room whose presence is sent at once."""
@@ -200,7 +200,7 @@ def _read(snapshot: Snapshot, all_rooms: bool) -> Durable:
 
 def _counts(snapshot: Snapshot) -> dict[int, Tally]:
     counts, volumes = snapshot.counts, snapshot.volumes
-    return {nid: Tally(counts[nid], volumes[nid]) for nid in list(counts)[:MAX_COUNTS]}
+    return {nid: tally(counts[nid], volumes[nid]) for nid in list(counts)[:MAX_COUNTS]}
 
 
 def _joined(snapshot: Snapshot, all_rooms: bool) -> dict[int, JoinedRoom]:

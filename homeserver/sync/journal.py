@@ -6,7 +6,9 @@
 2. Of each room it knows the newest events that are the same for everybody in the room, as bytes,
    and the last position at which there was anything else. Of users it knows the last position at
    which something concerned them alone.
-3. It begins anew when too much happened since its last position, and forgets what is older than
+3. Plain messages of this process it is told of with their positions. Where they come right behind
+   what it knows, nothing else can be there, and it goes on with them without reading anything.
+4. It begins anew when too much happened since its last position, and forgets what is older than
    `KEPT` seconds. Who was told up to before its beginning is answered from the database.
 
 `homeserver.sync.caught_up` makes answers of it.
@@ -21,18 +23,20 @@ from typing import NamedTuple
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
+from homeserver.rooms.plain import Messages
 from homeserver.rooms.view import RoomView
 from homeserver.sync.notifier import Notifier
 from homeserver.sync.room_news import Line, RoomNews, read_lines
 from homeserver.web.responses import encode_json
 from storage import receipts, recent_news, relations, rooms, user_news
 from storage.database import Database
+from storage.dialect import PORTABLE
 from storage.ephemeral import EphemeralStore
 from storage.events import EventRow
 from storage.receipts import Receipt
 from storage.recent_news import RecentNews
 from storage.state import StateStore
-from storage.transaction import Transaction
+from storage.transaction import NoStatements, StatementNeeded, Transaction
 
 KEPT = 120.0
 """Seconds."""
@@ -40,6 +44,10 @@ MAX_BYTES = 8 << 20
 """Of the events of all rooms."""
 MAX_NAMES = 50_000
 """Users and rooms that are kept."""
+MAX_OWN = 500
+"""Messages of this process that wait to be taken in."""
+
+_NO_DATABASE = NoStatements(PORTABLE)
 
 
 class _Room(NamedTuple):
@@ -104,10 +112,18 @@ class Journal:
         """When devices of a member last changed."""
         self.typing: dict[int, Typed] = {}
         self.last_device = 0
+        self.readings = 0
+        """How often the database was asked for what is new."""
+        self._own: dict[int, Sequence[Messages]] = {}
+        """Messages of this process, by the position before them."""
+        self._own_count = 0
         self._heard = -1
+        self._doubts = -1
         self._marks: deque[tuple[float, int, int]] = deque()
         self._waiters: list[Deferred[None]] = []
         self._is_reading = False
+        self._is_anew = False
+        """Whether somebody needs what other processes did, hinted at or not."""
         self._sharing: list[Deferred[None]] = []
         """Those who wait for the reading that has begun."""
         self._reading_for = (0, 0)
@@ -127,6 +143,20 @@ class Journal:
         if not self.now:
             self._restart(now, ephemeral)
 
+    def written(self, base: int, messages: Sequence[Messages]) -> None:
+        """For `Appender.on_messages`."""
+        if not self.now or base < self.now:
+            return
+        self._own_count += sum(len(room.rows) for room in messages)
+        if self._own_count > MAX_OWN:
+            self._drop_own()
+            return
+        self._own[base] = messages
+
+    def _drop_own(self) -> None:
+        self._own.clear()
+        self._own_count = 0
+
     def refresh(self, *, anew: bool = False) -> Deferred[None]:
         """Read on; fires when everything is known of which this process knows that it happened.
         Fails as the database does.
@@ -136,6 +166,7 @@ class Journal:
         """
         waiter: Deferred[None] = Deferred()
         known = (self._db.positions.known, self._notifier.heard)
+        self._is_anew = self._is_anew or anew
         if self._is_reading and not anew and self._reading_for == known:
             self._sharing.append(waiter)
             return waiter
@@ -161,8 +192,17 @@ class Journal:
             self._is_reading = False
 
     async def _read_on(self) -> None:
-        heard = self._notifier.heard
-        before, ephemeral = self.now, await self._ephemeral.position()
+        heard, doubts, anew = self._notifier.heard, self._notifier.doubts, self._is_anew
+        self._is_anew = False
+        ephemeral = await self._ephemeral.position()
+        self._take_own()
+        is_told = not anew and doubts == self._doubts and ephemeral == self.ephemeral
+        if is_told and self.now and self.now >= self._db.positions.known:
+            # All that hints spoke of were these messages.
+            self._heard = heard
+            return
+        before = self.now
+        self.readings += 1
         typed: Mapping[str, list[str]] = {}
         if before and ephemeral != self.ephemeral:
             typed = await self._ephemeral.typing_since(self.ephemeral)
@@ -170,11 +210,54 @@ class Journal:
         read = await self._db.read(_read, self._states, self._reader, watched, before, typed)
         if before != self.now:
             return  # Nobody else moves it; but it may have begun meanwhile.
-        self._heard = heard
+        self._heard, self._doubts = heard, doubts
         if not before or read.news is None:
             self._restart(read.now, ephemeral)
         else:
             self._take(read, read.news, ephemeral)
+        self._own = {base: told for base, told in self._own.items() if base >= self.now}
+        self._own_count = sum(len(room.rows) for told in self._own.values() for room in told)
+
+    def _take_own(self) -> None:
+        """Go on with messages of this process that are right behind what is known."""
+        while (messages := self._own.get(self.now)) is not None:
+            try:
+                found = [(room, self._own_lines(room)) for room in messages]
+            except StatementNeeded:
+                return
+            del self._own[self.now]
+            self._own_count -= sum(len(room.rows) for room in messages)
+            for (row, rows), lines in found:
+                room = self._open(row.room_nid)
+                room.last = rows[-1].pos or 0
+                if lines is None:
+                    room.other = room.last
+                elif lines:
+                    room.room_id = encode_json(row.room_id)
+                    room.add(lines)
+                else:
+                    room.empty()
+                    room.since = room.last
+                self.now = max(self.now, room.last)
+            self._forget()
+
+    def _own_lines(self, messages: Messages) -> list[Line] | None:
+        """As `_read_rooms`: none, if nobody watches the room; None: not the same for all.
+
+        Nothing relates to an event that has just been made. Raises StatementNeeded.
+        """
+        row, rows = messages
+        if not self._notifier.is_watched(row.room_nid):
+            return []
+        view = RoomView(_NO_DATABASE, self._states, row, self._reader, joined_at=0)
+        return read_lines(view, rows, frozenset())
+
+    def _open(self, nid: int) -> RoomNews:
+        room = self.rooms.pop(nid, None)
+        if room is None:
+            room = RoomNews(self.begins)
+        self.rooms[nid] = room  # The longest quiet come first.
+        return room
 
     def _restart(self, now: int, ephemeral: int) -> None:
         self.begins = self.now = now
@@ -189,10 +272,7 @@ class Journal:
         for nid, pos in news.device_rooms.items():
             self.device_rooms[nid] = self.last_device = max(pos, self.last_device)
         for nid in news.events.keys() | news.receipts.keys() | news.other.keys():
-            room = self.rooms.pop(nid, None)
-            if room is None:
-                room = RoomNews(self.begins)
-            self.rooms[nid] = room  # The longest quiet come first.
+            room = self._open(nid)
             shared = max(news.events.get(nid, 0), news.receipts.get(nid, 0))
             room.last = max(shared, news.other.get(nid, 0))
             room.other = max(room.other, news.other.get(nid, 0))

@@ -20,6 +20,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import NamedTuple
 
 import structlog
@@ -37,7 +38,7 @@ from storage.database import Database
 from storage.feed import Feed
 from storage.news import News
 from storage.transaction import Transaction
-from storage.unread import Counts
+from storage.unread import Count, Counts
 
 LINGER = 60.0
 """Seconds that a watch is kept after the last client of its user stopped waiting."""
@@ -64,6 +65,16 @@ class Tally(NamedTuple):
 
     counts: Counts
     volume: Volume
+
+
+def tally(counts: Counts, volume: Volume) -> Tally:
+    """A tally; those without threads are shared, so that a device can have many."""
+    return Tally(counts, volume) if counts.threads else _shared_tally(counts.main, volume)
+
+
+@lru_cache(maxsize=2000)
+def _shared_tally(main: Count, volume: Volume) -> Tally:
+    return Tally(Counts(main, {}), volume)
 
 
 class Settled:
@@ -194,6 +205,8 @@ class Notifier:
         self._is_looking = False
         self.heard = 0
         """Rises with every hint about whatever is watched."""
+        self.doubts = 0
+        """Rises when there may be something new of which no hint said at which position."""
         self._ends = _Ends(clock, self.release)
         self._released: deque[tuple[Deferred[None], Exception | None]] = deque()
         self._is_releasing = False
@@ -370,6 +383,7 @@ class Notifier:
                 self._drop(watch)
 
     def _gap(self, channels: Collection[str]) -> None:
+        self.doubts += 1
         for channel in channels:
             kind, _, name = channel.partition(":")
             if kind == "room" and name.isdigit():
@@ -395,6 +409,7 @@ class Notifier:
                     _news, self._looked, list(self._rooms), list(self._watches)
                 )
                 self._looked = pos
+                self.doubts += 1
                 for room_nid in found.rooms:
                     self._wake_all(self._rooms.get(room_nid, ()))
                 for user_id in found.users & self._watches.keys():

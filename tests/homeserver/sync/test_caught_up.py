@@ -15,6 +15,7 @@ from twisted.trial.unittest import TestCase
 
 from homeserver.core.filters import parse_filter
 from homeserver.core.tokens import SyncToken
+from homeserver.sync import journal as journal_module
 from homeserver.sync.engine import SyncEngine
 from homeserver.sync.journal import Journal
 from homeserver.sync.long_poll import Sync, Wish
@@ -22,7 +23,7 @@ from homeserver.sync.notifier import Notifier
 from homeserver.sync.request import SyncRequest
 from homeserver.users.presence import PresenceTracker
 from homeserver.web.responses import encode_json
-from storage import recent_news
+from storage import recent_news, rooms
 from storage.ephemeral import EphemeralStore
 from storage.state import StateStore
 from tests.homeserver.sync.scene import SyncTestCase, bodies, joined
@@ -324,7 +325,7 @@ class CostTest(SyncTestCase):
             found.append((user, (await user.sync(since))["next_batch"]))
         return found
 
-    async def test_one_reading_for_all(self) -> None:
+    async def test_messages_of_this_process(self) -> None:
         room_id = await self.alice.create_room(preset="public_chat")
         crowd = await self.crowd(room_id, 5)
         polls = [self.poll(user, since) for user, since in crowd]
@@ -333,6 +334,22 @@ class CostTest(SyncTestCase):
         await self.alice.send(room_id, "for all")
         for poll in polls:
             self.assertEqual(bodies(joined(await poll, room_id)), ["for all"])
+        self.assertNotIn(GENERAL, self.reads)
+        self.assertNotIn("homeserver.sync.journal._read", self.reads)
+
+    async def test_one_reading_for_all(self) -> None:
+        """Of what else there is in the log, before a message and behind it."""
+        room_id = await self.alice.create_room(preset="public_chat")
+        crowd = await self.crowd(room_id, 5)
+        first = await self.alice.send(room_id, "not yet")
+        await self.alice.ok("POST", f"/rooms/{quote(room_id)}/receipt/m.read/{quote(first)}", {})
+        await self.alice.send(room_id, "for all")
+        self.reads.clear()
+        for user, since in crowd:
+            answer = joined(await user.sync(since), room_id)
+            self.assertEqual(bodies(answer), ["not yet", "for all"])
+            (receipt,) = answer["ephemeral"]["events"]
+            self.assertIn(first, receipt["content"])
         self.assertNotIn(GENERAL, self.reads)
         self.assertEqual(self.reads.count("homeserver.sync.journal._read"), 1, self.reads)
 
@@ -367,6 +384,7 @@ class CostTest(SyncTestCase):
         room_id = await self.alice.create_room(preset="public_chat")
         ((user, since),) = await self.crowd(room_id, 1)
         self.patch(recent_news, "LIMIT", 3)
+        self.patch(journal_module, "MAX_OWN", 5)
         for number in range(6):
             await self.alice.send(room_id, str(number))
         self.reads.clear()
@@ -498,6 +516,21 @@ class ProcessesTest(EqualityTest):
     def actors(self) -> list[User]:
         others = [User(self.other, user.user_id, user.token, user.device_id) for user in self.users]
         return self.users + others
+
+    async def test_a_lost_hint(self) -> None:
+        """When hints may have been lost, what is known of positions is not relied on."""
+        room_id = self.rooms[0]
+        here, there = self.users[0], self.actors()[5]
+        since = (await here.sync())["next_batch"]
+        for number in range(3):
+            await here.send(room_id, str(number))
+            since = (await here.sync(since))["next_batch"]
+        poll = Deferred.fromCoroutine(here.sync(since, timeout=20_000))
+        self.patch(self.other.homeserver.bus, "publish", lambda *told: None)
+        await there.send(room_id, "in secret")
+        nid = await self.server.homeserver.db.read(rooms.nid, room_id)
+        self.server.homeserver.services[Notifier]._gap([f"room:{nid}"])
+        self.assertEqual(bodies(joined(await poll, room_id)), ["in secret"])
 
     async def test_waiting(self) -> None:
         """What is sent through one process reaches those who wait at the other."""
