@@ -23,6 +23,7 @@ import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from homeserver.web.request import Authenticator, FederationAuthenticator, Request, Requester
@@ -178,6 +179,7 @@ def declaration_of(function: object) -> EndpointDeclaration:
     return declaration
 
 
+@lru_cache(2048)
 def template_parameters(template: str) -> tuple[str, ...]:
     """The names of a template's parameters, in order. Raises ValueError if it is not valid."""
     if not template.startswith("/"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from functools import reduce
+from functools import lru_cache, reduce
 from operator import or_
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -123,6 +123,32 @@ def _response_type(declaration: EndpointDeclaration, annotation: Any, where: str
     return None if annotation in _NOT_JSON_TYPES else annotation
 
 
+class _Compiled:
+    """What is read from the declaration of an endpoint alone: the same for every server."""
+
+    __slots__ = ("body", "path", "query", "signature")
+
+    def __init__(self, declaration: EndpointDeclaration) -> None:
+        signature = read_signature(declaration)
+        self.signature = signature
+        self.path = tuple((name, path_converter(name, k)) for name, k in signature.path.items())
+        self.query = None if signature.query is None else QueryDecoder(signature.query)
+        self.body = (
+            None
+            if signature.body is None
+            else BodyDecoder(
+                signature.body,
+                optional=declaration.optional_body,
+                lenient=declaration.lenient_json,
+                strict=declaration.strict_json,
+            )
+        )
+
+
+_compiled = lru_cache(1024)(_Compiled)
+"""More than there are endpoints: a process with many servers, as tests are, reads them once."""
+
+
 class Caller:
     """Turns a request into the arguments of one endpoint's function."""
 
@@ -138,26 +164,15 @@ class Caller:
     def __init__(self, declaration: EndpointDeclaration, services: Mapping[Any, Any]) -> None:
         """Raises TypeError for a signature that makes no sense, LookupError for a service that
         is not in `services` (type to instance)."""
-        signature = read_signature(declaration)
+        compiled = _compiled(declaration)
         self.function: Callable[..., Awaitable[object]] = declaration.function
-        self._signature = signature
+        self._signature = compiled.signature
+        self._path, self._query, self._body = compiled.path, compiled.query, compiled.body
         self._constants: dict[str, Any] = {}
-        for name, kind in signature.services.items():
+        for name, kind in compiled.signature.services.items():
             if kind not in services:
                 raise LookupError(f"{declaration.name}: no service of type {kind!r} for {name}")
             self._constants[name] = services[kind]
-        self._path = tuple((name, path_converter(name, k)) for name, k in signature.path.items())
-        self._query = None if signature.query is None else QueryDecoder(signature.query)
-        self._body = (
-            None
-            if signature.body is None
-            else BodyDecoder(
-                signature.body,
-                optional=declaration.optional_body,
-                lenient=declaration.lenient_json,
-                strict=declaration.strict_json,
-            )
-        )
 
     def arguments(
         self,
