@@ -20,6 +20,7 @@ import orjson
 from homeserver.cache import Cache
 from homeserver.core.client_text import ClientForm, client_form, membership_in
 from homeserver.core.types import StateKey
+from homeserver.core.visibility import HistoryVisibility, visibility_of
 from storage import relations, shown, windows
 from storage.rooms import RoomRow
 from storage.shown import StateRow, TimelineRow
@@ -37,6 +38,7 @@ _NAMES: Mapping[StateKey, str] = {
     ("m.room.name", ""): "name",
     ("m.room.canonical_alias", ""): "alias",
 }
+_VISIBILITY: StateKey = ("m.room.history_visibility", "")
 _EVENT_BYTES = 800
 """Of an event of a timeline without its client form."""
 _STATE_BYTES = 400
@@ -60,6 +62,8 @@ class ShownEvent(NamedTuple):
     """None: it cannot be shown by text alone."""
     is_related: bool
     """Whether anything relates to it."""
+    membership: str | None = None
+    """Of a member event: see `homeserver.core.event.Event.membership`."""
 
 
 class ShownState(NamedTuple):
@@ -102,6 +106,8 @@ class ShownRoom:
     is_named: bool = False
     counts: Mapping[str, int] = field(default_factory=dict)
     """How many users are joined and invited."""
+    visibility: HistoryVisibility = HistoryVisibility.SHARED
+    """Of its history, as its current state says."""
     first: Sequence[str] = ()
     """If it has no name: the first who are joined or invited, else who left. `FIRST` of them."""
 
@@ -110,6 +116,7 @@ class ShownRoom:
         self.state, self.members = other.state, other.members
         self.has_state, self.has_all_members = other.has_state, other.has_all_members
         self.is_named, self.counts, self.first = other.is_named, other.counts, other.first
+        self.visibility = other.visibility
 
     def heroes(self, user_id: str, count: int) -> list[str] | None:
         """As `homeserver.sync.summary.heroes`; None if that is not known."""
@@ -267,6 +274,9 @@ class ShownRooms:
             states[row.room_nid][row.type, row.state_key] = _state(row)
             if (row.type, row.state_key) in _NAMES and _is_name(row):
                 rooms[row.room_nid].is_named = True
+            elif (row.type, row.state_key) == _VISIBILITY:
+                content = orjson.loads(row.json)["content"]
+                rooms[row.room_nid].visibility = visibility_of(content)
         for nid, state in states.items():
             rooms[nid].state = state
             rooms[nid].has_state = True
@@ -295,7 +305,8 @@ def _event(row: TimelineRow, is_related: bool) -> ShownEvent:
     form = None
     if row.redacted_by is None:
         form = client_form(row.json, row.event_id, replaces_state=row.replaces_state)
-    return ShownEvent(*row[1:7], *row[8:11], *row[12:], form, is_related)
+    membership = membership_in(row.json) if row.type == _MEMBER else None
+    return ShownEvent(*row[1:7], *row[8:11], *row[12:], form, is_related, membership)
 
 
 def _state(row: StateRow) -> ShownState:

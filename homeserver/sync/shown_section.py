@@ -1,7 +1,8 @@
 """Rooms of which the client knows nothing, in the answer of `/sync`, from what is kept in memory.
 
 As `homeserver.sync.room_section.joined`, with the same result, for rooms in which the reader was
-there at every event of the timeline. All other rooms take that way. Single events that take a
+there at every event of the timeline, or may see what was before (`homeserver.sync.unbroken`). All
+other rooms take that way. Single events that take a
 closer look (to which others relate, which replaced others, redacted ones) are read and rendered as
 usual.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from homeserver.core.client_text import JOINED, transaction
+from homeserver.core.client_text import JOINED, membership_text, transaction
 from homeserver.core.ids import domain_of
 from homeserver.core.tokens import SyncToken
 from homeserver.core.types import JsonObject, StateKey
@@ -31,8 +32,9 @@ from homeserver.sync import room_section
 from homeserver.sync.request import Snapshot
 from homeserver.sync.room_timeline import DEFAULT_LIMIT, MAX_LIMIT
 from homeserver.sync.summary import HEROES
+from homeserver.sync.unbroken import is_open, is_unbroken, own_memberships
 from homeserver.web.responses import encode_json
-from storage import events
+from storage import erasures, events
 from storage.events import EventRow
 from storage.user_news import RoomThen
 
@@ -40,6 +42,7 @@ AT_ONCE = 100
 """Rooms."""
 _ROWS = 500
 _MEMBER = "m.room.member"
+_NOTHING: Mapping[str, str] = {}
 
 
 @dataclass(slots=True)
@@ -55,9 +58,15 @@ class _Plan:
     heroes: list[str]
     names: Collection[str]
     """Whose member events a lazy client needs."""
+    early: Mapping[str, str]
+    """The reader's membership at the events from before they joined, by event ID."""
+    is_unbroken: bool
+    """See `homeserver.sync.unbroken`."""
     states: list[ShownState] = field(default_factory=list)
     old_states: list[int] = field(default_factory=list)
     """Numbers of the events before the timeline whose state keys it shows anew."""
+    old_names: list[str] = field(default_factory=list)
+    """The same by ID, of which the numbers are not known yet."""
 
     @property
     def closely(self) -> list[int]:
@@ -100,16 +109,42 @@ def read(snapshot: Snapshot, kept: ShownRooms, rooms: Sequence[RoomThen]) -> dic
         plan = None if room is None else _plan(snapshot, then, room, limit)
         if plan is not None:
             plans[then.row.room_nid] = plan
+    plans = _without_erased(snapshot, plans)
     if lazy:
         kept.add_members(
             snapshot.txn, [(nid, plan.room, plan.names) for nid, plan in plans.items()]
         )
     plans = {nid: plan for nid, plan in plans.items() if _choose_states(snapshot, plan, lazy)}
-    needed = [number for plan in plans.values() for number in plan.closely]
+    rows = _rows(snapshot, list(plans.values()))
+    return {nid: _section(snapshot, plan, rows) for nid, plan in plans.items()}
+
+
+def _without_erased(snapshot: Snapshot, plans: Mapping[int, _Plan]) -> dict[int, _Plan]:
+    """Those of the rooms in which nobody is shown whose account was erased, and who may have to be
+    shown otherwise to those who joined later."""
+    early = {
+        nid: {e.sender for e in plan.events if e.event_id in plan.early}
+        for nid, plan in plans.items()
+    }
+    erased = erasures.among(snapshot.txn, set().union(*early.values()))
+    return {nid: plan for nid, plan in plans.items() if erased.keys().isdisjoint(early[nid])}
+
+
+def _rows(snapshot: Snapshot, plans: Sequence[_Plan]) -> dict[int, EventRow]:
+    """What is not shown by its text, by number."""
     rows: dict[int, EventRow] = {}
+    names = [name for plan in plans for name in plan.old_names]
+    old: dict[str, EventRow] = {}
+    for start in range(0, len(names), _ROWS):
+        old |= events.get_many(snapshot.txn, names[start : start + _ROWS])
+    for plan in plans:
+        found = [old[name] for name in plan.old_names if name in old]
+        plan.old_states += [row.event_nid for row in found]
+        rows |= {row.event_nid: row for row in found}
+    needed = [number for plan in plans for number in plan.closely if number not in rows]
     for start in range(0, len(needed), _ROWS):
         rows |= events.get_by_nids(snapshot.txn, needed[start : start + _ROWS])
-    return {nid: _section(snapshot, plan, rows) for nid, plan in plans.items()}
+    return rows
 
 
 def _plan(snapshot: Snapshot, then: RoomThen, room: ShownRoom, limit: int) -> _Plan | None:
@@ -127,7 +162,11 @@ def _plan(snapshot: Snapshot, then: RoomThen, room: ShownRoom, limit: int) -> _P
     # As the general way, it looks at one event more than it shows.
     looked_at = known[: limit + 1]
     view = room_section.view_of(snapshot, then.row, joined_at)
-    if not looked_at or not _is_plain(snapshot, view, looked_at, joined_at):
+    if not looked_at or not _is_plain(snapshot, looked_at):
+        return None
+    unbroken = is_unbroken(looked_at, then.row.state_root)
+    early = _early(snapshot, room, view, looked_at, joined_at, unbroken)
+    if early is None:
         return None
     shown = looked_at[:limit]
     heroes = room.heroes(user_id, HEROES)
@@ -141,27 +180,54 @@ def _plan(snapshot: Snapshot, then: RoomThen, room: ShownRoom, limit: int) -> _P
         last_break is not None or len(known) > limit,
         heroes,
         {user_id, *heroes, *(event.sender for event in shown)},
+        early,
+        unbroken,
     )
 
 
-def _is_plain(
-    snapshot: Snapshot, view: RoomView, events: Sequence[ShownEvent], joined_at: int
-) -> bool:
-    """Whether the reader may see all of the events, being in the room at each."""
+def _is_plain(snapshot: Snapshot, events: Sequence[ShownEvent]) -> bool:
+    """Whether none of the events is hidden whoever may see it."""
+    ignored = snapshot.ignored
+    return not any(
+        event.type == DUMMY or (event.state_key is None and event.sender in ignored)
+        for event in events
+    )
+
+
+def _early(
+    snapshot: Snapshot,
+    room: ShownRoom,
+    view: RoomView,
+    events: Sequence[ShownEvent],
+    joined_at: int,
+    unbroken: bool,
+) -> Mapping[str, str] | None:
+    """As `_Plan.early`; None if the reader may not see all of the events, or it takes a closer
+    look to say so.
+
+    Parameters: `events`, the newest first.
+    """
     user_id = snapshot.request.user_id
-    domain = domain_of(user_id)
-    for event in events:
-        is_own = event.type == _MEMBER and event.state_key == user_id
-        # Who is there at the join sees it.
-        if (event.pos != joined_at) if is_own else (event.pos < joined_at):
-            return False
-        if event.type == DUMMY:
-            return False
-        if event.sender in snapshot.ignored and event.state_key is None:
-            return False
-    if all(domain_of(event.sender) == domain for event in events):
-        return True
-    return not view.has_unclear(events)
+    own = [event for event in events if event.type == _MEMBER and event.state_key == user_id]
+    if events[-1].pos >= joined_at and all(event.pos == joined_at for event in own):
+        # Who is there at the join sees it, and what comes after it, but for what came from other
+        # servers with another state.
+        domain = domain_of(user_id)
+        if unbroken or all(domain_of(event.sender) == domain for event in events):
+            return _NOTHING
+        return None if view.has_unclear(events) else _NOTHING
+    if not unbroken or not is_open(events, room.visibility):
+        return None
+    memberships = own_memberships(events, user_id)
+    if memberships is None:
+        return None
+    early: dict[str, str] = {}
+    for event, membership in zip(events, memberships, strict=True):
+        if event.pos < joined_at:
+            early[event.event_id] = membership
+        elif membership != "join":
+            return None
+    return early
 
 
 def _choose_states(snapshot: Snapshot, plan: _Plan, lazy: bool) -> bool:
@@ -188,6 +254,13 @@ def _choose_states(snapshot: Snapshot, plan: _Plan, lazy: bool) -> bool:
 def _before(plan: _Plan) -> Collection[int] | None:
     """Numbers of the events that the state keys which the timeline shows had before it; None if
     the timeline does not show their current ones (see `room_timeline.without_overtaken`)."""
+    if plan.is_unbroken:
+        first: dict[StateKey, str | None] = {}
+        for event in plan.events:
+            if event.state_key is not None:
+                first.setdefault((event.type, event.state_key), event.replaces_state)
+        plan.old_names = [name for name in first.values() if name is not None]
+        return ()
     last: dict[StateKey, int] = {
         (event.type, event.state_key): event.event_nid
         for event in plan.events
@@ -228,7 +301,8 @@ def _timeline(snapshot: Snapshot, plan: _Plan, rows: Mapping[int, EventRow]) -> 
         if form is None or event.event_id in special:
             yield encode_json(special[event.event_id])
             continue
-        more = JOINED
+        early = plan.early.get(event.event_id)
+        more = JOINED if early is None else membership_text(early)
         is_own = event.txn_device is not None and event.txn_device == request.device_id
         if is_own and event.sender == request.user_id and event.txn_id is not None:
             more += transaction(event.txn_id)
@@ -242,7 +316,7 @@ def _render(snapshot: Snapshot, plan: _Plan, rows: Mapping[int, EventRow]) -> di
         return {}
     view, now_ms = plan.view, snapshot.now_ms
     found = [rows[event.event_nid] for event in chosen]
-    seen = [Seen(row, view.event(row), "join") for row in found]
+    seen = [Seen(row, view.event(row), plan.early.get(row.event_id, "join")) for row in found]
     relations: dict[str, JsonObject] = {}
     if any(event.is_related for event in chosen):
         relations = aggregations.bundle(view, seen, now_ms, ignored=snapshot.ignored, room_id=False)

@@ -14,6 +14,7 @@ from homeserver.app import build
 from homeserver.rooms.room_tasks import RoomTasks
 from homeserver.rooms.shown_rooms import ShownRooms
 from homeserver.sync.engine import SyncEngine
+from storage import erasures
 from tests.homeserver.sync.life import Life, forget_age
 from tests.homeserver.sync.scene import SyncTestCase, bodies, filtered, joined, state
 from tests.support.admin import make_admin
@@ -107,6 +108,108 @@ class SameAsGeneralTest(SyncTestCase):
         by_kept, general = await self.both(self.bob)
         self.assertEqual(by_kept, general)
         self.assertEqual(bodies(joined(by_kept, room_id)), ["hello"])
+
+
+class EarlyTest(SyncTestCase):
+    """Rooms in which the timeline begins before the reader came."""
+
+    timeout = 60
+
+    async def compared(self, user: User) -> tuple[Any, dict[str, int]]:
+        """The answer by what is kept, which is as the general one, and how rooms were shown."""
+        counted = {"memory": 0, "general": 0}
+        shown = self.server.homeserver.services[ShownRooms]
+        engine = self.server.homeserver.services[SyncEngine]
+
+        def count(how: str, rooms: int) -> None:
+            counted[how] += rooms
+
+        answer: Any = None
+        for wanted in FILTERS:
+            for after in (False, True):
+                query: dict[str, Any] = {"filter": wanted, "use_state_after": after}
+                shown.count, kept = count, engine._kept
+                by_kept = await user.sync(**query)
+                shown.count, engine._kept = lambda how, rooms: None, None
+                general = await user.sync(**query)
+                engine._kept = kept
+                self.assertEqual(plain(by_kept), plain(general))
+                answer = by_kept
+        return answer, counted
+
+    async def test_newcomers(self) -> None:
+        room_id = await self.alice.create_room(preset="public_chat", name="Tea")
+        said = await self.alice.send(room_id, "before")
+        await self.alice.set_state(room_id, "m.room.topic", {"topic": "one"})
+        await self.alice.set_state(room_id, "m.room.topic", {"topic": "two"})
+        await self.bob.join(room_id)
+        await self.alice.send(room_id, "after")
+        answer, counted = await self.compared(self.bob)
+        self.assertEqual(counted, {"memory": 10, "general": 0})
+        section = joined(answer, room_id)
+        self.assertEqual(bodies(section), ["before", "after"])
+        (shown,) = [e for e in section["timeline"]["events"] if e["event_id"] == said]
+        self.assertEqual(shown["unsigned"]["membership"], "leave")
+
+    async def test_who_was_invited_and_renamed_themselves(self) -> None:
+        room_id = await self.alice.create_room(preset="private_chat")
+        await self.alice.send(room_id, "before")
+        await self.alice.invite(room_id, self.bob.user_id)
+        said = await self.alice.send(room_id, "invited")
+        await self.bob.join(room_id)
+        content = {"membership": "join", "displayname": "Robert"}
+        await self.bob.set_state(room_id, "m.room.member", content, self.bob.user_id)
+        answer, counted = await self.compared(self.bob)
+        self.assertGreater(counted["memory"], 5)
+        section = joined(answer, room_id)
+        (shown,) = [e for e in section["timeline"]["events"] if e["event_id"] == said]
+        self.assertEqual(shown["unsigned"]["membership"], "invite")
+
+    async def test_who_left_and_came_back(self) -> None:
+        room_id = await self.shared_room()
+        await self.alice.send(room_id, "both")
+        await self.bob.leave(room_id)
+        said = await self.alice.send(room_id, "alone")
+        await self.bob.join(room_id)
+        answer, counted = await self.compared(self.bob)
+        self.assertGreater(counted["memory"], 3)
+        events = joined(answer, room_id)["timeline"]["events"]
+        (shown,) = [event for event in events if event["event_id"] == said]
+        self.assertEqual(shown["unsigned"]["membership"], "leave")
+
+    async def test_what_is_hidden_from_newcomers(self) -> None:
+        kind = "m.room.history_visibility"
+        for visibility in ("joined", "invited"):
+            content = {"history_visibility": visibility}
+            room_id = await self.alice.create_room(
+                preset="public_chat", initial_state=[{"type": kind, "content": content}]
+            )
+            await self.alice.send(room_id, "secret")
+            await self.bob.join(room_id)
+            await self.alice.send(room_id, "hello")
+            # Today's visibility is not that of the time.
+            other = await self.alice.create_room(
+                preset="public_chat", initial_state=[{"type": kind, "content": content}]
+            )
+            await self.alice.send(other, "secret")
+            await self.alice.set_state(other, kind, {"history_visibility": "shared"})
+            await self.alice.send(other, "open")
+            await self.bob.join(other)
+            answer, counted = await self.compared(self.bob)
+            self.assertEqual(bodies(joined(answer, room_id)), ["hello"])
+            self.assertEqual(bodies(joined(answer, other)), ["open"])
+            self.assertGreater(counted["general"], 0)
+
+    async def test_who_was_erased(self) -> None:
+        carol = await self.server.register("carol")
+        room_id = await self.alice.create_room(preset="public_chat")
+        await carol.join(room_id)
+        await carol.send(room_id, "forget me")
+        await self.server.homeserver.db.write(erasures.record, carol.user_id)
+        await self.bob.join(room_id)
+        answer, counted = await self.compared(self.bob)
+        self.assertNotIn("forget me", json.dumps(answer))
+        self.assertGreater(counted["general"], 0)
 
 
 class ChangeTest(SyncTestCase):
