@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from threading import RLock
 from typing import Any, Generic, TypeVar, overload
 
@@ -161,6 +161,24 @@ class Cache(Generic[K, V]):
             pass  # another thread has just pushed it out
         self.hits += 1
         return entry[0]
+
+    def get_many(self, keys: Collection[K]) -> dict[K, V]:
+        """The values of those of the keys that have one, as by `get`."""
+        if self._seconds is not None:
+            return {key: value for key in keys if (value := self.get(key)) is not None}
+        entries, use = self._entries, self._entries.move_to_end
+        found: dict[K, V] = {}
+        for key in keys:
+            entry = entries.get(key)
+            if entry is not None:
+                found[key] = entry[0]
+                try:
+                    use(key)
+                except KeyError:
+                    pass  # another thread has just pushed it out
+        self.hits += len(found)
+        self.misses += len(keys) - len(found)
+        return found
 
     def put(self, key: K, value: V, lives_s: float | None = None) -> None:
         """Keep a value; what is too large for the cache is not kept.

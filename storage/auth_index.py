@@ -41,8 +41,9 @@ class AuthIndex:
     ) -> dict[int, tuple[int, ...]]:
         """Numbers of the auth events of each of these, as far as they are stored in the room."""
         known = self._rooms.get(room_nid, {})
-        found = {number: known[number] for number in event_nids if number in known}
-        missing = [number for number in event_nids if number not in known]
+        asked = set(event_nids)
+        missing = list(asked.difference(known))
+        found = {number: known[number] for number in asked.difference(missing)}
         if missing:
             whole, partial = _read(txn, room_nid, missing)
             # Not before the commit: numbers of a transaction that is rolled back are used again.

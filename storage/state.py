@@ -86,15 +86,9 @@ class StateStore:
         """The function by which `homeserver.core.state_tree` loads nodes of this room."""
 
         def load(hashes: Sequence[bytes]) -> Mapping[bytes, bytes]:
-            found: dict[bytes, bytes] = {}
-            missing = []
-            for node_hash in hashes:
-                body = self._nodes.get(node_hash)
-                if body is None:
-                    missing.append(node_hash)
-                else:
-                    found[node_hash] = body
-            if missing:
+            found = self._nodes.get_many(hashes)
+            if len(found) < len(hashes):
+                missing = [name for name in hashes if name not in found]
                 where, args = txn.any_of("hash", missing)
                 rows = txn.all(
                     f"SELECT hash, body FROM state_nodes WHERE room_nid = ? AND {where}",
@@ -157,14 +151,8 @@ class StateStore:
 
     def keys(self, txn: Transaction, nids: Collection[int]) -> dict[int, StateKey]:
         """The state keys of these numbers."""
-        found: dict[int, StateKey] = {}
-        missing = []
-        for number in nids:
-            key = self._keys.get(number)
-            if key is None:
-                missing.append(number)
-            else:
-                found[number] = key
+        found = self._keys.get_many(nids)
+        missing = [number for number in nids if number not in found]
         for start in range(0, len(missing), 1000):
             where, args = txn.any_of("state_key_nid", missing[start : start + 1000])
             rows = txn.all(
@@ -177,15 +165,8 @@ class StateStore:
         return found
 
     def _known(self, keys: Collection[StateKey]) -> tuple[dict[StateKey, int], list[StateKey]]:
-        found: dict[StateKey, int] = {}
-        missing = []
-        for key in keys:
-            number = self._nids.get(key)
-            if number is None:
-                missing.append(key)
-            else:
-                found[key] = number
-        return found, missing
+        found = self._nids.get_many(keys)
+        return found, [key for key in keys if key not in found]
 
     def _fetch(
         self, txn: Transaction, keys: Sequence[StateKey], *, cache: bool = True

@@ -10,100 +10,117 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import TypeAlias, TypeVar
 
-from homeserver.core.state_sets import Events
-
 NodeT = TypeVar("NodeT", str, int)
+"""An event, by its ID or by its number."""
 
-AuthGraph: TypeAlias = Mapping[str, tuple[str, ...]]
-"""Event ID to the IDs of its auth events."""
+AuthEdges: TypeAlias = Callable[[Set[NodeT]], Mapping[NodeT, Sequence[NodeT]]]
+"""Gives the auth events of each of some events. What is not known has none."""
 
 
-def auth_graph(event_ids: Iterable[str], events: Events) -> dict[str, tuple[str, ...]]:
-    """Return the auth events of every event in the auth chains of `event_ids`."""
-    graph: dict[str, tuple[str, ...]] = {}
-    level = set(event_ids)
+def full_conflicted_set(
+    conflicted_sets: Sequence[Set[NodeT]],
+    unconflicted: Callable[[], Iterable[NodeT]],
+    auth_edges: AuthEdges[NodeT],
+    *,
+    subgraph: bool,
+) -> set[NodeT]:
+    """Return the full conflicted set of states.
+
+    The states are given by their conflicted events, and by those that all of them share, which
+    are asked for only if they matter. `subgraph` says whether the conflicted state subgraph
+    belongs to it.
+    """
+    conflicted: set[NodeT] = set().union(*conflicted_sets)
+    graph = auth_graph(conflicted, auth_edges)
+    full = conflicted | auth_difference(conflicted_sets, unconflicted, graph, auth_edges)
+    if subgraph:
+        full |= conflicted_subgraph(conflicted, graph)
+    return full
+
+
+def auth_graph(
+    nodes: Iterable[NodeT], auth_edges: AuthEdges[NodeT]
+) -> dict[NodeT, Sequence[NodeT]]:
+    """Return the auth events of every known event in the auth chains of `nodes`."""
+    graph: dict[NodeT, Sequence[NodeT]] = {}
+    level = set(nodes)
+    seen = set(level)
     while level:
-        events.fetch(level)
-        below: set[str] = set()
-        for event_id in level:
-            event = events.get(event_id)
-            graph[event_id] = auth_ids = () if event is None else event.auth_event_ids
-            below.update(auth_ids)
-        below.difference_update(graph)
-        level = below
+        found = auth_edges(level)
+        graph.update(found)
+        level = set().union(*found.values())
+        level -= seen
+        seen |= level
     return graph
 
 
 def auth_difference(
-    conflicted_sets: Sequence[Set[str]],
-    unconflicted: Iterable[str],
-    graph: AuthGraph,
-    events: Events,
-) -> set[str]:
+    conflicted_sets: Sequence[Set[NodeT]],
+    unconflicted: Callable[[], Iterable[NodeT]],
+    graph: Mapping[NodeT, Sequence[NodeT]],
+    auth_edges: AuthEdges[NodeT],
+) -> set[NodeT]:
     """Return the events that are in the auth chain of some of the states, but not of all.
 
-    The states are given by the IDs of their conflicted events, and of those that all of them
-    share. `graph` is the auth graph of all conflicted events. Conflicted events are left out,
-    because they belong to the full conflicted set anyway.
+    The states are given as in `full_conflicted_set`. `graph` is the auth graph of all conflicted
+    events. Conflicted events are left out, because they belong to the full conflicted set anyway.
     """
-    chains = [reachable(event_ids, graph) for event_ids in conflicted_sets]
+    chains = [reachable(nodes, graph) for nodes in conflicted_sets]
     shared = set.intersection(*chains)
     difference = set.union(*chains).difference(shared, *conflicted_sets)
     # These are in the chains of the conflicted events of some states only. They may still be in
     # the chain of an unconflicted event, and so of every state. That takes a look at all of
     # them, and so it is done only if there is something to find.
-    if difference and events.shared_chain is not None:
-        difference -= events.shared_chain(difference, shared)
-    elif difference:
-        difference -= chain_among(unconflicted, difference, shared, events.auth_edges)
+    if difference:
+        difference -= chain_among(unconflicted(), difference, shared, auth_edges)
     return difference
 
 
 def chain_among(
-    event_ids: Iterable[NodeT],
+    nodes: Iterable[NodeT],
     wanted: Set[NodeT],
     passed: Set[NodeT],
-    auth_edges: Callable[[Set[NodeT]], Iterable[Iterable[NodeT]]],
+    auth_edges: AuthEdges[NodeT],
 ) -> set[NodeT]:
     """Return those `wanted` that are in the auth chain of some events, these included.
 
     `passed` is a set that is closed under auth events and has none that is wanted: what is in it
-    is not looked at. `auth_edges` gives the auth events of each of some events.
+    is not looked at.
     """
-    level = set(event_ids)
+    level = set(nodes)
     level.difference_update(passed)
     seen = level.union(passed)
     found = level & wanted
     while level and len(found) < len(wanted):
-        below: set[NodeT] = set()
-        below.update(*auth_edges(level))
-        level = below - seen
+        level = set().union(*auth_edges(level).values())
+        level -= seen
         seen |= level
         found |= level & wanted
     return found
 
 
-def conflicted_subgraph(conflicted: Set[str], graph: AuthGraph) -> set[str]:
+def conflicted_subgraph(
+    conflicted: Set[NodeT], graph: Mapping[NodeT, Sequence[NodeT]]
+) -> set[NodeT]:
     """Return the events on auth paths between events of `conflicted`, these included.
 
     Room version 12, "Conflicted state subgraph". `graph` is the auth graph of `conflicted`.
     """
     # All of the graph can be reached from a conflicted event. So what lies between two is what
     # a conflicted event can be reached from: follow the edges backwards.
-    cited_by: dict[str, list[str]] = {}
-    for event_id, auth_ids in graph.items():
-        for auth_id in auth_ids:
-            cited_by.setdefault(auth_id, []).append(event_id)
+    cited_by: dict[NodeT, list[NodeT]] = {}
+    for node, auth_nodes in graph.items():
+        for auth_node in auth_nodes:
+            cited_by.setdefault(auth_node, []).append(node)
     return reachable(conflicted, cited_by)
 
 
-def reachable(event_ids: Iterable[str], graph: Mapping[str, Sequence[str]]) -> set[str]:
+def reachable(nodes: Iterable[NodeT], graph: Mapping[NodeT, Sequence[NodeT]]) -> set[NodeT]:
     """Return what can be reached along the edges of a graph, the starting points included."""
-    found = set(event_ids)
-    waiting = list(found)
-    while waiting:
-        for other in graph.get(waiting.pop(), ()):
-            if other not in found:
-                found.add(other)
-                waiting.append(other)
+    found = set(nodes)
+    level = set(found)
+    while level:
+        level = set().union(*[graph[node] for node in level if node in graph])
+        level -= found
+        found |= level
     return found

@@ -20,7 +20,6 @@ from homeserver.core.membership_rules import check_member, membership_of
 from homeserver.core.power_levels import PowerLevels, check_power_levels, is_user_id
 from homeserver.core.rejection import EventRejected
 from homeserver.core.room_versions import ROOM_VERSIONS, RoomVersion
-from homeserver.core.signing import signatures_of
 from homeserver.core.types import JsonObject, StateKey
 
 __all__ = ["EventRejected", "auth_types", "check", "check_auth_events"]
@@ -45,7 +44,8 @@ def auth_types(
         keys.add(_CREATE)
     if event_type != "m.room.member" or state_key is None:
         return keys
-    keys.add(("m.room.member", state_key))
+    if state_key != sender:
+        keys.add(("m.room.member", state_key))
     membership = content.get("membership")
     if membership in ("join", "invite", "knock"):
         keys.add(_JOIN_RULES)
@@ -144,7 +144,7 @@ def check(
         return
     # 5
     if event.type == "m.room.member":
-        check_member(event, state, create, signed_by or _bears_signature(event))
+        check_member(event, state, create, signed_by)
         return
     current = state.get(_POWER_LEVELS)
     power = PowerLevels.of(current, create)
@@ -221,7 +221,3 @@ def _check_redaction(event: Event, power: PowerLevels) -> None:
     redacted = domain_of(event.redacts or "")
     if not redacted or redacted != domain_of(event.event_id):
         raise EventRejected("v2/11.3", "The sender may not redact events of other servers.")
-
-
-def _bears_signature(event: Event) -> Callable[[str], bool]:
-    return lambda server: bool(signatures_of(event.pdu, server))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Self
 
+import msgspec
 import orjson
 
 from homeserver.core import canonical
@@ -112,6 +113,22 @@ class Event:
         return cls(event_id, version, None, text)
 
     @classmethod
+    def for_rules(cls, text: str | bytes, version: RoomVersion, event_id: str) -> Self:
+        """As `from_json`, with all attributes read at once.
+
+        For events of which the rules look at the attributes, and nobody at the rest: reading
+        these costs a third of parsing all.
+        """
+        event = cls(event_id, version, None, text)
+        if version.strict_canonical_json:
+            try:
+                _read_text(event, _DECODER.decode(text))
+            except msgspec.MsgspecError:
+                # Something odd that got through in earlier days: read as it is asked for.
+                return cls(event_id, version, None, text)
+        return event
+
+    @classmethod
     def from_both(cls, pdu: JsonObject, text: bytes, version: RoomVersion, event_id: str) -> Self:
         """The event with this federation form, which is `text` as canonical JSON."""
         return cls(event_id, version, pdu, text)
@@ -172,6 +189,43 @@ def _read_common(event: Event, pdu: JsonObject) -> None:
     event.sender = pdu["sender"]
     event.content = content = pdu["content"]
     event.auth_event_ids = _referenced(pdu.get("auth_events"), event.version)
+    if state_key is not None:
+        event.key = (kind, state_key)
+    membership = content.get("membership") if kind == "m.room.member" else None
+    event.membership = membership if isinstance(membership, str) else None
+
+
+class _Attributes(msgspec.Struct, gc=False):
+    """What is read of the text of an event."""
+
+    type: str
+    sender: str
+    content: dict[str, Any]
+    depth: int
+    origin_server_ts: int
+    auth_events: tuple[str, ...] = ()
+    prev_events: tuple[str, ...] = ()
+    room_id: str | None = None
+    state_key: str | None = None
+
+
+_DECODER = msgspec.json.Decoder(_Attributes)
+
+
+def _read_text(event: Event, read: _Attributes) -> None:
+    """All of them, as the functions around read them from the federation form."""
+    event.type = kind = read.type
+    event.state_key = state_key = read.state_key
+    event.is_state = state_key is not None
+    event.is_create = state_key == "" and kind == "m.room.create"
+    event.sender = read.sender
+    event.content = content = read.content
+    event.auth_event_ids = read.auth_events
+    event.prev_event_ids = read.prev_events
+    event.depth = read.depth
+    event.origin_server_ts = read.origin_server_ts
+    room_id = read.room_id
+    event.room_id = room_id if room_id is not None else "!" + event.event_id[1:]
     if state_key is not None:
         event.key = (kind, state_key)
     membership = content.get("membership") if kind == "m.room.member" else None

@@ -31,15 +31,8 @@ class _Case:
     state: Mapping[StateKey, Event]
     create: Event
     target: str
-    signed_by: Callable[[str], bool]
-
-    @property
-    def sender(self) -> str:
-        return self.event.sender
-
-    @property
-    def content(self) -> JsonObject:
-        return self.event.content
+    sender: str
+    content: JsonObject
 
     @property
     def power(self) -> PowerLevels:
@@ -67,11 +60,12 @@ def check_member(
     event: Event,
     state: Mapping[StateKey, Event],
     create: Event,
-    signed_by: Callable[[str], bool],
+    signed_by: Callable[[str], bool] | None = None,
 ) -> None:
     """Rule 5: may this `m.room.member` event happen in `state`?
 
-    `signed_by` tells whether a server has validly signed the event. Raises `EventRejected`.
+    `signed_by` tells whether a server has validly signed the event; by default, all whose
+    signatures it bears have. Raises `EventRejected`.
     """
     target = event.state_key
     membership = event.membership
@@ -81,10 +75,11 @@ def check_member(
     # Not in the list, but in the event's schema, and other servers reject it as well.
     if target != event.sender and not is_user_id(target):
         raise EventRejected("5.1", "The state key of the member event is not a user ID.")
-    case = _Case(event, state, create, target, signed_by)
+    content = event.content
+    case = _Case(event, state, create, target, event.sender, content)
     # 5.2
-    if event.version.restricted_joins and "join_authorised_via_users_server" in event.content:
-        _check_authoriser_signature(case)
+    if event.version.restricted_joins and "join_authorised_via_users_server" in content:
+        _check_authoriser_signature(case, signed_by)
     # 5.3 to 5.8
     if membership == "knock" and not event.version.knocking:
         raise EventRejected("5.8", "This room version does not know knocking.")
@@ -94,10 +89,16 @@ def check_member(
     rules(case)
 
 
-def _check_authoriser_signature(case: _Case) -> None:
+def _check_authoriser_signature(case: _Case, signed_by: Callable[[str], bool] | None) -> None:
     """Rule 5.2.1."""
     authoriser = case.content["join_authorised_via_users_server"]
-    if not is_user_id(authoriser) or not case.signed_by(domain_of(authoriser)):
+    if not is_user_id(authoriser):
+        signed = False
+    elif signed_by is None:
+        signed = bool(signatures_of(case.event.pdu, domain_of(authoriser)))
+    else:
+        signed = signed_by(domain_of(authoriser))
+    if not signed:
         raise EventRejected("5.2.1", "The authorising user's server has not signed the event.")
 
 
@@ -117,8 +118,8 @@ def _check_join(case: _Case) -> None:
     # 5.3.3
     if membership == "ban":
         raise EventRejected("5.3.3", "The sender is banned.")
-    rule = case.join_rule
     # 5.3.4
+    rule = case.join_rule
     if rule == "invite" or (rule == "knock" and version.knocking):
         if membership in ("invite", "join"):
             return

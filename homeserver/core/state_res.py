@@ -12,9 +12,9 @@ from homeserver.core import state_res_v1, state_res_v2
 from homeserver.core.room_versions import RoomVersion, StateRes
 from homeserver.core.state_sets import (
     Events,
+    FullConflictedSet,
     GetEvent,
     GetEvents,
-    SharedChain,
     StateMap,
     Step,
     separate,
@@ -57,21 +57,20 @@ def resolve_conflicts(
     *,
     get_events: GetEvents | None = None,
     is_rejected: Callable[[str], bool] | None = None,
-    shared_chain: SharedChain | None = None,
+    full_conflicted_set: FullConflictedSet | None = None,
     steps: list[Step] | None = None,
 ) -> StateMap:
     """Resolve states of which the difference is known already.
 
     `conflicted_sets` has for each state what it holds under the keys in which the states differ,
     `unconflicted` is what they share: keys are looked up in it, and its values are walked through
-    only where the auth chains of the conflicts differ, and by `shared_chain` (see `Events`) if that
-    is given. Returns what has to be set on top of the
-    unconflicted state. `steps`, if given, is told what was looked at, in order (version 2 and
-    up). The rest is as in `resolve`.
+    only where the auth chains of the conflicts differ, unless `full_conflicted_set` is given (see
+    `Events`). Returns what has to be set on top of the unconflicted state. `steps`, if given, is
+    told what was looked at, in order (version 2 and up). The rest is as in `resolve`.
     """
     if not any(conflicted_sets):
         return {}
-    events = Events(get_event, get_events, is_rejected, shared_chain, steps)
+    events = Events(get_event, get_events, is_rejected, full_conflicted_set, steps)
     if version.state_res is StateRes.V1:
         return state_res_v1.resolve_conflicts(conflicted_sets, unconflicted, events)
     return state_res_v2.resolve_conflicts(conflicted_sets, unconflicted, events, version)

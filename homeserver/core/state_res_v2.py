@@ -7,10 +7,11 @@ to the full conflicted set. The functions are the definitions and numbered steps
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from typing import Any
 
-from homeserver.core.auth_chain import auth_difference, auth_graph, conflicted_subgraph
-from homeserver.core.auth_rules import auth_types, check
+from homeserver.core import auth_chain
+from homeserver.core.auth_rules import check
 from homeserver.core.event import Event
 from homeserver.core.graph import lexicographical_topological_sort
 from homeserver.core.power_levels import PowerLevels
@@ -66,13 +67,22 @@ def full_conflicted_set(
     Events that are not known, or were rejected against their auth events, are left out.
     """
     id_sets = [set(conflicted.values()) for conflicted in conflicted_sets]
-    conflicted_state = set().union(*id_sets)
-    graph = auth_graph(conflicted_state, events)
-    full = conflicted_state | auth_difference(id_sets, unconflicted.values(), graph, events)
-    if version.state_res is StateRes.V2_1:
-        full |= conflicted_subgraph(conflicted_state, graph)
-    found = ((event_id, events.usable(event_id)) for event_id in full)
-    return {event_id: event for event_id, event in found if event is not None and event.is_state}
+    subgraph = version.state_res is StateRes.V2_1
+    full: Set[str]
+    if events.full_conflicted_set is not None:
+        full = events.full_conflicted_set(id_sets, subgraph)
+    else:
+        events.fetch(set().union(*id_sets))
+        full = auth_chain.full_conflicted_set(
+            id_sets, unconflicted.values, events.auth_edges, subgraph=subgraph
+        )
+    events.fetch(full)
+    usable = events.usable
+    return {
+        event_id: event
+        for event_id in full
+        if (event := usable(event_id)) is not None and event.is_state
+    }
 
 
 def is_power_event(event: Event) -> bool:
@@ -206,44 +216,71 @@ def iterative_auth_checks(
     The state is `resolved`, which changes, on top of `base`. A key that is needed and not there
     is taken from the event's own auth events.
     """
-    needed = [
-        auth_types(event.type, event.sender, event.state_key, event.content, event.version)
-        for event in ordered
-    ]
-    wanted: set[StateKey] = set().union(*needed)
-    shared = {key: name for key in wanted if (name := resolved.get(key) or base.get(key))}
-    events.fetch(shared.values())
-    # What the rules may look at: the state as it is by now, as events.
-    state = {key: found for key, name in shared.items() if (found := events.usable(name))}
-    for event, keys in zip(ordered, needed, strict=True):
+    state = _AuthState(resolved, base, events)
+    state.fetch(ordered)
+    for event in ordered:
+        state.event = event
         try:
-            check(event, _auth_state(event, keys, state, events), create=create)
+            check(event, state, create=create)
         except EventRejected as refusal:
             events.note(phase, event, refusal.reason)
             continue
         events.note(phase, event, None)
-        resolved[event.key] = event.event_id
-        state[event.key] = event
+        state.apply(event)
 
 
-def _auth_state(
-    event: Event, keys: set[StateKey], state: Mapping[StateKey, Event], events: Events
-) -> Mapping[StateKey, Event]:
-    """Return the state by which the authorisation rules judge an event, as far as there is one.
+class _AuthState(Mapping[StateKey, Event]):
+    """The state by which the authorisation rules judge `event`, as far as they look at it."""
 
-    It may hold more than `keys`, at which alone the rules look.
-    """
-    missing = [key for key in keys if key not in state]
-    if not missing:
-        return state
-    added: dict[StateKey, Event] = {}
-    for event_id in event.auth_event_ids:
-        found = events.usable(event_id)
-        if found is not None and found.is_state and found.key in missing:
-            added[found.key] = found
-    if not added:
-        return state
-    return added | {key: state[key] for key in keys if key in state}
+    event: Event
+
+    def __init__(self, resolved: StateMap, base: Mapping[StateKey, str], events: Events) -> None:
+        self._resolved = resolved
+        self._base = base
+        self._events = events
+        # What the state has by now under the keys that were looked at, None for nothing.
+        self._known: dict[StateKey, Event | None] = {}
+
+    def fetch(self, ordered: Iterable[Event]) -> None:
+        """Fetch what judging these events takes, as far as that can be told, many at once."""
+        keys: set[StateKey] = {("m.room.member", event.sender) for event in ordered}
+        keys.update((_CREATE, _POWER_LEVELS, _JOIN_RULES))
+        names = (self._resolved.get(key) or self._base.get(key) for key in keys)
+        self._events.fetch([name for name in names if name is not None])
+
+    def apply(self, event: Event) -> None:
+        """Go on with the state after an event that is allowed."""
+        self._resolved[event.key] = event.event_id
+        self._known[event.key] = event
+
+    def get(self, key: StateKey, default: Any = None) -> Any:
+        """Return what the state has under a key, or else what the event itself names for it."""
+        found = self._known.get(key)
+        if found is None and key not in self._known:
+            name = self._resolved.get(key) or self._base.get(key)
+            found = None if name is None else self._events.usable(name)
+            self._known[key] = found
+        return found or self._named(key) or default
+
+    def _named(self, key: StateKey) -> Event | None:
+        usable = self._events.usable
+        for event_id in reversed(self.event.auth_event_ids):
+            found = usable(event_id)
+            if found is not None and found.is_state and found.key == key:
+                return found
+        return None
+
+    def __getitem__(self, key: StateKey) -> Event:
+        found: Event | None = self.get(key)
+        if found is None:
+            raise KeyError(key)
+        return found
+
+    def __iter__(self) -> Iterator[StateKey]:
+        return iter({**self._base, **self._resolved})
+
+    def __len__(self) -> int:
+        return len(self._base.keys() | self._resolved.keys())
 
 
 def _create_event(

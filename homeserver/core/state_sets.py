@@ -14,7 +14,7 @@ StateMap: TypeAlias = dict[StateKey, str]
 
 GetEvent: TypeAlias = Callable[[str], Event | None]
 GetEvents: TypeAlias = Callable[[Collection[str]], Mapping[str, Event]]
-SharedChain: TypeAlias = Callable[[Set[str], Set[str]], Set[str]]
+FullConflictedSet: TypeAlias = Callable[[Sequence[Set[str]], bool], Set[str]]
 
 _BATCH = 500
 
@@ -34,9 +34,9 @@ class Events:
     `get_event` gives an event by ID, None if it is not known. `get_events`, if given, fetches
     many at once. `is_rejected` says whether an event was rejected against its own auth events,
     which takes it out of state resolution; an event rejected only against the state before it
-    must not count (room version 2, "Rejected events"). `shared_chain(wanted, passed)`, if given,
-    does for the unconflicted events what `auth_chain.chain_among` does. `steps`, if given, is told
-    by versions 2 and up what they looked at, in order.
+    must not count (room version 2, "Rejected events"). `full_conflicted_set(sets,
+    subgraph)`, if given, does what `auth_chain.full_conflicted_set` does. `steps`, if given, is
+    told by versions 2 and up what they looked at, in order.
     """
 
     def __init__(
@@ -44,15 +44,15 @@ class Events:
         get_event: GetEvent,
         get_events: GetEvents | None = None,
         is_rejected: Callable[[str], bool] | None = None,
-        shared_chain: SharedChain | None = None,
+        full_conflicted_set: FullConflictedSet | None = None,
         steps: list[Step] | None = None,
     ) -> None:
-        self.shared_chain = shared_chain
+        self.full_conflicted_set = full_conflicted_set
         self._get_event = get_event
         self._get_events = get_events
         self._is_rejected = is_rejected
         self._known: dict[str, Event | None] = {}
-        self._usable: dict[str, Event | None] = {}
+        self._usable: dict[str, Event] = {}
         self._steps = steps
 
     def note(self, phase: str, event: Event, refusal: str | None) -> None:
@@ -62,22 +62,21 @@ class Events:
 
     def get(self, event_id: str) -> Event | None:
         """Return an event, None if it is not known."""
-        try:
-            return self._known[event_id]
-        except KeyError:
-            event = self._known[event_id] = self._get_event(event_id)
-            return event
+        known = self._known
+        if event_id in known:
+            return known[event_id]
+        event = known[event_id] = self._get_event(event_id)
+        return event
 
     def usable(self, event_id: str) -> Event | None:
         """Return an event, None if it is not known or was rejected against its auth events."""
-        try:
-            return self._usable[event_id]
-        except KeyError:
+        event = self._usable.get(event_id)
+        if event is None:
             event = self.get(event_id)
-            if event is not None and self._is_rejected is not None and self._is_rejected(event_id):
-                event = None
+            if event is None or (self._is_rejected is not None and self._is_rejected(event_id)):
+                return None
             self._usable[event_id] = event
-            return event
+        return event
 
     def fetch(self, event_ids: Iterable[str]) -> None:
         """Fetch events that will be wanted, many at once where that is possible."""
@@ -97,23 +96,25 @@ class Events:
             if found is not None:
                 yield found
 
-    def auth_edges(self, event_ids: Set[str]) -> Iterator[tuple[str, ...]]:
-        """Yield the auth event IDs of each of these events, without keeping them in memory.
+    def auth_edges(self, event_ids: Set[str]) -> dict[str, tuple[str, ...]]:
+        """Return the auth event IDs of each of these events; unknown ones are left out.
 
-        An unknown event has none.
+        Those that are fetched many at once are not kept in memory.
         """
-        known, missing = self._known, []
-        for event_id in event_ids:
-            event = known.get(event_id)
-            if event is not None:
-                yield event.auth_event_ids
-            elif self._get_events is not None:
-                missing.append(event_id)
-            elif (event := self._get_event(event_id)) is not None:
-                yield event.auth_event_ids
-        if self._get_events is not None:
+        known = self._known
+        here = event_ids & known.keys()
+        edges = {name: event.auth_event_ids for name in here if (event := known[name]) is not None}
+        missing = event_ids - here
+        if self._get_events is None:
+            for name in missing:
+                event = self.get(name)
+                if event is not None:
+                    edges[name] = event.auth_event_ids
+        else:
             for batch in _batches(missing):
-                yield from [event.auth_event_ids for event in self._get_events(batch).values()]
+                found = self._get_events(batch)
+                edges.update({name: event.auth_event_ids for name, event in found.items()})
+        return edges
 
 
 def separate(state_sets: Sequence[Mapping[StateKey, str]]) -> tuple[StateMap, list[StateMap]]:

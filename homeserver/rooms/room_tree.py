@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 
 from homeserver.core import state_res, state_tree
-from homeserver.core.auth_chain import chain_among
+from homeserver.core.auth_chain import full_conflicted_set
 from homeserver.core.event import Event
 from homeserver.core.room_versions import RoomVersion
 from homeserver.core.state_sets import Step
@@ -37,6 +37,7 @@ class RoomTree:
         self._fresh: dict[bytes, bytes] = {}
         self._nids: dict[StateKey, int] = {}
         self._by_nid: dict[int, Event] = {}
+        self._added: set[int] = set()
         self._by_id: dict[str, tuple[int, Event]] = {}
         self._numbers: dict[str, int] = {}
         self._looked_up: dict[bytes, dict[StateKey, int | None]] = {}
@@ -48,13 +49,17 @@ class RoomTree:
 
         Parameters: `rejected`, by its own auth events.
         """
-        self._by_nid[event_nid] = event
-        self._by_id[event.event_id] = (event_nid, event)
+        self._added.add(event_nid)
+        self._keep(event, event_nid)
         if rejected:
             self._rejected.add(event.event_id)
         else:
             # Of one that was rejected, and is judged anew.
             self._rejected.discard(event.event_id)
+
+    def _keep(self, event: Event, event_nid: int) -> None:
+        self._by_nid[event_nid] = event
+        self._by_id[event.event_id] = (event_nid, event)
 
     def forget(self, event_id: str) -> None:
         """Read the event anew when it is asked for: it was redacted."""
@@ -68,6 +73,8 @@ class RoomTree:
 
     def load(self, hashes: Sequence[bytes]) -> Mapping[bytes, bytes]:
         """Nodes by their hashes, the new ones included."""
+        if not self._fresh:
+            return self._stored(hashes)
         missing = [name for name in hashes if name not in self._fresh]
         found = dict(self._stored(missing)) if missing else {}
         return found | {name: self._fresh[name] for name in hashes if name in self._fresh}
@@ -205,8 +212,8 @@ class RoomTree:
             self._version,
             get_events=self.event_map,
             is_rejected=self.is_rejected,
-            shared_chain=lambda wanted, passed: self._shared_chain(
-                roots[0], conflicted, wanted, passed
+            full_conflicted_set=lambda id_sets, subgraph: self._full_conflicted_set(
+                roots[0], id_sets, subgraph
             ),
             steps=steps,
         )
@@ -216,29 +223,26 @@ class RoomTree:
             {key: known[changes[key]] if key in changes else None for key in conflicted},
         )
 
-    def _shared_chain(
-        self, root: bytes, conflicted: Collection[StateKey], wanted: Set[str], passed: Set[str]
+    def _full_conflicted_set(
+        self, root: bytes, id_sets: Sequence[Set[str]], subgraph: bool
     ) -> set[str]:
-        """`auth_chain.chain_among` for the unconflicted events, of which only numbers are read."""
-        left_out = {self._nids[key] for key in conflicted if key in self._nids}
-        state = {n for key, n in state_tree.items(root, self.load) if key not in left_out}
-        by_number = {self._by_id[name][0]: name for name in wanted if name in self._by_id}
-        known = {self._by_id[name][0] for name in passed if name in self._by_id}
-        found = chain_among(state, by_number.keys(), known, self._auth_edges)
-        return {by_number[number] for number in found}
+        """`auth_chain.full_conflicted_set`, for which only numbers are read: found by these."""
+        number_sets = [{self._by_id[name][0] for name in names} for names in id_sets]
 
-    def _auth_edges(self, numbers: Set[int]) -> list[tuple[int, ...]]:
-        found = []
-        stored = set()
-        for number in numbers:
-            event = self._by_nid.get(number)
-            if event is None:
-                stored.add(number)
-            else:
-                # Perhaps not in the database yet.
-                found.append(tuple(self.numbers_of(event.auth_event_ids).values()))
-        index = self._states.auth.edges(self._txn, self._room_nid, stored)
-        return [*found, *index.values()]
+        def unconflicted() -> set[int]:
+            return set(state_tree.values(root, self.load)).difference(*number_sets)
+
+        full = full_conflicted_set(number_sets, unconflicted, self._auth_edges, subgraph=subgraph)
+        return {event.event_id for event in self.events_of(full).values()}
+
+    def _auth_edges(self, numbers: Set[int]) -> dict[int, tuple[int, ...]]:
+        added = numbers & self._added
+        found = self._states.auth.edges(self._txn, self._room_nid, numbers - added)
+        for number in added:
+            # Perhaps not in the database yet.
+            auth_ids = self._by_nid[number].auth_event_ids
+            found[number] = tuple(self.numbers_of(auth_ids).values())
+        return found
 
     def conflicts(self, roots: Sequence[bytes]) -> tuple[set[StateKey], list[dict[StateKey, str]]]:
         """The keys in which states differ, and the event IDs that each has under them."""
@@ -281,8 +285,11 @@ class RoomTree:
 
     def tell(self, row: events.EventRow | events.EventText) -> None:
         """Tell of an event of this room that was read from the database."""
-        event = Event.from_json(row.json, self._version, row.event_id)
-        self.add(event, row.event_nid, rejected=row.status == events.REJECTED)
+        self._keep(Event.for_rules(row.json, self._version, row.event_id), row.event_nid)
+        if row.status == events.REJECTED:
+            self._rejected.add(row.event_id)
+        else:
+            self._rejected.discard(row.event_id)
 
     def _intern(self, keys: Collection[StateKey]) -> dict[StateKey, int]:
         unknown = [key for key in keys if key not in self._nids]

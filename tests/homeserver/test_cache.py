@@ -35,6 +35,23 @@ class CacheTest(TestCase):
         self.assertNotIn(1, cache)
         self.assertLessEqual(caches.bytes, 10_000)
 
+    def test_many_at_once(self) -> None:
+        """They count as used, found and missed as if they were asked for one by one."""
+        cache, _ = _alone(4_000)
+        for key in range(4):
+            cache[key] = 1000
+        self.assertEqual(cache.get_many([0, 7, 1]), {0: 1000, 1: 1000})
+        self.assertEqual((cache.hits, cache.misses), (2, 1))
+        cache[4] = 1000
+        self.assertEqual(cache.get_many([2, 0]), {0: 1000})
+        clock = Clock()
+        timed: Cache[str, int] = Cache("timed", lives_s=5, seconds=clock.seconds)
+        timed["a"] = 1
+        clock.advance(3)
+        timed["b"] = 2
+        clock.advance(3)
+        self.assertEqual(timed.get_many(["a", "b"]), {"b": 2})
+
     def test_bytes_are_what_is_in_it(self) -> None:
         """Whatever is put in, put in again, taken out and pushed out."""
         cache, caches = _alone(5_000)

@@ -60,9 +60,30 @@ class AuthChain(TestCase):
         conflicts = set[str]().union(*sets)
         expected = set[str]().union(*chains) - chains[0].intersection(*chains) - conflicts
         events = Events(known.get)
-        graph = auth_chain.auth_graph(conflicts, events)
-        found = auth_chain.auth_difference(sets, unconflicted, graph, events)
+        graph = auth_chain.auth_graph(conflicts, events.auth_edges)
+        found = auth_chain.auth_difference(sets, lambda: unconflicted, graph, events.auth_edges)
         self.assertEqual(found, expected)
+
+    @settings(max_examples=200, deadline=None)
+    @given(GRAPHS, st.lists(NODES, min_size=2, max_size=4), NODES, st.booleans())
+    def test_by_numbers(
+        self, rows: list[set[int]], conflicted: list[set[int]], shared: set[int], subgraph: bool
+    ) -> None:
+        """Shows RES-2, RES-8. The full conflicted set is the same by numbers as by event IDs."""
+        known = events_of(rows)
+        sets = [{n for n in nodes if n < len(rows)} for nodes in conflicted]
+        rest = {n for n in shared if n < len(rows)}
+        edges = {n: tuple(t for t in row if t < n) for n, row in enumerate(rows)}
+        by_number = auth_chain.full_conflicted_set(
+            sets, lambda: rest, lambda nodes: {n: edges[n] for n in nodes}, subgraph=subgraph
+        )
+        by_id = auth_chain.full_conflicted_set(
+            [{f"${n}" for n in nodes} for nodes in sets],
+            lambda: {f"${n}" for n in rest},
+            Events(known.get).auth_edges,
+            subgraph=subgraph,
+        )
+        self.assertEqual(by_id, {f"${n}" for n in by_number})
 
     @settings(max_examples=200, deadline=None)
     @given(GRAPHS, NODES)
@@ -76,15 +97,16 @@ class AuthChain(TestCase):
             for event_id in chain_of(start, known)
             if chain_of(event_id, known) & conflicted
         }
-        graph = auth_chain.auth_graph(conflicted, Events(known.get))
+        graph = auth_chain.auth_graph(conflicted, Events(known.get).auth_edges)
         self.assertEqual(auth_chain.conflicted_subgraph(conflicted, graph), expected)
 
     def test_unknown_events(self) -> None:
         """Unknown events are part of a chain, which ends there."""
         known = events_of([set(), {0}, {1}])
         del known["$1"]
-        graph = auth_chain.auth_graph({"$2"}, Events(known.get))
-        self.assertEqual(graph, {"$2": ("$1",), "$1": ()})
+        graph = auth_chain.auth_graph({"$2"}, Events(known.get).auth_edges)
+        self.assertEqual(graph, {"$2": ("$1",)})
+        self.assertEqual(auth_chain.reachable({"$2"}, graph), {"$2", "$1"})
 
     def test_unconflicted_events_are_left_alone(self) -> None:
         """Where the chains of conflicts agree, unconflicted events are not looked at."""
@@ -97,6 +119,7 @@ class AuthChain(TestCase):
 
         events = Events(get_event)
         sets = [{"$2"}, {"$3"}]
-        graph = auth_chain.auth_graph({"$2", "$3"}, events)
-        self.assertEqual(auth_chain.auth_difference(sets, ["$4"], graph, events), set())
+        graph = auth_chain.auth_graph({"$2", "$3"}, events.auth_edges)
+        found = auth_chain.auth_difference(sets, lambda: ["$4"], graph, events.auth_edges)
+        self.assertEqual(found, set())
         self.assertEqual(sorted(asked), ["$0", "$1", "$2", "$3"])

@@ -106,6 +106,35 @@ class EventTest(TestCase):
                 self.assertEqual(read.to_json(), text)
                 self.assertEqual(read, original)
 
+    def test_read_at_once_for_the_rules(self) -> None:
+        """What is read of the text at once is what is read of the parsed form. Shows EVT-1."""
+        names = [name for name in Event.__slots__ if not name.startswith("_") and name != "key"]
+        member = {"membership": "join", "displayname": "\u00e9\u2028"}
+        for version in ROOM_VERSIONS.values():
+            pairs = version.event_format == 1
+            for each in (
+                pdu(),
+                pdu(type="m.room.member", state_key="@u:a.example", content=member),
+                pdu(type="m.room.member", state_key="@u:a.example", content={"membership": 1}),
+                pdu(type="m.room.create", state_key="", room_id=None, auth_events=[]),
+                pdu(state_key=None, auth_events=None, prev_events=[]),
+                # What nobody should have let in is read as it always was.
+                pdu(origin_server_ts="late", state_key=5),
+            ):
+                for name in ("auth_events", "prev_events") if pairs else ():
+                    each[name] = [[event_id, {"sha256": "x"}] for event_id in each[name] or ()]
+                plain = Event.from_pdu(each, version, "$e")
+                read = Event.for_rules(plain.to_json(), version, "$e")
+                for name in names:
+                    self.assertEqual(getattr(read, name), getattr(plain, name), name)
+                if "state_key" in each:
+                    self.assertEqual(read.key, plain.key)
+                else:
+                    with self.assertRaises(KeyError):
+                        _ = read.key
+                self.assertEqual(read.to_json(), plain.to_json())
+                self.assertEqual(read.pdu, plain.pdu)
+
     def test_numbers_of_lenient_versions(self) -> None:
         """Integers beyond 64 bits and floats come back from storage. Shows EVT-1."""
         content = {"big": 2**70, "float": 1.5}

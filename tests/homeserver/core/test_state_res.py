@@ -171,5 +171,5 @@ class Separating(TestCase):
             self.assertIsNone(events.usable(room.heads[0]))
             self.assertIsNotNone(events.get(room.heads[0]))
         self.assertEqual(asked, [room.create.event_id, "$unknown", room.heads[0]])
-        edges = list(events.auth_edges({room.heads[0], "$unknown"}))
-        self.assertEqual(edges, [room.events[room.heads[0]].auth_event_ids])
+        edges = events.auth_edges({room.heads[0], "$unknown"})
+        self.assertEqual(edges, {room.heads[0]: room.events[room.heads[0]].auth_event_ids})

@@ -79,6 +79,8 @@ class LikeADict(TestCase):
             self.assertEqual(store.contents(root), expected)
             self.assertEqual(root, state_tree.build(expected)[0])
             self.assertEqual(state_tree.count(root, store.load), len(expected))
+            values = sorted(state_tree.values(root, store.load))
+            self.assertEqual(values, sorted(expected.values()))
             wanted = [*changes, *list(start)[:50]]
             self.assertEqual(
                 state_tree.get(root, wanted, store.load),
