@@ -110,9 +110,10 @@ def members(txn: Transaction, wanted: Mapping[int, Collection[str]]) -> Iterator
 def _members(txn: Transaction, pairs: Sequence[tuple[int, str]]) -> list[Row]:
     if txn.dialect.name == "postgres":
         return txn.all(
-            f"SELECT {_STATE} FROM unnest(CAST(? AS BIGINT[]), CAST(? AS TEXT[])) AS w (nid, name)"
-            " JOIN current_state c ON c.room_nid = w.nid AND c.type = 'm.room.member'"
-            f" AND c.state_key = w.name {_JOINED}",
+            # One by one (OFFSET 0): else it may read all member events to find those of many.
+            "SELECT s.* FROM unnest(CAST(? AS BIGINT[]), CAST(? AS TEXT[])) AS w (nid, name)"
+            f" CROSS JOIN LATERAL ({_CURRENT} c.room_nid = w.nid AND c.type = 'm.room.member'"
+            " AND c.state_key = w.name OFFSET 0) AS s",
             [array_text(nid for nid, _ in pairs), array_text(name for _, name in pairs)],
         )
     values = ", ".join(["(?, ?)"] * len(pairs))

@@ -204,7 +204,8 @@ def _starts(txn: Transaction, user_id: str, asked: Collection[Asked]) -> dict[in
         " EXISTS (SELECT 1 FROM events e WHERE e.room_nid = own.room_nid AND e.pos > own.pos"
         " AND e.redacted_by IS NOT NULL),"
         " EXISTS (SELECT 1 FROM events e WHERE e.room_nid = own.room_nid"
-        " AND e.pos > own.everything AND e.thread_root IS NOT NULL AND e.notify > 0),"
+        # Not by the index of whose condition this is one (+ 0), but by that of threads.
+        " AND e.pos > own.everything AND e.thread_root IS NOT NULL AND e.notify + 0 > 0),"
         " EXISTS (SELECT 1 FROM notify_marks k WHERE k.user_id = ? AND k.room_nid = own.room_nid"
         " AND k.pos > own.everything) FROM own",
         [*args, user_id, user_id],

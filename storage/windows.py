@@ -183,6 +183,7 @@ def newest_of_rooms(txn: Transaction, columns: str, wanted: Sequence[Wanted]) ->
 
 
 _STATE = ", ".join("e." + column for column in COLUMNS.split(", "))
+_CURRENT = f"SELECT {_STATE} FROM current_state c JOIN events e ON e.event_nid = c.event_nid WHERE"
 
 
 def current_state(
@@ -192,11 +193,6 @@ def current_state(
     found: dict[int, dict[StateKey, EventRow]] = {}
     if not room_nids:
         return found
-    where, args = txn.any_of("c.room_nid", room_nids)
-    sql = (
-        f"SELECT {_STATE} FROM current_state c JOIN events e ON e.event_nid = c.event_nid"
-        f" WHERE {where} AND "
-    )
     conditions: list[tuple[str, list[Any]]] = []
     for part in _parts(sorted(keys), 200):
         values = ", ".join(["(?, ?)"] * len(part))
@@ -206,10 +202,24 @@ def current_state(
     if types:
         conditions.append(txn.any_of("c.type", types))
     for condition, more in conditions:
-        for raw in txn.all(sql + condition, [*args, *more]):
+        for raw in _state_rows(txn, room_nids, condition, more):
             row = EventRow(*raw)
             found.setdefault(row.room_nid, {})[row.type, row.state_key or ""] = row
     return found
+
+
+def _state_rows(
+    txn: Transaction, room_nids: Collection[int], condition: str, args: Sequence[Any]
+) -> list[Row]:
+    if txn.dialect.name == "postgres" and len(room_nids) > 1:
+        # Room by room (OFFSET 0): else it may read the events of these keys of all rooms.
+        return txn.all(
+            "SELECT s.* FROM unnest(CAST(? AS BIGINT[])) AS w (asked_nid) CROSS JOIN LATERAL"
+            f" ({_CURRENT} c.room_nid = w.asked_nid AND {condition} OFFSET 0) AS s",
+            [array_text(room_nids), *args],
+        )
+    where, numbers = txn.any_of("c.room_nid", room_nids)
+    return txn.all(f"{_CURRENT} {where} AND {condition}", [*numbers, *args])
 
 
 def current_numbers(
@@ -246,16 +256,26 @@ def current_members(
     pairs = [(nid, name) for nid, names in sorted(wanted.items()) for name in sorted(names)]
     found: dict[int, dict[StateKey, EventRow]] = {}
     for part in _parts(pairs, 200):
-        values = ", ".join(["(?, ?)"] * len(part))
-        rows = txn.all(
-            f"SELECT {_STATE} FROM current_state c JOIN events e ON e.event_nid = c.event_nid"
-            f" WHERE c.type = 'm.room.member' AND (c.room_nid, c.state_key) IN (VALUES {values})",
-            [item for pair in part for item in pair],
-        )
-        for raw in rows:
+        for raw in _member_rows(txn, part):
             row = EventRow(*raw)
             found.setdefault(row.room_nid, {})[row.type, row.state_key or ""] = row
     return found
+
+
+def _member_rows(txn: Transaction, pairs: Sequence[tuple[int, str]]) -> list[Row]:
+    if txn.dialect.name == "postgres":
+        return txn.all(
+            # One by one (OFFSET 0): else it may read all member events to find those of many.
+            "SELECT s.* FROM unnest(CAST(? AS BIGINT[]), CAST(? AS TEXT[])) AS w (nid, name)"
+            f" CROSS JOIN LATERAL ({_CURRENT} c.room_nid = w.nid AND c.type = 'm.room.member'"
+            " AND c.state_key = w.name OFFSET 0) AS s",
+            [array_text(nid for nid, _ in pairs), array_text(name for _, name in pairs)],
+        )
+    values = ", ".join(["(?, ?)"] * len(pairs))
+    return txn.all(
+        f"{_CURRENT} c.type = 'm.room.member' AND (c.room_nid, c.state_key) IN (VALUES {values})",
+        [item for pair in pairs for item in pair],
+    )
 
 
 def rooms_with_state(txn: Transaction, room_nids: Collection[int], event_type: str) -> set[int]:
