@@ -70,8 +70,6 @@ from homeserver.sync.event_stream import EventStream
 from homeserver.sync.filters import Filters
 from homeserver.sync.notifier import Notifier
 from homeserver.sync.old_sync import OldSync
-from homeserver.sync.sliding.engine import SlidingEngine
-from homeserver.sync.sliding.long_poll import SlidingSync
 from homeserver.syncing import build_sync
 from homeserver.telemetry.metrics import Metrics
 from homeserver.users import account_data
@@ -481,8 +479,6 @@ def _build_sync(parts: Parts) -> None:
     add(Filters(parts.db))
     presence, states = services[PresenceTracker], services[StateStore]
     build_sync(parts)
-    sliding = SlidingEngine(states)
-    add(SlidingSync(parts.db, sliding, notifier, ephemeral, presence, parts.reactor))
     services[UserHooks].device_deleted.append(sliding_positions.delete_device)
     add(OldSync(parts.db, states, ephemeral, presence, services[Reading], parts.reactor))
     add(EventStream(parts.db, states, notifier, ephemeral, presence, parts.reactor))

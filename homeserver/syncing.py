@@ -8,13 +8,15 @@ from homeserver.sync.engine import SyncEngine
 from homeserver.sync.journal import Journal
 from homeserver.sync.long_poll import Sync
 from homeserver.sync.notifier import Notifier
+from homeserver.sync.sliding.engine import SlidingEngine
+from homeserver.sync.sliding.long_poll import SlidingSync
 from homeserver.users.presence import PresenceTracker
 from storage.ephemeral import EphemeralStore
 from storage.state import StateStore
 
 
 def build_sync(parts: Parts) -> None:
-    """Add the service that answers `/sync`."""
+    """Add the services that answer `/sync` and sliding sync."""
     services, db, reactor = parts.services, parts.db, parts.reactor
     notifier, ephemeral = services[Notifier], services.following(EphemeralStore)
     states, name = services[StateStore], parts.config.server_name
@@ -23,3 +25,5 @@ def build_sync(parts: Parts) -> None:
     engine, presence = services[SyncEngine], services[PresenceTracker]
     count = parts.metrics.synced
     services.add(Sync(db, engine, notifier, ephemeral, presence, reactor, journal, count))
+    sliding, count = SlidingEngine(states), parts.metrics.slid
+    services.add(SlidingSync(db, sliding, notifier, ephemeral, presence, reactor, journal, count))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
+from storage.point_query import point_query
 from storage.transaction import Transaction
 
 
@@ -36,6 +38,14 @@ def get(txn: Transaction, position: int, *, with_state: bool) -> Kept | None:
         (position,),
     )
     return Kept(Connection(*raw[:3]), raw[3], raw[4]) if raw else None
+
+
+@point_query(
+    f"SELECT 1 FROM sliding_positions WHERE position = ? AND {_OF}", lambda rows: bool(rows)
+)
+def is_kept(connection: Connection, position: int) -> Sequence[Any]:
+    """Whether a position is one of a connection's."""
+    return (position, *connection)
 
 
 def add(

@@ -28,12 +28,19 @@ _NUMBERS = f"unnest({', '.join(['CAST(? AS BIGINT[])'] * 4)})"
 _BEFORE_ALL = -(1 << 62)
 """A position before those of fetched history."""
 
-_BUMPS = (
-    "type IN ('m.room.message', 'm.room.encrypted', 'm.room.create', 'm.sticker',"
-    " 'm.call.invite', 'm.poll.start', 'org.matrix.msc3381.poll.start', 'm.beacon_info',"
-    " 'org.matrix.msc3672.beacon_info')"
+BUMPS = (
+    "m.room.message",
+    "m.room.encrypted",
+    "m.room.create",
+    "m.sticker",
+    "m.call.invite",
+    "m.poll.start",
+    "org.matrix.msc3381.poll.start",
+    "m.beacon_info",
+    "org.matrix.msc3672.beacon_info",
 )
-"""As the index `events_bump` has it."""
+"""Types of events that bring a room to the top, in the order of the index `events_bump`."""
+_BUMPS = f"type IN ({', '.join(map(repr, BUMPS))})"
 
 
 class ListedRoom(NamedTuple):

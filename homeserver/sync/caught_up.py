@@ -150,7 +150,7 @@ class CaughtUp:
             if one.chunk is not None:
                 members |= one.chunk.members
                 tally = _checked(request, settled, one.nid, one.chunk)
-                tally = tallies[one.nid] = _raised(tally, one.chunk)
+                tally = tallies[one.nid] = raised(tally, one.chunk)
                 parts = [one.chunk.data, _unread(tally.counts, request.filter)]
                 if one.chunk.receipts:
                     ephemeral.append(one.chunk.receipts)
@@ -276,7 +276,7 @@ def _state_name(request: SyncRequest, old_names: bool) -> bytes:
     return b"org.matrix.msc4222.state_after" if old_names else b"state_after"
 
 
-def _raised(tally: Tally, chunk: Chunk) -> Tally:
+def raised(tally: Tally, chunk: Chunk) -> Tally:
     """The unread counts with messages outside threads."""
     if tally.volume is Volume.NOTHING:
         return tally

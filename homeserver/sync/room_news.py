@@ -14,6 +14,7 @@ from homeserver.sync.streams import receipts as receipts_stream
 from homeserver.web.responses import encode_json
 from storage.events import EventRow
 from storage.receipts import Receipt
+from storage.windows import BUMPS
 
 MAX_LINES = 200
 """Events of one room that are kept, and receipts."""
@@ -43,6 +44,8 @@ class Line(NamedTuple):
     device_id: str | None
     """The device that sent it with `transaction`, in JSON."""
     transaction: bytes
+    bumps: bool
+    """Whether it brings the room to the top of lists."""
 
 
 class Chunk(NamedTuple):
@@ -134,9 +137,23 @@ class RoomNews:
             del self.lines[:count], self.places[:count]
             self.chunks.clear()
 
+    def is_known(self, after: int) -> bool:
+        """Whether all that is new behind a position is the same for everybody in the room."""
+        return after >= self.since and after >= self.other
+
+    def bumped(self, after: int) -> int:
+        """The position behind `after` of the newest event that brings the room to the top of
+        lists; 0: there is none."""
+        for line in reversed(self.lines):
+            if line.pos <= after:
+                break
+            if line.bumps:
+                return line.pos
+        return 0
+
     def chunk(self, after: int, now_ms: int) -> Chunk | None:
         """What is new behind a position; None if it is not the same for all."""
-        if after < self.since or after < self.other:
+        if not self.is_known(after):
             return None
         first = bisect_right(self.places, after)
         receipt = bisect_right(self.receipts, after, key=_pos) if self.receipts else 0
@@ -254,4 +271,5 @@ def _line(row: EventRow, event: Event, member: int | None) -> Line:
         data,
         row.txn_device,
         encode_json(row.txn_id),
+        row.type in BUMPS,
     )

@@ -112,6 +112,12 @@ class Metrics:
             ["way", "reason"],
             registry=self.registry,
         )
+        self.sliding_answers = Counter(
+            "hearth_sliding_sync_answers_total",
+            "Answers of sliding sync behind a position: as hearth_sync_answers_total.",
+            ["way", "reason"],
+            registry=self.registry,
+        )
         self.loop_lag = Histogram(
             "hearth_loop_lag_seconds",
             "How much later than asked the event loop ran a timer.",
@@ -126,6 +132,7 @@ class Metrics:
         )
         # Children are kept: `labels()` costs twice what counting does.
         self._sync_counts: dict[str, Any] = {}
+        self._sliding_counts: dict[str, Any] = {}
         self._transaction_times: dict[tuple[str, str], Any] = {}
 
     def request(self, endpoint: str, method: str, status: int, seconds: float) -> None:
@@ -153,11 +160,11 @@ class Metrics:
     def synced(self, reason: str) -> None:
         """Count an answer of `/sync`. `reason`: a word of ours that says why it was not made from
         memory; empty: it was."""
-        count = self._sync_counts.get(reason)
-        if count is None:
-            count = self.sync_answers.labels("general" if reason else "fast", reason)
-            self._sync_counts[reason] = count
-        count.inc()
+        _count_way(self.sync_answers, self._sync_counts, reason)
+
+    def slid(self, reason: str) -> None:
+        """Count an answer of sliding sync, as `synced`."""
+        _count_way(self.sliding_answers, self._sliding_counts, reason)
 
     def transaction(self, name: str, kind: str, seconds: float) -> None:
         """Count a database transaction; `kind` is read or write. Safe in any thread."""
@@ -207,6 +214,13 @@ class Metrics:
         loop.clock = reactor
         loop.start(interval, now=False)
         return loop
+
+
+def _count_way(counter: Counter, known: dict[str, Any], reason: str) -> None:
+    count = known.get(reason)
+    if count is None:
+        count = known[reason] = counter.labels("general" if reason else "fast", reason)
+    count.inc()
 
 
 class _Computed(Collector):

@@ -30,7 +30,7 @@ from homeserver.sync.sliding.request import (
     ToDeviceExtension,
 )
 from homeserver.sync.sliding.required_state import RequiredState
-from homeserver.web.endpoint import Auth, Request, Requester, endpoint
+from homeserver.web.endpoint import Auth, RawJson, Request, Requester, endpoint
 
 MAX_LISTS = 100
 MAX_RANGES = 100
@@ -145,7 +145,7 @@ async def post_sliding_sync(
     body: SlidingBody,
     request: Request,
     sync: SlidingSync,
-) -> JsonObject:
+) -> JsonObject | RawJson:
     """What is in the windows of the client's lists, and what happened since a position."""
     wanted = parse(requester, body, query.pos or body.pos)
     timeout = query.timeout if query.timeout is not None else body.timeout
@@ -157,7 +157,8 @@ async def post_sliding_sync(
     del query, body  # they would be kept while it waits
     # A `txn_id` is not answered: clients would take it that what they asked for holds for the
     # requests to come, as in MSC3575, and leave it out of those.
-    return await sync.sync(wanted, wish)
+    answer = await sync.sync(wanted, wish)
+    return RawJson(answer) if isinstance(answer, bytes) else answer
 
 
 def parse(requester: Requester, body: SlidingBody, pos: str | None) -> SlidingRequest:

@@ -20,6 +20,7 @@ from homeserver.sync.lazy_members import SentMembers
 from homeserver.sync.request import Snapshot, SyncRequest
 from homeserver.sync.sliding import connection, extensions
 from homeserver.sync.sliding.connection import Connections, Sent, SentRoom
+from homeserver.sync.sliding.followed import Follows, follow
 from homeserver.sync.sliding.joined import Section, Task, read_joined
 from homeserver.sync.sliding.others import read_others
 from homeserver.sync.sliding.request import RoomConfig, SlidingRequest
@@ -52,6 +53,8 @@ class Found:
     acknowledged: int | None
     """Messages to the device up to here arrived: they can be deleted."""
     is_empty: bool
+    follows: Follows | None
+    """What the connection follows with this answer, if the next one may come from memory."""
 
 
 class SlidingEngine:
@@ -61,8 +64,8 @@ class SlidingEngine:
         self._states = states
         self._connections = Connections()
         self._types = RoomTypes()
-        self._members = SentMembers("sliding_sent_members")
-        self.caches = (*self._connections.caches, *self._types.caches, *self._members.caches)
+        self.members = SentMembers("sliding_sent_members")
+        self.caches = (*self._connections.caches, *self._types.caches, *self.members.caches)
 
     def read(self, txn: Transaction, request: SlidingRequest, now_ms: int) -> Found:
         """What happened since the position of the request.
@@ -77,9 +80,9 @@ class SlidingEngine:
         snapshot = self._snapshot(txn, request, now_ms)
         answer = _Answer(snapshot, request, sent, self._types)
         found = answer.compute(touch)
-        self._members.sent(
+        self.members.sent(
             request.user_id,
-            _members_key(request),
+            members_key(request),
             snapshot.request.since,
             snapshot.now,
             frozenset(snapshot.sent_members),
@@ -113,7 +116,7 @@ class SlidingEngine:
         )
         known = NO_MEMBERS
         if since is not None:
-            known = self._members.known(user_id, _members_key(request), since)
+            known = self.members.known(user_id, members_key(request), since)
         ignored = account_data.ignored_by(user_id, json.loads(newest.ignored or "{}"))
         return Snapshot(txn, self._states, plain, newest, now_ms, ignored, known)
 
@@ -122,7 +125,8 @@ def _connection(request: SlidingRequest) -> Connection:
     return Connection(request.user_id, request.device_id, request.conn_id)
 
 
-def _members_key(request: SlidingRequest) -> str:
+def members_key(request: SlidingRequest) -> str:
+    """A connection, in place of a device, for `SentMembers`."""
     return f"{request.device_id}\n{request.conn_id}"
 
 
@@ -169,6 +173,7 @@ class _Answer:
             typing=more.typing,
             acknowledged=more.acknowledged,
             is_empty=not rooms and more.is_empty,
+            follows=follow(self._snapshot, self._request, chosen, sent.rooms, answer),
         )
 
     def _finish(self, nid: int, answer: JsonObject) -> JsonObject:

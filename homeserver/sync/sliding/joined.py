@@ -290,7 +290,9 @@ class _Reader:
             [RoomThen(room.at.row, room.at.old_root, room.at.joined_at, None) for room in rooms],
             self._snapshot.newest,
             self._snapshot.ignored,
+            self._snapshot.volumes,
         )
+        self._snapshot.counts.update(unread)
         found = {}
         for room in rooms:
             answer = self._timeline(room, related)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from typing import NamedTuple
 
 from twisted.internet.interfaces import IReactorTime
 
 from homeserver.core.tokens import SlidingToken
 from homeserver.core.types import JsonObject
+from homeserver.sync.journal import Journal
 from homeserver.sync.long_poll import Wish, poll
 from homeserver.sync.notifier import Notifier, Watch
 from homeserver.sync.sliding import connection
+from homeserver.sync.sliding.caught_up import CaughtUpConnections, Seen
+from homeserver.sync.sliding.connection import Sent
 from homeserver.sync.sliding.engine import Found, SlidingEngine
 from homeserver.sync.sliding.request import SlidingRequest
 from homeserver.sync.streams import to_device as to_device_stream
@@ -18,6 +22,14 @@ from homeserver.sync.streams import typing as typing_stream
 from homeserver.users.presence import PresenceTracker
 from storage.database import Database
 from storage.ephemeral import EphemeralStore
+
+
+class _Read(NamedTuple):
+    """An answer without its position, and what was known before it was read."""
+
+    found: Found
+    ephemeral: int
+    seen: Seen
 
 
 class SlidingSync:
@@ -31,17 +43,21 @@ class SlidingSync:
         ephemeral: EphemeralStore,
         presence: PresenceTracker,
         clock: IReactorTime,
+        journal: Journal,
+        count: Callable[[str], None] = lambda reason: None,
     ) -> None:
         self._db = db
         self._engine = engine
-        self.caches = engine.caches
+        self.caught_up = CaughtUpConnections(db, journal, notifier, engine.members, clock, count)
+        self.caches = (*engine.caches, *self.caught_up.caches)
         self._notifier = notifier
         self._ephemeral = ephemeral
         self._presence = presence
         self._clock = clock
 
-    async def sync(self, request: SlidingRequest, wish: Wish) -> JsonObject:
-        """The answer, as soon as there is something new, or after the timeout.
+    async def sync(self, request: SlidingRequest, wish: Wish) -> JsonObject | bytes:
+        """The answer, as soon as there is something new, or after the timeout; it may be encoded
+        already.
 
         A request without position is answered at once.
 
@@ -52,11 +68,15 @@ class SlidingSync:
             request.user_id, wish.set_presence, request.device_id
         )
 
-        async def answer(_: Watch) -> tuple[tuple[Found, int], bool]:
-            return await self._answer(request)
+        # A hint of another process may still be on its way.
+        fresh = wish.timeout_ms == 0 and not self._notifier.is_alone
+
+        async def answer(watch: Watch) -> tuple[_Read | bytes, bool]:
+            quick = await self.caught_up.answer(request, watch, fresh=fresh)
+            return quick if quick is not None else await self._answer(request, watch)
 
         try:
-            found, ephemeral = await poll(
+            read = await poll(
                 self._notifier,
                 self._clock,
                 request.user_id,
@@ -65,11 +85,12 @@ class SlidingSync:
                 at_once=request.pos is None,
                 profiles=request.extensions.profiles is not None,
             )
-            return await self._finish(request, found, ephemeral)
+            return read if isinstance(read, bytes) else await self._finish(request, read)
         finally:
             ended()
 
-    async def _answer(self, request: SlidingRequest) -> tuple[tuple[Found, int], bool]:
+    async def _answer(self, request: SlidingRequest, watch: Watch) -> tuple[_Read, bool]:
+        seen = Seen.of(watch)
         ephemeral = await self._ephemeral.position()
         now_ms = int(self._clock.seconds() * 1000)
         found = await self._db.read(self._engine.read, request, now_ms)
@@ -81,18 +102,35 @@ class SlidingSync:
                 request.device_id,
                 found.acknowledged,
             )
-        return (found, ephemeral), found.is_empty and not typed
+        is_empty = found.is_empty and not typed
+        if found.sent is None and request.pos is not None:
+            token = SlidingToken(request.pos.connection, found.now, ephemeral)
+            self.caught_up.settle(request, seen, found.follows, token, is_empty=is_empty)
+        return _Read(found, ephemeral, seen), is_empty
 
-    async def _finish(self, request: SlidingRequest, found: Found, ephemeral: int) -> JsonObject:
+    async def _finish(self, request: SlidingRequest, read: _Read) -> JsonObject:
+        found, ephemeral, seen = read
         now_ms = int(self._clock.seconds() * 1000)
         if found.sent is not None:
-            number = await self._db.write(self._engine.write, request, found.sent, now_ms)
+            number = await self._write(request, found.sent, now_ms)
+            token = SlidingToken(number, found.now, ephemeral)
+            self.caught_up.settle(request, seen, found.follows, token, is_empty=False)
         else:
             assert request.pos is not None, "the first answer says what was sent"
             number = request.pos.connection
             if found.touch:
                 await self._db.write(connection.touch, number, now_ms)
         return {"pos": str(SlidingToken(number, found.now, ephemeral)), **found.answer}
+
+    async def _write(self, request: SlidingRequest, sent: Sent, now_ms: int) -> int:
+        if request.pos is None:
+            self.caught_up.forget(request)
+        try:
+            return await self._db.write(self._engine.write, request, sent, now_ms)
+        except BaseException:
+            # It may have been done, which ends other positions of the connection.
+            self.caught_up.forget(request)
+            raise
 
     async def _add_typing(self, request: SlidingRequest, found: Found, now: int) -> bool:
         since = request.pos.ephemeral if request.pos is not None else None

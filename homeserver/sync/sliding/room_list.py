@@ -51,6 +51,8 @@ class Chosen:
     subscribed: Collection[int]
     direct: Collection[str]
     """IDs of rooms that are direct chats."""
+    loose: Collection[int] = ()
+    """Rooms in lists that are in no window of these which begins at the top."""
     matched: Collection[int] = ()
     """Rooms in lists, whether in a window or not, and those subscribed to; only for extensions
     that ask for them."""
@@ -105,6 +107,7 @@ def choose(
     counts: dict[str, int] = {}
     filtered: dict[RoomFilters, list[ListedRoom]] = {}
     matched: set[int] = set()
+    loose: set[int] = set()
     for name, wanted in request.lists.items():
         found = filtered.get(wanted.filters)
         if found is None:
@@ -112,6 +115,7 @@ def choose(
             if request.extensions.sticky is not None:
                 matched.update(room.room_nid for room in found)
         counts[name] = len(found)
+        loose.update(room.room_nid for room in found[_top(wanted, len(found)) :])
         for nid in _window(found, wanted):
             lists.setdefault(nid, []).append(name)
             old = configs.get(nid)
@@ -123,7 +127,20 @@ def choose(
             if config is not None:
                 subscribed.add(nid)
                 configs[nid] = configs[nid] | config if nid in configs else config
-    return Chosen(rooms, configs, counts, lists, subscribed, facts.direct, matched | subscribed)
+    return Chosen(
+        rooms, configs, counts, lists, subscribed, facts.direct, loose, matched | subscribed
+    )
+
+
+def _top(wanted: RoomList, count: int) -> int:
+    """How many rooms the windows of a list of so many have from the top on without a gap."""
+    if wanted.ranges is None:
+        return count
+    top = 0
+    for first, last in sorted(wanted.ranges):
+        if first <= top:
+            top = max(top, last + 1)
+    return top
 
 
 def _window(found: list[ListedRoom], wanted: RoomList) -> dict[int, None]:
