@@ -152,7 +152,8 @@ def _web_route(host: str, url: str) -> tuple[Route, str]:
     """
     try:
         parts = urlsplit(url)
-        if parts.scheme != "https" or not url.isascii():
+        usable = url.isascii() and url.isprintable() and " " not in url
+        if parts.scheme != "https" or not usable:
             raise BadAnswer(host, "well-known redirects to what is not HTTPS")
         name = ServerName.parse(parts.netloc)
     except (ValueError, InvalidIdentifier):

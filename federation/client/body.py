@@ -1,17 +1,17 @@
-"""Bodies of requests and of answers."""
+"""Bodies of answers: read whole, or as they arrive."""
 
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
+from typing import TYPE_CHECKING
 
-from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IConsumer, IReactorTime
-from twisted.internet.protocol import Protocol
-from twisted.web.client import ResponseDone
-from twisted.web.http import PotentialDataLoss
-from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer
-from zope.interface import implementer
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+
+from federation.client.answer_head import AnswerHead
+
+if TYPE_CHECKING:
+    from federation.client.connection import Connection
 
 HIGH_WATER = 128 * 1024
 """Bytes that wait for their reader from which on the other side is not read from."""
@@ -21,104 +21,89 @@ class TooLarge(Exception):
     """The answer is larger than it may be. Its connection was closed."""
 
 
-@implementer(IBodyProducer)
-class BytesBody:
-    """A request's body that is in memory already."""
-
-    def __init__(self, body: bytes) -> None:
-        self._body = body
-        self.length = len(body)
-
-    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
-        consumer.write(self._body)
-        return succeed(None)
-
-    def stopProducing(self) -> None:
-        """All was written at once."""
-
-    def pauseProducing(self) -> None:
-        """All was written at once."""
-
-    def resumeProducing(self) -> None:
-        """All was written at once."""
-
-
-def read_body(response: Any, max_bytes: int, *, cut: bool = False) -> Deferred[bytes]:
-    """The whole body of an answer (`IResponse`); fails with `TooLarge` where the limit is passed.
-
-    With `cut`, the beginning of a body that is longer is enough, and nothing fails. Cancelling
-    closes the connection.
-    """
-    reader = _Reader(max_bytes, UNKNOWN_LENGTH if cut else response.length, cut)
-    response.deliverBody(reader)
-    return reader.done
-
-
-class _Reader(Protocol):
-    def __init__(self, max_bytes: int, length: Any, cut: bool) -> None:
-        self._left = max_bytes
-        self._cut = cut
-        self._announced = 0 if length is UNKNOWN_LENGTH else int(length)
-        self._parts: list[bytes] = []
-        self._finished = False
-        self.done: Deferred[bytes] = Deferred(lambda _: self._stop())
-
-    def connectionMade(self) -> None:
-        if self._announced > self._left:
-            self._refuse()
-
-    def dataReceived(self, data: bytes) -> None:
-        if self._finished:
-            return
-        self._left -= len(data)
-        if self._left < 0 and self._cut:
-            self._parts.append(data[: self._left])
-            body = b"".join(self._parts)
-            self._stop()
-            self.done.callback(body)
-        elif self._left < 0:
-            self._refuse()
-        else:
-            self._parts.append(data)
-
-    def connectionLost(self, reason: Any = None) -> None:
-        if self._finished:
-            return
-        self._finished = True
-        # Without a length the body ends with the connection; JSON shows if it was cut off.
-        if reason is None or reason.check(ResponseDone, PotentialDataLoss):
-            self.done.callback(b"".join(self._parts))
-        else:
-            self.done.errback(reason)
-
-    def _refuse(self) -> None:
-        self._stop()
-        self.done.errback(TooLarge())
-
-    def _stop(self) -> None:
-        self._finished = True
-        self._parts.clear()
-        _abort(self.transport)
-
-
-def _abort(transport: Any) -> None:
-    # The transport of an answer is a proxy that cannot abort, and closing TLS in order would
-    # wait for the other side to stop sending.
-    connection: Any = getattr(transport, "_producer", None)
-    if connection is not None:
-        connection.abortConnection()
-
-
 class Stalled(Exception):
     """Nothing of the answer came for too long. Its connection was closed."""
 
 
-class BodyReader(Protocol):
+class NoEnd(Exception):
+    """The body ended with its connection: nobody knows whether it is whole."""
+
+
+class WholeReader:
+    """Takes an answer into memory; `done` fires with (head, body) when it is whole.
+
+    `max_bytes` bounds the body of a 2xx answer, `max_error_bytes` that of others: `done` fails
+    with `TooLarge` beyond, or with `cut` gives the beginning. Cancelling it closes the connection.
+    """
+
+    __slots__ = (
+        "_cut",
+        "_head",
+        "_left",
+        "_max_bytes",
+        "_max_error_bytes",
+        "_parts",
+        "connection",
+        "done",
+    )
+
+    connection: Connection
+
+    def __init__(self, max_bytes: int, max_error_bytes: int, cut: bool) -> None:
+        self._max_bytes = max_bytes
+        self._max_error_bytes = max_error_bytes
+        self._cut = cut
+        self._left = 0
+        self._parts: list[bytes] = []
+        self._head: AnswerHead | None = None
+        self.done: Deferred[tuple[AnswerHead, bytes]] = Deferred(self._cancel)
+
+    def begin(self, head: AnswerHead) -> None:
+        """The head has come. Raises `TooLarge`."""
+        self._head = head
+        self._left = self._max_bytes if 200 <= head.status < 300 else self._max_error_bytes
+        if not self._cut and head.length is not None and head.length > self._left:
+            raise TooLarge
+
+    def take(self, data: bytes) -> None:
+        """A part of the body has come. Raises `TooLarge`."""
+        self._left -= len(data)
+        if self._left >= 0:
+            self._parts.append(data)
+        elif self._cut:
+            self._parts.append(data[: self._left])
+            self.connection.abort()
+            self.end()
+        else:
+            raise TooLarge
+
+    def end(self, *, is_sure: bool = True) -> None:
+        """That was all. Without a length the body ends with its connection: what is in it shows
+        whether it was cut off."""
+        assert self._head is not None
+        if not self.done.called:
+            self.done.callback((self._head, b"".join(self._parts)))
+
+    def fail(self, error: BaseException) -> None:
+        """The answer does not go on."""
+        self._parts.clear()
+        if not self.done.called:
+            self.done.errback(error)
+
+    def _cancel(self, _: object) -> None:
+        self._parts.clear()
+        self.connection.abort()
+
+
+class BodyReader:
     """The body of an answer as it arrives: an async iterator for one reader, with back-pressure.
 
-    Reading raises `TooLarge` beyond `max_bytes`, `Stalled` after `stalled_s` seconds without
-    data, and what ended a body that is not whole. `close` ends it early.
+    `begun` fires with the head; cancelling it closes the connection. Reading raises `TooLarge`
+    beyond `max_bytes`, `Stalled` after `stalled_s` seconds without data, and what ended a body
+    that is not whole. `close` ends it early.
     """
+
+    connection: Connection
 
     def __init__(self, clock: IReactorTime, max_bytes: int, stalled_s: float) -> None:
         self._clock = clock
@@ -128,31 +113,40 @@ class BodyReader(Protocol):
         self._size = 0
         self._paused = False
         self._ended = False
-        self._failure: Exception | None = None
+        self._failure: BaseException | None = None
         self._waiting: Deferred[None] | None = None
+        self.begun: Deferred[AnswerHead] = Deferred(lambda _: self.connection.abort())
 
-    def dataReceived(self, data: bytes) -> None:
-        if self._ended:
-            return
+    def begin(self, head: AnswerHead) -> None:
+        """The head has come."""
+        if not self.begun.called:
+            self.begun.callback(head)
+
+    def take(self, data: bytes) -> None:
+        """A part of the body has come. Raises `TooLarge`."""
         self._left -= len(data)
         if self._left < 0:
-            self._end(TooLarge())
-            _abort(self.transport)
-            return
+            raise TooLarge
         self._parts.append(data)
         self._size += len(data)
         if self._size >= HIGH_WATER and not self._paused:
             self._paused = True
-            producer: Any = self.transport
-            producer.pauseProducing()
+            self.connection.pause()
         self._wake()
 
-    def connectionLost(self, reason: Any = None) -> None:
-        # Without a length nobody knows whether a body that ends with its connection is whole.
-        whole = reason is None or reason.check(ResponseDone)
-        self._end(None if whole else reason.value)
+    def end(self, *, is_sure: bool = True) -> None:
+        """That was all; or so it seems, since the connection ended."""
+        self._end(None if is_sure else NoEnd("the connection ended in an answer without a length"))
 
-    def _end(self, failure: Exception | None) -> None:
+    def fail(self, error: BaseException) -> None:
+        """The answer does not go on."""
+        if self.begun.called:
+            self._end(error)
+        else:
+            self._ended = True
+            self.begun.errback(error)
+
+    def _end(self, failure: BaseException | None) -> None:
         if not self._ended:
             self._ended = True
             self._failure = failure
@@ -167,7 +161,7 @@ class BodyReader(Protocol):
         """Read no more; the connection ends if there is more to come."""
         if not self._ended:
             self._end(None)
-            _abort(self.transport)
+            self.connection.leave()
         self._parts.clear()
 
     def __aiter__(self) -> BodyReader:
@@ -181,8 +175,7 @@ class BodyReader(Protocol):
                 raise StopAsyncIteration
             if self._paused:
                 self._paused = False
-                producer: Any = self.transport
-                producer.resumeProducing()
+                self.connection.resume()
             if not self._parts and not self._ended:
                 await self._more()
         data = self._parts.popleft()
@@ -201,4 +194,4 @@ class BodyReader(Protocol):
 
     def _stall(self) -> None:
         self._end(Stalled())
-        _abort(self.transport)
+        self.connection.abort()

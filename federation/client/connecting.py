@@ -12,13 +12,14 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.error import ConnectError, DNSLookupError
 from twisted.internet.interfaces import (
+    IOpenSSLClientConnectionCreator,
     IProtocol,
     IProtocolFactory,
     IReactorPluggableNameResolver,
-    IStreamClientEndpoint,
 )
-from zope.interface import directlyProvides, implementer
+from zope.interface import directlyProvides
 
+from federation.client.dialling import dial
 from federation.client.dns import Dns
 from federation.client.guard import AddressGuard
 from federation.client.names import LookupFailed
@@ -63,17 +64,31 @@ class Connector:
         for endpoint in ordered(route.endpoints, self._random)[:_MAX_TARGETS]:
             try:
                 addresses = await self._addresses(endpoint)
-                tcp = HostnameEndpoint(
-                    _KnownAddresses(self._reactor, addresses),
-                    endpoint.host,
-                    endpoint.port,
-                    timeout=CONNECT_TIMEOUT_S,
-                )
-                where = tcp if creator is None else wrapClientTLS(creator, tcp)
-                return await where.connect(factory)
+                return await self._to(addresses, endpoint, creator, factory)
             except (CannotConnect, LookupFailed, ConnectError, DNSLookupError, ValueError) as error:
                 faults.append(f"{endpoint.host} port {endpoint.port}: {error}")
         raise CannotConnect("; ".join(faults))
+
+    def _to(
+        self,
+        addresses: list[str],
+        endpoint: Endpoint,
+        creator: IOpenSSLClientConnectionCreator | None,
+        factory: IProtocolFactory,
+    ) -> Deferred[IProtocol]:
+        """Connect to the address that answers first."""
+        if len(addresses) == 1 and creator is not None:
+            return dial(
+                self._reactor, addresses[0], endpoint.port, CONNECT_TIMEOUT_S, creator, factory
+            )
+        tcp = HostnameEndpoint(
+            _KnownAddresses(self._reactor, addresses),
+            endpoint.host,
+            endpoint.port,
+            timeout=CONNECT_TIMEOUT_S,
+        )
+        where = tcp if creator is None else wrapClientTLS(creator, tcp)
+        return where.connect(factory)
 
     async def _addresses(self, endpoint: Endpoint) -> list[str]:
         """The addresses of an endpoint that may be connected to; raises `CannotConnect`."""
@@ -88,18 +103,6 @@ class Connector:
         if not permitted:
             raise CannotConnect("its addresses are in ranges that are not permitted")
         return permitted[:_MAX_ADDRESSES]
-
-
-@implementer(IStreamClientEndpoint)
-class RouteEndpoint:
-    """A route as the endpoint of an HTTP agent."""
-
-    def __init__(self, connector: Connector, route: Route) -> None:
-        self._connector = connector
-        self._route = route
-
-    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        return Deferred.fromCoroutine(self._connector.connect(self._route, protocolFactory))
 
 
 class _KnownAddresses:

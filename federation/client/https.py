@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,50 +11,21 @@ from OpenSSL import SSL
 from service_identity import VerificationError
 from twisted.internet.defer import CancelledError
 from twisted.internet.error import ConnectError, ConnectingCancelledError, ConnectionClosed
-from twisted.python.failure import Failure
-from twisted.web._newclient import ParseError, RequestNotSent
-from twisted.web.client import Agent as HttpAgent
-from twisted.web.client import (
-    HTTPConnectionPool,
-    RequestTransmissionFailed,
-    ResponseFailed,
-    ResponseNeverReceived,
-)
-from twisted.web.http import PotentialDataLoss
-from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgentEndpointFactory
-from zope.interface import implementer
 
 import homeserver
-from federation.client.body import BodyReader, BytesBody, Stalled, TooLarge, read_body
-from federation.client.connecting import CannotConnect, Connector, RouteEndpoint
+from federation.client.answer_head import NotHttp
+from federation.client.body import BodyReader, NoEnd, Stalled, TooLarge, WholeReader
+from federation.client.connecting import CannotConnect, Connector
+from federation.client.connection import ConnectionEnded, Receiver
 from federation.client.errors import BadAnswer, RemoteTimeout, Unreachable
+from federation.client.pool import Pool
 from federation.client.route import Route
 
-# Neither has types.
-_HttpAgent: Any = HttpAgent
-_Pool: Any = HTTPConnectionPool
-
-IDLE_CONNECTION_S = 60
-"""For how long a connection is kept for the next request."""
-
-_MAX_IDLE_PER_SERVER = 2
 _USER_AGENT = f"Hearth/{homeserver.__version__}"
-_CANCELLED = (CancelledError, ConnectingCancelledError)
-_FAULTS = (
-    CannotConnect,
-    ConnectError,
-    ConnectingCancelledError,
-    ConnectionClosed,
-    ParseError,
-    RequestNotSent,
-    RequestTransmissionFailed,
-    ResponseFailed,
-    ResponseNeverReceived,
-    SSL.Error,
-    TooLarge,
-    VerificationError,
-)
+_FAULTS = (CannotConnect, ConnectError, ConnectionEnded, NoEnd, NotHttp, TooLarge)
+_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
+_FIRST_LINE = re.compile(r"[A-Z]+ [!-~]+")
+_HEADER = re.compile(r"[!-9;-~]+: [^\0\r\n]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +54,8 @@ class StreamedAnswer:
     async def __anext__(self) -> bytes:
         try:
             return await anext(self._reader)
-        except (*_FAULTS, PotentialDataLoss) as error:
-            raise _translated(self._server, error) from None
+        except _FAULTS as error:
+            raise _remote(self._server, error) from None
         except Stalled:
             raise RemoteTimeout(self._server, "its answer does not go on") from None
 
@@ -101,10 +73,8 @@ class Https:
 
     def __init__(self, reactor: Any, connector: Connector, *, keep_alive: bool) -> None:
         self._reactor = reactor
-        self._connector = connector
-        self._pool = _Pool(reactor, persistent=keep_alive)
-        self._pool.maxPersistentPerHost = _MAX_IDLE_PER_SERVER
-        self._pool.cachedConnectionTimeout = IDLE_CONNECTION_S
+        self._keep_alive = keep_alive
+        self._pool = Pool(reactor, connector, keep_alive=keep_alive)
 
     async def exchange(
         self,
@@ -126,27 +96,20 @@ class Https:
         longer ones are cut off there. Raises `Unreachable` and `BadAnswer`. Cancelling closes
         the connection.
         """
-        agent, url, sent = self._prepared(route, uri, headers)
-        attempts = 2 if method == "PUT" else 1
+        request = self._encoded(method, route, uri, headers, body)
+        is_second = False
         while True:
-            attempts -= 1
+            reader = WholeReader(max_bytes, max_error_bytes, cut)
+            was_kept = False
             try:
-                response = await agent.request(
-                    method.encode("ascii"),
-                    url,
-                    sent.copy(),
-                    None if body is None else BytesBody(body),
-                )
-                limit = max_bytes if 200 <= response.code < 300 else max_error_bytes
-                read = await read_body(response, limit, cut=cut)
-                return HttpAnswer(response.code, _plain(response.headers), read)
+                was_kept = await self._ask(route, method, request, reader, is_second)
+                head, read = await reader.done
+                return HttpAnswer(head.status, head.headers, read)
             except _FAULTS as error:
-                reasons = list(_reasons(error))
-                if any(isinstance(reason, _CANCELLED) for reason in reasons):
-                    raise CancelledError from None
-                if attempts and _closed_unanswered(error, reasons):
+                if not is_second and _may_repeat(error, method, was_kept):
+                    is_second = True
                     continue
-                raise _remote(server, reasons) from None
+                raise _remote(server, error) from None
 
     async def open(
         self,
@@ -163,87 +126,80 @@ class Https:
         Raises as `exchange` does, also while the body is read, which ends when nothing comes for
         `stalled_s` seconds. The answer must be closed.
         """
-        agent, url, sent = self._prepared(route, uri, headers)
-        try:
-            response = await agent.request(b"GET", url, sent, None)
-        except _FAULTS as error:
-            raise _translated(server, error) from None
-        reader = BodyReader(self._reactor, max_bytes, stalled_s)
-        response.deliverBody(reader)
-        return StreamedAnswer(server, response.code, _plain(response.headers), reader)
-
-    def _prepared(
-        self, route: Route, uri: str, headers: Mapping[str, str]
-    ) -> tuple[Any, bytes, Headers]:
-        """What asks, the address, and the headers."""
-        sent = Headers()
-        sent.addRawHeader("Host", route.host_header)
-        sent.addRawHeader("User-Agent", _USER_AGENT)
-        for name, value in headers.items():
-            sent.addRawHeader(name, value)
-        agent = _HttpAgent.usingEndpointFactory(
-            self._reactor, _Endpoints(RouteEndpoint(self._connector, route)), self._pool
-        )
-        # The pool tells connections apart by the host in the URL.
-        return agent, f"https://{route.key}{uri}".encode("ascii"), sent
+        request = self._encoded("GET", route, uri, headers, None)
+        is_second = False
+        while True:
+            reader = BodyReader(self._reactor, max_bytes, stalled_s)
+            was_kept = False
+            try:
+                was_kept = await self._ask(route, "GET", request, reader, is_second)
+                head = await reader.begun
+                return StreamedAnswer(server, head.status, head.headers, reader)
+            except _FAULTS as error:
+                if not is_second and _may_repeat(error, "GET", was_kept):
+                    is_second = True
+                    continue
+                raise _remote(server, error) from None
 
     async def close(self) -> None:
         """Close the kept connections."""
-        await self._pool.closeCachedConnections()
+        await self._pool.close()
+
+    async def _ask(
+        self, route: Route, method: str, request: bytes, receiver: Receiver, on_a_new_one: bool
+    ) -> bool:
+        """Send a request; whether over a connection that was kept."""
+        connection = None if on_a_new_one else self._pool.take(route)
+        was_kept = connection is not None
+        if connection is None:
+            try:
+                connection = await self._pool.connect(route)
+            except ConnectingCancelledError:
+                raise CancelledError from None
+        connection.ask(method, request, receiver)
+        return was_kept
+
+    def _encoded(
+        self, method: str, route: Route, uri: str, headers: Mapping[str, str], body: bytes | None
+    ) -> bytes:
+        """The bytes of a request. Raises `ValueError` for what would be another one."""
+        first = f"{method} {uri}"
+        if not _FIRST_LINE.fullmatch(first):
+            raise ValueError("this is no request of HTTP")
+        lines = [f"Host: {route.host_header}", f"User-Agent: {_USER_AGENT}"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        if not all(map(_HEADER.fullmatch, lines)):
+            raise ValueError("this is no header of HTTP")
+        if body is not None or method in _WITH_BODY:
+            lines.append(f"Content-Length: {len(body or b'')}")
+        if not self._keep_alive:
+            lines.append("Connection: close")
+        head = "\r\n".join((f"{first} HTTP/1.1", *lines, "", "")).encode()
+        return head + body if body else head
 
 
-@implementer(IAgentEndpointFactory)
-class _Endpoints:
-    def __init__(self, endpoint: RouteEndpoint) -> None:
-        self._endpoint = endpoint
-
-    def endpointForURI(self, uri: object) -> RouteEndpoint:
-        return self._endpoint
-
-
-def _plain(headers: Headers) -> dict[str, str]:
-    return {
-        name.decode("latin-1").lower(): values[-1].decode("latin-1")
-        for name, values in headers.getAllRawHeaders()
-    }
+def _may_repeat(error: BaseException, method: str, was_kept: bool) -> bool:
+    """May a request be sent again, when nothing of an answer came? A kept connection may have been
+    given up by the other side while the request was on its way. Each PUT of the specification may
+    be repeated; of POST nobody knows."""
+    if not isinstance(error, ConnectionEnded) or not error.is_unanswered:
+        return False
+    if method == "PUT":
+        return isinstance(error.reason, ConnectionClosed)
+    return was_kept and method == "GET"
 
 
-def _reasons(error: BaseException) -> Iterator[BaseException]:
-    """What is behind an error of the HTTP client, or the error itself."""
-    inner: list[Failure] = getattr(error, "reasons", None) or []
-    if not inner:
-        yield error
-    for failure in inner:
-        if failure.value is not None:
-            yield from _reasons(failure.value)
-
-
-def _translated(server: str, error: BaseException) -> BaseException:
-    reasons = list(_reasons(error))
-    if any(isinstance(reason, _CANCELLED) for reason in reasons):
-        return CancelledError()
-    return _remote(server, reasons)
-
-
-def _closed_unanswered(error: BaseException, reasons: list[BaseException]) -> bool:
-    """Did the connection end before the answer, as kept ones do that the server gave up?"""
-    return isinstance(
-        error, (RequestNotSent, RequestTransmissionFailed, ResponseNeverReceived)
-    ) and all(isinstance(reason, ConnectionClosed) for reason in reasons)
-
-
-def _remote(server: str, reasons: list[BaseException]) -> Unreachable | BadAnswer:
-    for reason in reasons:
-        if isinstance(reason, TooLarge):
-            return BadAnswer(server, "its answer is too large")
-        # Twisted says ValueError of lengths that contradict each other.
-        if isinstance(reason, (ParseError, ValueError)):
-            return BadAnswer(server, "its answer is not HTTP")
-        if isinstance(reason, VerificationError):
-            return Unreachable(server, "its certificate is for another name")
-        if isinstance(reason, SSL.Error):
-            return Unreachable(server, f"TLS failed: {_tls_fault(reason)}")
-    return Unreachable(server, "; ".join(str(reason) for reason in reasons)[:300])
+def _remote(server: str, error: BaseException) -> Unreachable | BadAnswer:
+    if isinstance(error, TooLarge):
+        return BadAnswer(server, "its answer is too large")
+    if isinstance(error, NotHttp):
+        return BadAnswer(server, f"its answer is not HTTP: {error}")
+    reason = error.reason if isinstance(error, ConnectionEnded) else error
+    if isinstance(reason, VerificationError):
+        return Unreachable(server, "its certificate is for another name")
+    if isinstance(reason, SSL.Error):
+        return Unreachable(server, f"TLS failed: {_tls_fault(reason)}")
+    return Unreachable(server, str(reason)[:300])
 
 
 def _tls_fault(error: SSL.Error) -> str:

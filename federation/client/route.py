@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from hashlib import sha256
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -37,7 +36,7 @@ class Route:
     endpoints: tuple[Endpoint, ...]
 
     @property
-    def key(self) -> str:
-        """Equal for routes whose connections can serve each other, and fit for a host name."""
-        parts = (self.host_header, self.tls_name, sorted(self.endpoints))
-        return sha256(repr(parts).encode()).hexdigest()[:32]
+    def key(self) -> tuple[str, str | None, tuple[Endpoint, ...]]:
+        """Equal for routes whose connections can serve each other."""
+        endpoints = self.endpoints if len(self.endpoints) == 1 else tuple(sorted(self.endpoints))
+        return self.host_header, self.tls_name, endpoints

@@ -194,7 +194,9 @@ class Network:
         pem = issued.private_key_pem.bytes() + issued.cert_chain_pems[0].bytes()
         certificate = PrivateCertificate.loadPEM(pem)
         options = CertificateOptions(
-            privateKey=certificate.privateKey.original, certificate=certificate.original
+            privateKey=certificate.privateKey.original,
+            certificate=certificate.original,
+            enableSessionTickets=True,
         )
         peer = Peer()
         factory: Any = Factory.forProtocol(lambda: PeerProtocol(peer))

@@ -6,10 +6,12 @@ from ipaddress import ip_network
 from typing import Any
 
 import trustme
+from service_identity.hazmat import verify_service_identity
 from twisted.internet.defer import Deferred
 from twisted.names import dns
 from twisted.trial.unittest import TestCase
 
+from federation.client import tls
 from federation.client.errors import (
     BadAnswer,
     RemoteHttpError,
@@ -196,6 +198,14 @@ class WellKnownFetchTests(AgentCase):
         await self.get("a.example")
         self.assertEqual(len(self.default.requests), 1)
 
+    async def test_redirects_to_what_is_no_address(self) -> None:
+        for number, to in enumerate(
+            ("https://b.example/a b", "https://b.example/\x01", "https://[")
+        ):
+            self.web.answers[WELL_KNOWN] = self.redirect(to)
+            await self.get("a.example")
+            self.assertEqual(len(self.default.requests), number + 1)
+
     async def test_a_huge_body(self) -> None:
         """Shows KEY-3."""
         body = b'{"m.server":"b.example:444"}' + b" " * 60_000
@@ -272,6 +282,27 @@ class TlsTests(AgentCase):
         """Shows KEY-2."""
         self.peer("1.2.3.4", 80, "a.example")
         self.assertIn("certificate is for another name", await self.unreachable("1.2.3.4:80"))
+
+    async def test_sessions_are_resumed(self) -> None:
+        """Whoever ends the connection, the next one needs no certificate."""
+        looked_at: list[Any] = []
+
+        def counted(*args: Any) -> Any:
+            looked_at.append(args)
+            return verify_service_identity(*args)
+
+        self.patch(tls, "verify_service_identity", counted)
+        peer = self.peer("1.2.3.4", 80, "a.example")
+        client = self.network.client()
+        for number in range(4):
+            header = {} if number % 2 else {"Connection": "close"}
+            peer.answers["*"] = response(b"{}", headers=header)
+            peer.lost = Deferred()
+            await client.get_json("a.example:80", "/_matrix/x")
+            if number % 2:
+                peer.open[0].loseConnection()
+            await peer.lost
+        self.assertEqual((len(peer.connections), len(looked_at)), (4, 1))
 
     async def test_verification_switched_off(self) -> None:
         self.peer("1.2.3.4", 80, "b.example", ca=trustme.CA())
