@@ -62,7 +62,7 @@ def newest(txn: Transaction, wanted: Sequence[Wanted]) -> dict[int, list[Timelin
     """The newest accepted events of each room, the last known first."""
     found: dict[int, list[TimelineRow]] = {one.room_nid: [] for one in wanted}
     for raw in newest_of_rooms(txn, _TIMELINE, wanted):
-        found[raw[0]].append(TimelineRow(*raw))
+        found[raw[0]].append(TimelineRow._make(raw))
     for rows in found.values():
         rows.sort(key=lambda row: row.pos, reverse=True)
     return found
@@ -77,7 +77,7 @@ def current(
         return []
     sql, args = _current(txn, room_nids, without)
     rows = txn.all(f"{sql} LIMIT ?", [*args, limit + 1])
-    return None if len(rows) > limit else [StateRow(*raw) for raw in rows]
+    return None if len(rows) > limit else list(map(StateRow._make, rows))
 
 
 def _current(

@@ -38,10 +38,9 @@ class ClientForm(NamedTuple):
     """`origin_server_ts`."""
     tail: bytes
 
-    @property
-    def size(self) -> int:
-        """Bytes that it takes in memory, about."""
-        return 200 + len(self.head) + len(self.tail)
+
+FORM_BYTES = 200
+"""What a `ClientForm` takes in memory besides its texts, about."""
 
 
 class _Stored(msgspec.Struct, gc=False):
@@ -96,7 +95,8 @@ def client_form(
     tail = _END
     if is_state and replaces_state is not None:
         tail = b',"replaces_state":%b}}' % orjson.dumps(replaces_state)
-    return ClientForm(head, stored.origin_server_ts, tail)
+    # As ClientForm(…), in a third of the time.
+    return ClientForm._make((head, stored.origin_server_ts, tail))
 
 
 def opening(room_id: str | None) -> bytes:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import orjson
 
 from homeserver.cache import Cache
-from homeserver.core.client_text import ClientForm, client_form, membership_in
+from homeserver.core.client_text import FORM_BYTES, ClientForm, client_form, membership_in
 from homeserver.core.types import StateKey
 from homeserver.core.visibility import HistoryVisibility, visibility_of
 from storage import relations, shown, windows
@@ -128,13 +128,12 @@ class ShownRoom:
     @property
     def size(self) -> int:
         """Bytes that it takes, about."""
-        total = 2000
-        for event in self.events:
-            total += _EVENT_BYTES + (event.form.size if event.form is not None else 0)
-        for kept in (*self.state.values(), *self.members.values()):
-            total += _STATE_BYTES
-            if kept is not None and kept.form is not None:
-                total += kept.form.size
+        total = 2000 + _EVENT_BYTES * len(self.events)
+        total += _STATE_BYTES * (len(self.state) + len(self.members))
+        for kept in (*self.events, *self.state.values(), *self.members.values()):
+            form = kept.form if kept is not None else None
+            if form is not None:
+                total += FORM_BYTES + len(form.head) + len(form.tail)
         return total
 
 
@@ -306,7 +305,8 @@ def _event(row: TimelineRow, is_related: bool) -> ShownEvent:
     if row.redacted_by is None:
         form = client_form(row.json, row.event_id, replaces_state=row.replaces_state)
     membership = membership_in(row.json) if row.type == _MEMBER else None
-    return ShownEvent(*row[1:7], *row[8:11], *row[12:], form, is_related, membership)
+    more = (form, is_related, membership)
+    return ShownEvent._make(row[1:7] + row[8:11] + row[12:] + more)
 
 
 def _state(row: StateRow) -> ShownState:
@@ -314,7 +314,7 @@ def _state(row: StateRow) -> ShownState:
     if row.redacted_by is None:
         form = client_form(row.json, row.event_id, replaces_state=row.replaces_state)
     membership = membership_in(row.json) if row.type == _MEMBER else None
-    return ShownState(row.event_nid, row.pos, form, membership)
+    return ShownState._make((row.event_nid, row.pos, form, membership))
 
 
 def _is_name(row: StateRow) -> bool:

@@ -18,6 +18,8 @@ from storage.user_news import JoinedRoom, RoomThen, is_after
 
 _FEW = 10
 """Events that are encoded with the answer."""
+_FEW_ROOMS = 20
+"""Rooms of which events are encoded with the answer."""
 _RECEIPT = "m.receipt"
 
 
@@ -76,10 +78,11 @@ class _Joined:
 
     def _encode(self) -> None:
         """Encode what is large, which is not to be done in the reactor."""
+        few = _FEW if len(self._sections) <= _FEW_ROOMS else 0
         for section in self._sections.values():
             for name in ("timeline", "state", "state_after"):
                 events = section.get(name, {}).get("events")
-                if isinstance(events, list) and len(events) > _FEW:
+                if isinstance(events, list) and len(events) > few:
                     section[name]["events"] = encode_list(events)
 
     def _read_busy(self, busy: Sequence[int]) -> None:

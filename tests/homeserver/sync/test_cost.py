@@ -140,3 +140,45 @@ class StatementsTest(SyncTestCase):
         self.statements.clear()
         answer = await self.alice.sync(filter=filtered(lazy_load_members=True))
         return answer, sum(self.statements)
+
+
+class ReactorTest(SyncTestCase):
+    """What is left for the reactor to encode of an answer that tells of many rooms."""
+
+    timeout = 60
+
+    async def prepare(self) -> None:
+        await super().prepare()
+        self.left: list[int] = []
+        engine = self.server.homeserver.services[SyncEngine]
+        read = engine.read
+
+        def counted(txn: Transaction, *args: Any, **options: Any) -> Durable:
+            found = read(txn, *args, **options)
+            rooms = found.answer.get("rooms", {}).get("join", {}).values()
+            lists = [
+                section[name]["events"]
+                for section in rooms
+                for name in ("timeline", "state")
+                if name in section
+            ]
+            self.left.append(sum(len(events) for events in lists if isinstance(events, list)))
+            return found
+
+        self.patch(engine, "read", counted)
+        self.server.homeserver.services[Sync].caught_up.is_off = True
+
+    async def test_many_rooms(self) -> None:
+        """No event: they are encoded where they are read, in a thread."""
+        rooms = [await self.shared_room() for _ in range(25)]
+        engine = self.server.homeserver.services[SyncEngine]
+        since = await self.token(self.bob)
+        self.patch(engine, "_kept", None)
+        await self.bob.sync()
+        for room_id in rooms:
+            for number in range(3):
+                await self.alice.send(room_id, f"message {number}")
+        answer = await self.bob.sync(since)
+        self.assertEqual(len(answer["rooms"]["join"]), 25)
+        self.assertEqual(bodies(joined(answer, rooms[7])), [f"message {n}" for n in range(3)])
+        self.assertEqual(self.left, [0, 0, 0])
