@@ -6,7 +6,8 @@ they were allowed by. It never changes, and needs none of the rest of the events
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Protocol
 
 import msgspec
 
@@ -14,6 +15,15 @@ from homeserver.cache import Cache
 from storage.transaction import Transaction
 
 _PART = 2000
+
+
+class AtHand(Protocol):
+    """An event that somebody has read."""
+
+    @property
+    def event_id(self) -> str: ...
+    @property
+    def auth_event_ids(self) -> tuple[str, ...]: ...
 
 
 class _Stored(msgspec.Struct):
@@ -37,15 +47,23 @@ class AuthIndex:
         self.caches = (self._rooms,)
 
     def edges(
-        self, txn: Transaction, room_nid: int, event_nids: Collection[int]
+        self,
+        txn: Transaction,
+        room_nid: int,
+        event_nids: Collection[int],
+        at_hand: Callable[[int], AtHand | None] = lambda number: None,
     ) -> dict[int, tuple[int, ...]]:
-        """Numbers of the auth events of each of these, as far as they are stored in the room."""
+        """Numbers of the auth events of each of these, as far as they are stored in the room.
+
+        Parameters: `at_hand` gives what is to be read of a stored event, by its number, if the
+        caller has read it already.
+        """
         known = self._rooms.get(room_nid, {})
         asked = set(event_nids)
         missing = list(asked.difference(known))
         found = {number: known[number] for number in asked.difference(missing)}
         if missing:
-            whole, partial = _read(txn, room_nid, missing)
+            whole, partial = _read(txn, room_nid, missing, at_hand)
             # Not before the commit: numbers of a transaction that is rolled back are used again.
             txn.after_commit(lambda: self._remember(room_nid, whole))
             found |= whole | partial
@@ -61,12 +79,23 @@ def _size(room_nid: int, edges: Mapping[int, tuple[int, ...]]) -> int:
 
 
 def _read(
-    txn: Transaction, room_nid: int, event_nids: Sequence[int]
+    txn: Transaction,
+    room_nid: int,
+    event_nids: Sequence[int],
+    at_hand: Callable[[int], AtHand | None],
 ) -> tuple[dict[int, tuple[int, ...]], dict[int, tuple[int, ...]]]:
     """Auth events by number: of events of which all are stored, and of others."""
     named: dict[int, tuple[str, ...]] = {}
     numbers: dict[str, int] = {}
-    for part in _parts(event_nids):
+    unread = []
+    for number in event_nids:
+        known = at_hand(number)
+        if known is None:
+            unread.append(number)
+        else:
+            numbers[known.event_id] = number
+            named[number] = known.auth_event_ids
+    for part in _parts(unread):
         where, args = txn.any_of("event_nid", part)
         rows = txn.all(
             f"SELECT event_nid, event_id, json FROM events WHERE {where} AND room_nid = ?",

@@ -110,8 +110,10 @@ def conflicted_subgraph(
     # a conflicted event can be reached from: follow the edges backwards.
     cited_by: dict[NodeT, list[NodeT]] = {}
     for node, auth_nodes in graph.items():
-        for auth_node in auth_nodes:
-            cited_by.setdefault(auth_node, []).append(node)
+        # Those of `conflicted` are where it starts, and need not be found.
+        if node not in conflicted:
+            for auth_node in auth_nodes:
+                cited_by.setdefault(auth_node, []).append(node)
     return reachable(conflicted, cited_by)
 
 

@@ -114,7 +114,7 @@ def _check_join(case: _Case) -> None:
     # 5.3.2
     if case.sender != case.target:
         raise EventRejected("5.3.2", "Nobody can join for somebody else.")
-    membership = case.membership(case.sender)
+    membership = membership_of(case.state, case.sender)
     # 5.3.3
     if membership == "ban":
         raise EventRejected("5.3.3", "The sender is banned.")

@@ -87,10 +87,10 @@ def full_conflicted_set(
 
 def is_power_event(event: Event) -> bool:
     """Say whether an event might take away somebody's ability to do something."""
+    if event.type == "m.room.member":
+        return event.membership in ("leave", "ban") and event.sender != event.state_key
     # The create event is not in the definition, but servers have it here. It comes first anyway.
-    if event.key in (_POWER_LEVELS, _JOIN_RULES, _CREATE):
-        return True
-    return event.membership in ("leave", "ban") and event.sender != event.state_key
+    return event.key in (_POWER_LEVELS, _JOIN_RULES, _CREATE)
 
 
 def _power_events_and_chains(conflicted: Mapping[str, Event]) -> dict[str, Event]:
@@ -240,6 +240,8 @@ class _AuthState(Mapping[StateKey, Event]):
         self._events = events
         # What the state has by now under the keys that were looked at, None for nothing.
         self._known: dict[StateKey, Event | None] = {}
+        # Events that were named, None for what cannot be part of a state.
+        self._usable: dict[str, Event | None] = {}
 
     def fetch(self, ordered: Iterable[Event]) -> None:
         """Fetch what judging these events takes, as far as that can be told, many at once."""
@@ -263,10 +265,16 @@ class _AuthState(Mapping[StateKey, Event]):
         return found or self._named(key) or default
 
     def _named(self, key: StateKey) -> Event | None:
-        usable = self._events.usable
+        usable = self._usable
         for event_id in reversed(self.event.auth_event_ids):
-            found = usable(event_id)
-            if found is not None and found.is_state and found.key == key:
+            if event_id in usable:
+                found = usable[event_id]
+            else:
+                found = self._events.usable(event_id)
+                if found is not None and not found.is_state:
+                    found = None
+                usable[event_id] = found
+            if found is not None and found.key == key:
                 return found
         return None
 

@@ -237,7 +237,9 @@ class RoomTree:
 
     def _auth_edges(self, numbers: Set[int]) -> dict[int, tuple[int, ...]]:
         added = numbers & self._added
-        found = self._states.auth.edges(self._txn, self._room_nid, numbers - added)
+        found = self._states.auth.edges(
+            self._txn, self._room_nid, numbers - added, self._by_nid.get
+        )
         for number in added:
             # Perhaps not in the database yet.
             auth_ids = self._by_nid[number].auth_event_ids

@@ -2,8 +2,8 @@
 
 Two branches of a room with many members, which differ in some of them, and in power levels. CPU in
 milliseconds, the least of some rounds: by the algorithm alone, with all events in memory
-(`pure`; `unparsed`, as the text that they are stored as), and by two state trees of a database
-whose caches are empty (`cold`) or full (`warm`), without what PostgreSQL itself uses.
+(`pure`; `reading`, with reading all of them from their texts before), and by two state trees of a
+database whose caches are empty (`cold`) or full (`warm`), without what PostgreSQL itself uses.
 With `--synapse`, the Python of a virtual environment that has matrix-synapse, its resolver gets
 the same, with all events in memory.
 """
@@ -19,20 +19,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from homeserver.cache import Caches
 from homeserver.core import state_res
 from homeserver.core.event import Event
 from homeserver.core.types import StateKey
-from homeserver.rooms.room_tree import RoomTree
-from homeserver.rooms.write import Rooted, event_row
 from scripts.benchmark.resolving import by_synapse_file, fork
 from scripts.benchmark.resolving.by_hearth import digest
-from storage import events
-from storage.database import backend_for
-from storage.state import StateStore
+from scripts.benchmark.resolving.stored import StoredFork, opened
 from tests.measure.stores import migrated_postgres, migrated_sqlite
 
-_CACHES = 100 << 20
 Branches = tuple[dict[StateKey, str], dict[StateKey, str]]
 
 
@@ -47,9 +41,9 @@ class Fork:
         self.states: Branches = (self.both[0].state_ids, self.both[1].state_ids)
 
     def events_again(self) -> dict[str, Event]:
-        """The events as they come from a database: not parsed yet."""
+        """The events as they are read from the texts of a database."""
         return {
-            name: Event.from_json(event.to_json(), self.version, name)
+            name: Event.for_rules(event.to_json(), self.version, name)
             for name, event in self.events.items()
         }
 
@@ -74,9 +68,12 @@ def pure(forked: Fork, rounds: int, *, parsed: bool) -> float:
 
     def prepare() -> None:
         nonlocal events
-        events = forked.events if parsed else forked.events_again()
+        events = forked.events
 
     def work() -> None:
+        nonlocal events
+        if not parsed:
+            events = forked.events_again()
         state_res.resolve(
             forked.states,
             events.get,
@@ -89,38 +86,10 @@ def pure(forked: Fork, rounds: int, *, parsed: bool) -> float:
 
 def stored(forked: Fork, url: str, rounds: int) -> tuple[float, float]:
     """By two state trees in a database: with empty caches, and with full ones."""
-    session = backend_for(url).connect(writable=True)
-    setup = session.begin()
-    numbers = {name: number for number, name in enumerate(forked.events, 1)}
-    rows = [
-        event_row(Rooted(event, numbers[name], b"", b"", None, {}), 1, None, None)
-        for name, event in forked.events.items()
-    ]
-    events.insert(setup, [row._replace(state_before=None, state_after=None) for row in rows])
-    tree = RoomTree(setup, StateStore(), 1, forked.version)
-    roots = [tree.build({k: numbers[n] for k, n in state.items()}) for state in forked.states]
-    tree.save()
-    session.commit()
-    store = StateStore()
-
-    def empty() -> None:
-        nonlocal store
-        store = StateStore()
-        whole = Caches(_CACHES)
-        for cache in (*store.caches, *store.auth.caches):
-            whole.adopt(cache)
-
-    def work() -> None:
-        txn = session.begin()
-        RoomTree(txn, store, 1, forked.version).resolve(roots)
-        session.rollback()
-        for callback in txn.callbacks:
-            callback()
-
-    try:
-        return least(work, empty, rounds), least(work, lambda: None, rounds)
-    finally:
-        session.close()
+    with opened(url) as session:
+        fork = StoredFork(session, forked.states, forked.events, forked.version)
+        cold = fork.milliseconds(rounds, cold=True)
+        return min(cold), min(fork.milliseconds(rounds, cold=False))
 
 
 def by_synapse(python: str, forked: Fork, directory: Path, rounds: int) -> float:
@@ -154,7 +123,7 @@ def main() -> None:
             forked = Fork(version, options.members, conflicts)
             figures = {
                 "pure": pure(forked, options.rounds, parsed=True),
-                "unparsed": pure(forked, options.rounds, parsed=False),
+                "reading": pure(forked, options.rounds, parsed=False),
             }
             for kind in options.databases.split(","):
                 with databases[kind]() as url:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from storage import events
 from storage.auth_index import AuthIndex
 from storage.transaction import Transaction
@@ -49,6 +51,28 @@ class AuthIndexTest(DatabaseTestCase):
                 return index.edges(txn, ROOM, asked), txn.statements
 
             self.assertEqual(await self.db.read(again), (expected, 0))
+
+    async def test_events_at_hand_are_not_read(self) -> None:
+        """Only numbers are looked up of what they name; the answer is the same, and is kept."""
+        room, numbers = self.room("11")
+        await self.db.write(self.insert, room, numbers)
+        events_at_hand = {numbers[name]: event for name, event in room.events.items()}
+        asked = list(events_at_hand)
+        expected = await self.db.read(AuthIndex().edges, ROOM, asked)
+        for at_hand, statements in ((events_at_hand.get, 0), ({asked[-1]: None}.get, 1)):
+            index = AuthIndex()
+
+            def find(
+                txn: Transaction, index: AuthIndex = index, at_hand: Any = at_hand
+            ) -> tuple[dict[int, tuple[int, ...]], int]:
+                return index.edges(txn, ROOM, asked, at_hand), txn.statements
+
+            self.assertEqual(await self.db.read(find), (expected, statements))
+            found = await self.db.read(index.edges, ROOM, asked)
+            self.assertEqual(found, expected)
+        last = events_at_hand[asked[-1]]
+        named = await self.db.read(AuthIndex().edges, ROOM, asked[-1:], {asked[-1]: last}.get)
+        self.assertEqual(named, {asked[-1]: expected[asked[-1]]})
 
     async def test_what_was_rolled_back_is_not_remembered(self) -> None:
         """Its numbers may be given to other events."""

@@ -31,5 +31,6 @@ class ForkTests(TestCase):
         with contextlib.redirect_stdout(said):
             by_hearth.main(str(file), "2")
         answer = json.loads(said.getvalue())
-        self.assertEqual(len(answer["ms"]), 2)
+        for name in ("ms", "stored_ms", "cold_ms"):
+            self.assertEqual(len(answer[name]), 2)
         self.assertEqual(len(answer["digest"]), 64)
