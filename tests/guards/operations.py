@@ -16,6 +16,7 @@ from tests.support.keys import ALGORITHM, Device
 from tests.support.peer import Peer, make_peer
 from tests.support.server import TestServer, User
 
+SLIDING = "/_matrix/client/unstable/org.matrix.simplified_msc3575/sync"
 RUNS = 6
 """So many times each operation is run; the cheapest counts."""
 
@@ -94,6 +95,16 @@ async def _sync(
     await measured.run("sync, nothing new", sync)
     await measured.run("sync, woken for nothing", sync, wake)
     await measured.run("sync, one message", sync, send)
+    position: str | None = None
+
+    async def slide() -> None:
+        nonlocal position
+        lists = {"all": {"ranges": [[0, 19]], "timeline_limit": 5, "required_state": []}}
+        query = {} if position is None else {"pos": position}
+        position = (await bob.ok("POST", SLIDING, {"lists": lists}, query=query))["pos"]
+
+    await slide()
+    await measured.run("sliding sync, one message", slide, send)
     await measured.run("initial sync", initial)
 
     async def sync_as_new() -> None:
