@@ -20,9 +20,9 @@ def build_sync(parts: Parts) -> None:
     services, db, reactor = parts.services, parts.db, parts.reactor
     notifier, ephemeral = services[Notifier], services.following(EphemeralStore)
     states, name = services[StateStore], parts.config.server_name
-    journal = services.add(Journal(db, states, notifier, ephemeral, reactor, name))
-    services[Appender].on_messages.append(journal.written)
     engine, presence = services[SyncEngine], services[PresenceTracker]
+    journal = services.add(Journal(db, states, notifier, ephemeral, presence, reactor, name))
+    services[Appender].on_messages.append(journal.written)
     count = parts.metrics.synced
     services.add(Sync(db, engine, notifier, ephemeral, presence, reactor, journal, count))
     sliding, count = SlidingEngine(states), parts.metrics.slid

@@ -40,6 +40,15 @@ def sharing(
     return {row[0] for row in txn.all(sql + " LIMIT ?", [*args, limit])}
 
 
+def rooms_of(txn: Transaction, user_ids: Collection[str], limit: int) -> list[tuple[str, int]]:
+    """Users, and rooms to which they are joined; at most `limit` of these pairs."""
+    if not user_ids:
+        return []
+    where, args = txn.any_of("user_id", user_ids)
+    sql = f"SELECT user_id, room_nid FROM memberships WHERE {where} AND membership = 'join' LIMIT ?"
+    return [(row[0], row[1]) for row in txn.all(sql, [*args, limit])]
+
+
 def rooms_by_size(
     txn: Transaction,
     user_ids: Collection[str],

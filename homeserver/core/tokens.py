@@ -22,6 +22,8 @@ MAX_POSITION = 2**63 - 1
 
 _NUMBER = "(0|[1-9][0-9]{0,18})"
 _SYNC = re.compile(rf"s{_NUMBER}_{_NUMBER}(?:_{_NUMBER})?(?:-{_NUMBER})?")
+_PLAIN_SYNC = re.compile("s(0|[1-9][0-9]{0,17})_(0|[1-9][0-9]{0,17})")
+"""Of two numbers, neither of which can be out of range."""
 _SLIDING = re.compile(rf"p{_NUMBER}_{_NUMBER}_{_NUMBER}")
 _PAGINATION = re.compile(r"t(0|[1-9][0-9]{0,18})-(0|-?[1-9][0-9]{0,18})")
 
@@ -54,7 +56,12 @@ class SyncToken(NamedTuple):
     @classmethod
     def parse(cls, text: Any) -> SyncToken:
         """Raises MatrixError 400 M_INVALID_PARAM for anything but a sync token."""
-        found = _SYNC.fullmatch(text) if isinstance(text, str) else None
+        if not isinstance(text, str):
+            raise _no_sync_token()
+        plain = _PLAIN_SYNC.fullmatch(text)
+        if plain is not None:
+            return cls(int(plain[1]), int(plain[2]))
+        found = _SYNC.fullmatch(text)
         if found is None:
             raise _no_sync_token()
         durable = _bounded(found[1])

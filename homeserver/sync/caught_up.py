@@ -9,7 +9,7 @@ That is done only where the answer is what `homeserver.sync.engine` would say, a
 - The device is settled (`notifier.Settled`) at the token that the client comes with, and the rooms
   that its user was in there are known.
 - Since then nothing concerned the user alone: account data, receipts of their own, messages to
-  their devices, memberships, mentions. No devices changed in their rooms, and no presence.
+  their devices, memberships, mentions. No devices changed in their rooms.
 - In their rooms there were only messages and receipts: no state, redactions, replies in threads;
   no gaps. Events that relate to others are messages, too, but an event and what relates to it are
   not told together.
@@ -17,6 +17,8 @@ That is done only where the answer is what `homeserver.sync.engine` would say, a
 - None of the messages is of somebody whom the user ignores; with lazy loading, the device has the
   senders' member events.
 - The device's unread counts of the rooms at the token are known.
+- Of presence that changed since, it is known who shares a room with them (`presence_news`), and the
+  filter lets it pass or wants none.
 
 Everything else is answered from the database. Both are counted, with the reason.
 """
@@ -140,6 +142,7 @@ class CaughtUp:
     def _compose(self, request: SyncRequest, settled: Settled, state: bytes) -> Answer:
         journal = self._journal
         self._check_user(request, settled)
+        present = self._presence_section(request, settled)
         news = self._news(request, settled)
         sections = []
         members: set[int] = set()
@@ -165,12 +168,13 @@ class CaughtUp:
             request.user_id, request.device_id, request.since, now.durable, members
         ):
             raise _Reason("members")
-        self._move(request, settled, now, tallies, is_empty=not sections)
+        self._move(request, settled, now, tallies, is_empty=not sections and not present)
         rooms = b',"rooms":{"join":{%b}}' % b",".join(sections) if sections else b""
         tail = settled.tail
         if not tail:
             tail = settled.tail = encode_json(settled.answer)[1:-1]
-        return Answer(b'{"next_batch":"%b",%b%b}' % (str(now).encode(), tail, rooms), not sections)
+        data = b'{"next_batch":"%b",%b%b%b}' % (str(now).encode(), tail, rooms, present)
+        return Answer(data, not sections and not present)
 
     def _check_user(self, request: SyncRequest, settled: Settled) -> None:
         """Whether nothing happened that concerns the user alone."""
@@ -184,9 +188,19 @@ class CaughtUp:
             devices = journal.device_rooms
             if any(devices.get(nid, 0) > pos for nid in settled.rooms):
                 raise _Reason("devices")
-        wants_presence = not request.filter.presence.matches_nothing
-        if wants_presence and self._presence.has_changed_since(ephemeral):
+
+    def _presence_section(self, request: SyncRequest, settled: Settled) -> bytes:
+        """What the answer says of presence."""
+        wanted, since = request.filter.presence, settled.token.ephemeral
+        if wanted.matches_nothing or not self._presence.has_changed_since(since):
+            return b""
+        if not wanted.matches_everything:
+            raise _Reason("presence_filter")
+        assert settled.rooms is not None
+        found = self._journal.presence.since(since, settled.rooms)
+        if found is None:
             raise _Reason("presence")
+        return found
 
     def _news(self, request: SyncRequest, settled: Settled) -> list[_News]:
         journal, (pos, ephemeral) = self._journal, settled.token[:2]

@@ -26,7 +26,9 @@ from twisted.internet.interfaces import IReactorTime
 from homeserver.rooms.plain import Messages
 from homeserver.rooms.view import RoomView
 from homeserver.sync.notifier import Notifier
+from homeserver.sync.presence_news import Places, PresenceNews, Reading, read_places
 from homeserver.sync.room_news import Line, RoomNews, read_lines
+from homeserver.users.presence import PresenceTracker
 from homeserver.web.responses import encode_json
 from storage import receipts, recent_news, relations, rooms, user_news
 from storage.database import Database
@@ -68,6 +70,8 @@ class _Read(NamedTuple):
     rooms: Mapping[int, _Room]
     typing: Mapping[int, tuple[str, Sequence[str]]]
     """The room's ID, and who types there."""
+    places: Places | None = None
+    """Of those whose presence changed."""
 
 
 class Typed(NamedTuple):
@@ -88,9 +92,11 @@ class Journal:
         states: StateStore,
         notifier: Notifier,
         ephemeral: EphemeralStore,
+        presence: PresenceTracker,
         clock: IReactorTime,
         server_name: str,
     ) -> None:
+        self.presence = PresenceNews(presence, clock)
         self._reader = f"@:{server_name}"
         """Stands for everybody of this server."""
         self._db = db
@@ -126,8 +132,8 @@ class Journal:
         """Whether somebody needs what other processes did, hinted at or not."""
         self._sharing: list[Deferred[None]] = []
         """Those who wait for the reading that has begun."""
-        self._reading_for = (0, 0)
-        """What was known to have happened when it began."""
+        self._reading_for: tuple[int, int, int] | None = None
+        """What was known to have happened when it began; None: it has ended."""
 
     @property
     def is_fresh(self) -> bool:
@@ -135,6 +141,7 @@ class Journal:
         return (
             self.now >= self._db.positions.known
             and self._heard == self._notifier.heard
+            and self.presence.is_fresh
             and self.now > 0
         )
 
@@ -165,7 +172,7 @@ class Journal:
         is to be known.
         """
         waiter: Deferred[None] = Deferred()
-        known = (self._db.positions.known, self._notifier.heard)
+        known = self._known()
         self._is_anew = self._is_anew or anew
         if self._is_reading and not anew and self._reading_for == known:
             self._sharing.append(waiter)
@@ -176,16 +183,22 @@ class Journal:
             Deferred.fromCoroutine(self._run())
         return waiter
 
+    def _known(self) -> tuple[int, int, int]:
+        """What this process knows to have happened."""
+        return self._db.positions.known, self._notifier.heard, self.presence.heard
+
     async def _run(self) -> None:
         try:
             while self._waiters:
                 self._sharing, self._waiters = self._waiters, []
-                self._reading_for = (self._db.positions.known, self._notifier.heard)
+                self._reading_for = self._known()
                 problem: Exception | None = None
                 try:
                     await self._read_on()
                 except Exception as error:
                     problem = error
+                # Those who are let go on may ask again at once.
+                self._reading_for = None
                 waiters, self._sharing = self._sharing, []
                 self._notifier.release(waiters, problem)
         finally:
@@ -195,10 +208,13 @@ class Journal:
         heard, doubts, anew = self._notifier.heard, self._notifier.doubts, self._is_anew
         self._is_anew = False
         ephemeral = await self._ephemeral.position()
+        present = await self.presence.begin()
         self._take_own()
         is_told = not anew and doubts == self._doubts and ephemeral == self.ephemeral
+        is_told = is_told and not present.changes
         if is_told and self.now and self.now >= self._db.positions.known:
             # All that hints spoke of were these messages.
+            self.presence.take(present, {}, ephemeral)
             self._heard = heard
             return
         before = self.now
@@ -207,13 +223,16 @@ class Journal:
         if before and ephemeral != self.ephemeral:
             typed = await self._ephemeral.typing_since(self.ephemeral)
         watched = self._notifier.is_watched
-        read = await self._db.read(_read, self._states, self._reader, watched, before, typed)
+        read = await self._db.read(
+            _read, self._states, self._reader, watched, before, typed, present
+        )
         if before != self.now:
             return  # Nobody else moves it; but it may have begun meanwhile.
         self._heard, self._doubts = heard, doubts
         if not before or read.news is None:
             self._restart(read.now, ephemeral)
         else:
+            self.presence.take(present, read.places, ephemeral)
             self._take(read, read.news, ephemeral)
         self._own = {base: told for base, told in self._own.items() if base >= self.now}
         self._own_count = sum(len(room.rows) for told in self._own.values() for room in told)
@@ -264,6 +283,7 @@ class Journal:
         self.ephemeral_begins = self.ephemeral = ephemeral
         for known in (self.users, self.rooms, self.device_rooms, self.typing):
             known.clear()
+        self.presence.restart(None)
         self._marks.clear()
 
     def _take(self, read: _Read, news: RecentNews, ephemeral: int) -> None:
@@ -315,6 +335,7 @@ class Journal:
 
     def _forget_upto(self, pos: int, ephemeral: int) -> None:
         self.begins, self.ephemeral_begins = pos, ephemeral
+        self.presence.forget(ephemeral)
         self.users = {name: at for name, at in self.users.items() if at > pos}
         self.rooms = {nid: room for nid, room in self.rooms.items() if room.last > pos}
         for room in self.rooms.values():
@@ -336,6 +357,7 @@ def _read(
     is_watched: Callable[[int], bool],
     after: int,
     typed: Mapping[str, Sequence[str]],
+    present: Reading,
 ) -> _Read:
     """What is new behind a position; 0: nothing but the clock. Runs in a database thread."""
     now, news = recent_news.since(txn, after)
@@ -346,7 +368,10 @@ def _read(
         nid = rooms.nid(txn, room_id)
         if nid is not None:
             typing[nid] = (room_id, users)
-    return _Read(now, news, _read_rooms(txn, states, reader, is_watched, after, news), typing)
+    found = _read_rooms(txn, states, reader, is_watched, after, news)
+    # Any membership may have changed where there is something else.
+    moved = present.known if news.other else present.new
+    return _Read(now, news, found, typing, read_places(txn, moved, is_watched))
 
 
 def _read_rooms(

@@ -18,6 +18,7 @@ from homeserver.sync.request import SyncRequest, nothing
 from homeserver.sync.streams import presence as presence_stream
 from homeserver.sync.streams import typing as typing_stream
 from homeserver.users.presence import PresenceTracker
+from homeserver.web.responses import encode_json
 from homeserver.web.slicing import Slicer
 from storage.database import Database
 from storage.ephemeral import EphemeralStore
@@ -118,7 +119,7 @@ class Sync:
         async def answer(watch: Watch) -> tuple[JsonObject | bytes, bool]:
             known = self._known(request, wish, watch)
             if known is not None:
-                return known, True
+                return _nothing_new(known), True
             quick = await self.caught_up.answer(
                 request,
                 watch,
@@ -129,6 +130,13 @@ class Sync:
             return quick if quick is not None else await self._answer(request, wish, watch)
 
         try:
+            if wish.timeout_ms == 0:
+                watch = await self._notifier.watch(
+                    request.user_id, profiles=bool(request.filter.profile_fields)
+                )
+                known = self._known(request, wish, watch)
+                if known is not None:
+                    return _nothing_new(known)
             return await poll(
                 self._notifier,
                 self._clock,
@@ -141,8 +149,8 @@ class Sync:
         finally:
             ended()
 
-    def _known(self, request: SyncRequest, wish: Wish, watch: Watch) -> JsonObject | None:
-        """The answer without news, if that is known from the last one without asking anybody.
+    def _known(self, request: SyncRequest, wish: Wish, watch: Watch) -> Settled | None:
+        """What the device has, if that it has everything is known without asking anybody.
 
         A client that waits trusts in hints, and so may one that comes back: nothing was hinted at
         since it was given its token. Presence alone may change without a hint, in large rooms.
@@ -151,19 +159,18 @@ class Sync:
         if settled is None or settled.version != watch.version or request.full_state:
             return None
         # Only who asks for profiles is hinted at them.
-        if request.filter.profile_fields:
+        if request.filter.profile_fields or request.is_behind:
             return None
         # A hint of another process may still be on its way.
         if wish.timeout_ms == 0 and not self._notifier.is_alone:
             return None
-        token = settled.token
-        if not settled.is_at(Asked(request.since, request.ephemeral_since)) or request.is_behind:
+        if not settled.is_at(Asked(request.since, request.ephemeral_since)):
             return None
         if self._clock.seconds() >= settled.until:
             return None
-        if self._presence.changed_since(token.ephemeral) != frozenset():
+        if self._presence.has_changed_since(settled.token.ephemeral):
             return None
-        return {**settled.answer, "next_batch": str(token)}
+        return settled
 
     async def _answer(
         self, request: SyncRequest, wish: Wish, watch: Watch
@@ -251,6 +258,14 @@ class Sync:
             section = sections.setdefault(durable.joined[nid].room_id, nothing(request))
             section.setdefault("ephemeral", {"events": []})["events"].append(event)
         return True
+
+
+def _nothing_new(settled: Settled) -> bytes:
+    """The answer that tells nothing."""
+    tail = settled.tail
+    if not tail:
+        tail = settled.tail = encode_json(settled.answer)[1:-1]
+    return b'{"next_batch":"%b",%b}' % (str(settled.token).encode(), tail)
 
 
 def _with_old_names(answer: JsonObject) -> JsonObject:

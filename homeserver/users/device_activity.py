@@ -43,13 +43,17 @@ class DeviceActivity:
             self._loop.stop()
         await self.flush()
 
-    def seen(self, user_id: str, device_id: str, ts: int, ip: str, user_agent: str) -> None:
-        """Note a request of a device."""
+    def seen(self, user_id: str, device_id: str, ts: int, ip: str, user_agent: str) -> int:
+        """Note a request of a device.
+
+        Returns until when it need not be told of further ones from this address.
+        """
         key = (user_id, device_id)
         last = self._pending.get(key) or self._written.get(key)
         if last is None or ts >= last.ts + INTERVAL_MS or ip != last.ip:
             agent = user_agent[:MAX_USER_AGENT].replace("\0", "")
-            self._pending[key] = Seen(user_id, device_id, ts, ip, agent)
+            last = self._pending[key] = Seen(user_id, device_id, ts, ip, agent)
+        return last.ts + INTERVAL_MS
 
     def pending(self, user_id: str, device_id: str) -> Seen | None:
         """What is noted of a device but not yet written."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any, NamedTuple
 
 import structlog
@@ -128,7 +129,10 @@ class PresenceTracker:
         # When their servers last told of users who are not offline, the longest ago first.
         self._remote: dict[str, int] = {}
         self._changes: dict[str, int] = {}
-        self._newest = 0
+        self.newest = 0
+        """The newest value of the store's counter at which somebody changed."""
+        self.revision = 0
+        """Rises with every change that this process hears of."""
         self._forgotten_upto: int | None = None
         self._dirty: dict[str, None] = {}
         # Counting the members of all rooms of a user costs more than the change.
@@ -191,11 +195,15 @@ class PresenceTracker:
         local.contact = now
         device = device_id or ""
         before = local.online.pop(device, 0) > now - rules.OFFLINE_AFTER
-        elsewhere = any(at > now - rules.OFFLINE_AFTER for at in local.online.values())
         if set_presence == "online":
             local.online[device] = now
         if now - local.noted >= NOTE_EVERY or before != (set_presence == "online"):
             local.noted = now
+            elsewhere = any(
+                at > now - rules.OFFLINE_AFTER
+                for other, at in local.online.items()
+                if other != device
+            )
             try:
                 old = await self._stored(user_id)
                 new = rules.syncing(old, set_presence, now, is_elsewhere_online=elsewhere)
@@ -298,15 +306,34 @@ class PresenceTracker:
             return frozenset()
         if self._forgotten_upto is None or since < self._forgotten_upto:
             return None
-        if since >= self._newest:
+        if since >= self.newest:
             return frozenset()
         return frozenset(user for user, serial in self._changes.items() if serial > since)
 
     def has_changed_since(self, since: int) -> bool:
         """Whether `changed_since` may name anybody."""
         return self.enabled and (
-            self._forgotten_upto is None or since < max(self._forgotten_upto, self._newest)
+            self._forgotten_upto is None or since < max(self._forgotten_upto, self.newest)
         )
+
+    def remembered_since(self, revision: int) -> dict[str, int] | None:
+        """Who changed since `revision` was this, with the counter; None: not all are remembered."""
+        count = self.revision - revision
+        if count > MAX_REMEMBERED or count > len(self._changes) == MAX_REMEMBERED:
+            return None
+        # The newest come last, and each only once.
+        names = islice(reversed(self._changes), count)
+        return {name: self._changes[name] for name in names}
+
+    async def stored(self, user_ids: Collection[str]) -> dict[str, Presence]:
+        """What is stored of those of the users of whom anything is."""
+        entries = await self._store.presence(user_ids)
+        return {user_id: _parse(entry.value) for user_id, entry in entries.items()}
+
+    def event(self, user_id: str, stored: Presence) -> JsonObject:
+        """The `m.presence` event of a user of whom this is stored."""
+        content = self._shown(user_id, stored).content(self._now())
+        return {"type": "m.presence", "sender": user_id, "content": content}
 
     async def sharing(self, user_id: str, among: Collection[str] | None = None) -> set[str]:
         """Those of the users (or all) who share a room with the user."""
@@ -328,11 +355,8 @@ class PresenceTracker:
         for user_id, entry in (await self._store.presence(user_ids)).items():
             presence = self._shown(user_id, _parse(entry.value))
             if entry.serial > since if since is not None else presence.state != "offline":
-                found[user_id] = {
-                    "type": "m.presence",
-                    "sender": user_id,
-                    "content": presence.content(now),
-                }
+                content = presence.content(now)
+                found[user_id] = {"type": "m.presence", "sender": user_id, "content": content}
         return found
 
     def _shown(self, user_id: str, stored: Presence) -> Presence:
@@ -368,9 +392,12 @@ class PresenceTracker:
         self._remember(user_id, serial)
 
     def _remember(self, user_id: str, serial: int) -> None:
+        if self._changes.get(user_id) == serial:
+            return  # The bus tells this process, too, what it did itself.
+        self.revision += 1
         self._changes.pop(user_id, None)
         self._changes[user_id] = serial
-        self._newest = max(self._newest, serial)
+        self.newest = max(self.newest, serial)
         if len(self._changes) > MAX_REMEMBERED:
             first = next(iter(self._changes))
             self._forgotten_upto = max(self._forgotten_upto or 0, self._changes.pop(first))

@@ -65,10 +65,13 @@ class NewSession:
     user_agent: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Cached:
     requester: Requester
     expires_ts: int | None
+    seen_until: int = 0
+    """Until when `DeviceActivity` need not be told again of requests from `seen_ip`."""
+    seen_ip: str = ""
 
 
 def _size(hashed: bytes, entry: _Cached) -> int:
@@ -131,14 +134,15 @@ class Sessions:
         if cached.expires_ts is not None and cached.expires_ts <= now_ms:
             raise unknown_token(soft_logout=self._soft_logout)
         requester = cached.requester
-        if requester.device_id is not None:
-            self._activity.seen(
-                requester.user_id,
-                requester.device_id,
-                now_ms,
-                request.remote_address,
-                request.user_agent or "",
+        ip = request.remote_address
+        if requester.device_id is not None and (
+            now_ms >= cached.seen_until or ip != cached.seen_ip
+        ):
+            agent = request.user_agent or ""
+            cached.seen_until = self._activity.seen(
+                requester.user_id, requester.device_id, now_ms, ip, agent
             )
+            cached.seen_ip = ip
         return requester
 
     async def _load(self, hashed: bytes) -> _Cached:

@@ -64,10 +64,12 @@ class _Node(Generic[Target]):
 class RouteTable(Generic[Target]):
     """Finds the target of a method and path."""
 
-    __slots__ = ("_root",)
+    __slots__ = ("_exact", "_root")
 
     def __init__(self) -> None:
         self._root: _Node[Target] = _Node()
+        self._exact: dict[tuple[str, str], Match[Target]] = {}
+        """What is found without parameters: the most literal way goes before all others."""
 
     def add(self, method: str, template: str, target: Target) -> None:
         """Raises ValueError if the same method and path already go somewhere."""
@@ -83,11 +85,18 @@ class RouteTable(Generic[Target]):
                 node = node.literal.setdefault(segment, _Node())
         if method in node.methods:
             raise ValueError(f"{method} {template} is declared twice")
-        node.methods[method] = (target, template_parameters(template))
+        names = template_parameters(template)
+        node.methods[method] = (target, names)
+        if not names:
+            self._exact[method, template] = Match(target)
 
     def find(self, method: str, path: str) -> Match[Target]:
         """The match for a path as sent, not decoded."""
-        return self._only_way(method, path) or self._first_way(method, path)
+        return (
+            self._exact.get((method, path))
+            or self._only_way(method, path)
+            or self._first_way(method, path)
+        )
 
     def _only_way(self, method: str, path: str) -> Match[Target] | None:
         """The match where no segment could mean two things, which is so for most paths."""

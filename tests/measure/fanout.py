@@ -3,7 +3,8 @@
 A real server process with one room of N users, each of whom waits in `/sync` on a connection of
 their own. Prints microseconds of CPU of the server, and of its database, for each delivery: for
 messages that are sent when the one before has reached everybody (paced) and as fast as they are
-answered (burst); then for each `/sync` that has nothing to tell.
+answered (burst), and for a burst while a tenth of the users change their presence after each of its
+messages, with the changes; then for each `/sync` that has nothing to tell.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
+from tests.measure.client import MeasuringClient
 from tests.measure.instances import Instance
 
 _FILTER = '{"room":{"timeline":{"limit":100},"state":{"lazy_load_members":true}}}'
@@ -84,6 +86,7 @@ class Measurement:
         self._left = 0
         self._done = asyncio.Event()
         self.clients: list[Waiting] = []
+        self._users: list[MeasuringClient] = []
         self._ways: dict[str, int] = {}
 
     def _answers(self) -> dict[str, int]:
@@ -107,6 +110,8 @@ class Measurement:
             user = await self._server.register(f"user{number}")
             await user.join(self.room)
             user.close()
+            if not number % 10:
+                self._users.append(user.again())
             query = f"timeout=60000&filter={filter_}"
             token = user.token
             self.clients.append(Waiting(token, "", query))
@@ -180,12 +185,28 @@ class Measurement:
                 sent += 1
             await self._everybody_has(sent)
 
+        async def moving(messages: int) -> None:
+            nonlocal sent
+            for number in range(messages):
+                changes = (
+                    user.call(
+                        "PUT",
+                        f"/presence/{quote(user.user_id)}/status",
+                        {"presence": "online", "status_msg": f"{number} {sent}"},
+                    )
+                    for user in self._users
+                )
+                await asyncio.gather(self.sender.send(self.room, f"message {sent}"), *changes)
+                sent += 1
+            await self._everybody_has(sent)
+
         await paced(3)
         self._ways = self._answers()
         count = self._options.messages
         for _ in range(self._options.rounds):
             await self.measured("paced", count * len(clients), paced(count))
             await self.measured("burst", 3 * count * len(clients), burst(3 * count))
+            await self.measured("with presence", count * len(clients), moving(count))
         await self._nothing_new()
 
     async def _nothing_new(self) -> None:
@@ -208,6 +229,7 @@ class Measurement:
 
 async def main(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)  # PostgreSQL may have to run as another user.
         server = Instance("hearth", Path(directory) / "server", options.postgres)
         profiler = None
         try:

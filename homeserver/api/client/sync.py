@@ -56,9 +56,11 @@ async def get_sync(
     request.settle()
     del query, token, parsed  # they would be kept while it waits
     answer = await sync.sync(wanted, wish)
-    if not isinstance(answer, bytes) and is_large(answer, _ROOMS):
-        answer = await sync.slicer.encode(answer, _ROOMS)
-    return RawJson(answer) if isinstance(answer, bytes) else answer
+    if isinstance(answer, bytes):
+        return RawJson(answer)
+    if is_large(answer, _ROOMS):
+        return RawJson(await sync.slicer.encode(answer, _ROOMS))
+    return answer
 
 
 ENDPOINTS = [get_sync]

@@ -104,8 +104,8 @@ def general(server: TestServer) -> tuple[Sync, Notifier]:
     ephemeral, states = services.following(EphemeralStore), services[StateStore]
     notifier = Notifier(db, homeserver.feed, homeserver.bus, clock)
     name = homeserver.config.server_name
-    journal = Journal(db, states, notifier, ephemeral, clock, name)
     presence = services[PresenceTracker]
+    journal = Journal(db, states, notifier, ephemeral, presence, clock, name)
     made = Sync(db, SyncEngine(states), notifier, ephemeral, presence, clock, journal)
     made.caught_up.is_off = True
     return made, notifier
@@ -114,6 +114,9 @@ def general(server: TestServer) -> tuple[Sync, Notifier]:
 def _parsed(answer: Any) -> Json:
     text = answer if isinstance(answer, bytes) else encode_json(answer)
     found: Json = _ageless(json.loads(text))
+    if "presence" in found:
+        # In no order.
+        found["presence"]["events"].sort(key=lambda event: event["sender"])
     for section in found.get("rooms", {}).get("join", {}).values():
         for name in _STATES & section.keys():
             # In no order.
@@ -145,6 +148,8 @@ class Crowd:
         self.users = users
         self.rooms = rooms
         self.chance = chance
+        self.stranger: User | None = None
+        """Somebody who is in the last room now and then, and otherwise known to few."""
         self.sent: list[tuple[str, str]] = []
         self.done: Counter[str] = Counter()
         self._count = 0
@@ -168,6 +173,9 @@ class Crowd:
             self.send_to_device,
             self.log_in,
             self.several,
+            self.change_presence,
+            self.change_presence,
+            self.come_and_go,
         ]
         work = self.say if self.chance.random() < 0.6 else self.chance.choice(rare)
         self.done[work.__name__] += 1
@@ -239,6 +247,19 @@ class Crowd:
         if self.chance.random() < 0.3:
             await user.call("POST", f"/rooms/{room}/leave", {})
         await user.call("POST", f"/join/{room}", {})
+
+    async def change_presence(self) -> None:
+        user = self.chance.choice([*self.users, self.stranger or self.users[0]])
+        state = self.chance.choice(["online", "unavailable", "offline"])
+        body = {"presence": state, "status_msg": f"status {self._number()}"}
+        await user.ok("PUT", f"/presence/{quote(user.user_id)}/status", body)
+
+    async def come_and_go(self) -> None:
+        if self.stranger is not None:
+            room = quote(self.rooms[-1])
+            status, _ = await self.stranger.call("POST", f"/rooms/{room}/leave", {})
+            if status != 200:
+                await self.stranger.call("POST", f"/join/{room}", {})
 
     async def mention(self) -> None:
         user = self.chance.choice(self.users)
@@ -369,6 +390,34 @@ class CostTest(SyncTestCase):
             {"notification_count": 6, "highlight_count": 0},
         )
 
+    async def test_presence(self) -> None:
+        """Is told from memory, in an event that is made once for all, to those who share a room."""
+        room_id = await self.alice.create_room(preset="public_chat")
+        crowd = await self.crowd(room_id, 4)
+        stranger = await self.server.register()
+        since = (await stranger.sync())["next_batch"]
+        crowd = [(user, (await user.sync(each, timeout=0))["next_batch"]) for user, each in crowd]
+        made: list[str] = []
+        event = PresenceTracker.event
+
+        def counted(tracker: PresenceTracker, user_id: str, stored: Any) -> Any:
+            made.append(user_id)
+            return event(tracker, user_id, stored)
+
+        self.patch(PresenceTracker, "event", counted)
+        body = {"presence": "unavailable", "status_msg": "out"}
+        path = f"/presence/{quote(self.alice.user_id)}/status"
+        await self.alice.ok("PUT", path, body)
+        self.reads.clear()
+        for user, token in crowd:
+            (told,) = (await user.sync(token, timeout=0))["presence"]["events"]
+            self.assertEqual(told["sender"], self.alice.user_id)
+            self.assertEqual(told["content"]["status_msg"], "out")
+        self.assertNotIn(GENERAL, self.reads)
+        self.assertEqual(self.reads.count("homeserver.sync.journal._read"), 1, self.reads)
+        self.assertEqual(made, [self.alice.user_id])
+        self.assertNotIn("presence", await stranger.sync(since, timeout=0))
+
     async def test_the_same_again(self) -> None:
         """A client whose answer was lost comes with the same token again."""
         room_id = await self.alice.create_room(preset="public_chat")
@@ -427,6 +476,9 @@ class EqualityTest(TestCase):
             self.rooms.append(await self.users[number].create_room(preset="public_chat"))
             for user in self.users:
                 await user.join(self.rooms[-1])
+        self.stranger = await self.server.register("stranger")
+        alone = await self.stranger.create_room(preset="public_chat")
+        await self.users[0].join(alone)
 
     async def _start(self) -> None:
         self.server = await make_server(self)
@@ -447,6 +499,7 @@ class EqualityTest(TestCase):
     async def compare(self, seed: int, steps: int) -> Counter[str]:
         chance = random.Random(seed)
         crowd = Crowd(self.actors(), self.rooms, chance)
+        crowd.stranger = self.stranger
         followers = [
             Follower(self.server, self.users[number % 4], seed + number) for number in range(4)
         ]
