@@ -12,6 +12,7 @@ from storage.errors import InvalidText
 _PLAIN_INSERT = re.compile(
     r"\s*INSERT INTO (\w+) \(([\w, ]+)\) VALUES \(\?(?:, \?)*\)\s*", re.IGNORECASE
 )
+_NONE = type(None)
 _ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
 
 
@@ -31,13 +32,29 @@ def copy_text(rows: Iterable[Sequence[Any]]) -> bytes:
     Raises InvalidText for U+0000, UnicodeEncodeError for lone surrogates, ValueError for values
     of other types.
     """
-    text = "".join(["\t".join([_column(value) for value in row]) + "\n" for row in rows])
+    columns = [_column(values) for values in zip(*rows, strict=True)]
+    text = "".join(["\t".join(row) + "\n" for row in zip(*columns, strict=True)])
     if "\x00" in text:
         raise InvalidText("Text holds U+0000.")
     return text.encode()
 
 
-def _column(value: Any) -> str:
+def _column(values: Sequence[Any]) -> Iterable[str]:
+    """The values of one column: most columns have values of one type, many of them none at all."""
+    kinds = set(map(type, values))
+    if len(kinds) > 1:
+        return list(map(_value, values))
+    (kind,) = kinds
+    if kind is _NONE:
+        return ("\\N",) * len(values)
+    if kind is int:
+        return list(map(str, values))
+    if kind is str and not _needs_escapes("".join(values)):
+        return values
+    return list(map(_value, values))
+
+
+def _value(value: Any) -> str:
     try:
         return _FORMS[type(value)](value)
     except KeyError:
@@ -49,10 +66,12 @@ def _column(value: Any) -> str:
 
 
 def _string(value: str) -> str:
+    return value.translate(_ESCAPES) if _needs_escapes(value) else value
+
+
+def _needs_escapes(text: str) -> bool:
     # Most texts have nothing to escape, which is found out much faster than it is escaped.
-    if "\\" in value or "\n" in value or "\t" in value or "\r" in value:
-        return value.translate(_ESCAPES)
-    return value
+    return "\\" in text or "\n" in text or "\t" in text or "\r" in text
 
 
 _FORMS: dict[type, Callable[[Any], str]] = {

@@ -53,11 +53,15 @@ class Scope(NamedTuple):
 def add(txn: Transaction, texts: Iterable[Text]) -> None:
     """Make texts known."""
     if txn.dialect.name == "postgres":
-        txn.many(
-            "INSERT INTO message_words (event_nid, room_nid, ts, words)"
-            " VALUES (?, ?, ?, ?::tsvector) ON CONFLICT (event_nid) DO NOTHING",
-            [(each.event_nid, each.room_nid, each.ts, _vector(each)) for each in texts],
-        )
+        rows = [(each.event_nid, each.room_nid, each.ts, _vector(each)) for each in texts]
+        if rows:
+            query, args = txn.dialect.rows_of(("bigint", "bigint", "bigint", "text"), rows)
+            txn.execute(
+                "INSERT INTO message_words (event_nid, room_nid, ts, words)"
+                f" SELECT a, b, c, d::tsvector FROM ({query}) AS found (a, b, c, d)"
+                " ON CONFLICT (event_nid) DO NOTHING",
+                args,
+            )
         return
     txn.many(
         "INSERT OR REPLACE INTO message_words (rowid, room_nid, ts, scope, words)"
@@ -103,17 +107,33 @@ def lock_texts(txn: Transaction, event_nids: Collection[int]) -> set[int]:
     return {row[0] for row in rows}
 
 
+class Written(NamedTuple):
+    """What of an event may be made findable: a part of `storage.events.EventRow`."""
+
+    event_nid: int
+    room_nid: int
+    pos: int | None
+    type: str
+    state_key: str | None
+    origin_server_ts: int
+    json: str
+    redacted_by: str | None
+
+
+_WRITTEN = ", ".join(Written._fields)
+
+
 def read(
     txn: Transaction, types: Collection[str], after: int, upto: int, limit: int
-) -> list[EventRow]:
+) -> list[Written]:
     """Accepted events of these types in `after < pos <= upto`, in order."""
     where, args = txn.any_of("type", types)
     rows = txn.all(
-        f"SELECT {COLUMNS} FROM events WHERE pos > ? AND pos <= ? AND {where}"
+        f"SELECT {_WRITTEN} FROM events WHERE pos > ? AND pos <= ? AND {where}"
         f" AND status = {ACCEPTED} ORDER BY pos LIMIT ?",
         [after, upto, *args, limit],
     )
-    return [EventRow(*raw) for raw in rows]
+    return [Written(*raw) for raw in rows]
 
 
 def search(

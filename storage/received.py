@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from storage import processes
 from storage.machine import Machine
 from storage.point_query import point_query
-from storage.transaction import Row, Transaction
+from storage.transaction import Effects, Row, Transaction
 
 STAGED = "staged_pdus"
 """Channel on which staged events are hinted at."""
@@ -89,15 +89,41 @@ def answer_to(origin: str, txn_id: str) -> Sequence[Any]:
     return (origin, txn_id)
 
 
-def keep(txn: Transaction, origin: str, txn_id: str, answer: str, now_ms: int) -> str:
-    """Keep the answer to a transaction that nobody claimed, and return it; the first one stays."""
-    txn.execute(
-        "INSERT INTO received_transactions (origin, txn_id, owner, answer, received_ts)"
-        " VALUES (?, ?, '', ?, ?) ON CONFLICT (origin, txn_id) DO UPDATE"
-        " SET answer = COALESCE(received_transactions.answer, excluded.answer)",
-        (origin, txn_id, answer, now_ms),
-    )
-    return answer_to(txn, origin, txn_id) or answer
+class Keep(NamedTuple):
+    """Keeping the answer to a transaction that nobody claimed; the first one stays.
+
+    For `Database.write_single`, of which the answer that is kept is the result.
+    """
+
+    origin: str
+    txn_id: str
+    answer: str
+    now_ms: int
+
+    @property
+    def postgres(self) -> str:
+        """See `storage.single.Single`."""
+        return f"{_KEEP} RETURNING answer"
+
+    def arguments(self) -> Sequence[str]:
+        """See `storage.single.Single`."""
+        return (self.origin, self.txn_id, self.answer, str(self.now_ms))
+
+    def result(self, effects: Effects, row: Row) -> str:
+        """See `storage.single.Single`."""
+        return str(row[0])
+
+    def in_steps(self, txn: Transaction) -> str:
+        """See `storage.single.Single`."""
+        txn.execute(_KEEP, (self.origin, self.txn_id, self.answer, self.now_ms))
+        return answer_to(txn, self.origin, self.txn_id) or self.answer
+
+
+_KEEP = (
+    "INSERT INTO received_transactions (origin, txn_id, owner, answer, received_ts)"
+    " VALUES (?, ?, '', ?, CAST(? AS BIGINT)) ON CONFLICT (origin, txn_id) DO UPDATE"
+    " SET answer = COALESCE(received_transactions.answer, excluded.answer)"
+)
 
 
 def abandon(txn: Transaction, origin: str, txn_id: str, owner: str) -> None:

@@ -55,6 +55,38 @@ def access_lists(txn: Transaction, room_nids: Collection[int]) -> dict[int, str]
     return {row[0]: row[1] for row in rows}
 
 
+class SeenRoom(NamedTuple):
+    """What is asked of a room first when another server sends events of it."""
+
+    room: KnownRoom
+    access_list: str | None
+    """JSON of the current `m.room.server_acl` event."""
+    has_backlog: bool
+    """Whether events of the server wait that were not tried yet: see `storage.received`."""
+
+
+def _seen(rows: list[Row]) -> SeenRoom | None:
+    for room_nid, room_id, version, is_here, access_list, has_backlog in rows:
+        room = KnownRoom(int(room_nid), room_id, version, bool(int(is_here)))
+        return SeenRoom(room, access_list, bool(int(has_backlog)))
+    return None
+
+
+@point_query(
+    f"SELECT r.room_nid, r.room_id, r.version, CASE WHEN {_LOCAL} THEN 1 ELSE 0 END,"
+    " (SELECT e.json FROM current_state c JOIN events e ON e.event_nid = c.event_nid"
+    " WHERE c.room_nid = r.room_nid AND c.type = 'm.room.server_acl' AND c.state_key = ''),"
+    " CASE WHEN EXISTS (SELECT 1 FROM staged_pdus s WHERE s.room_nid = r.room_nid"
+    " AND s.origin = ? AND s.attempts = 0) THEN 1 ELSE 0 END"
+    " FROM rooms r WHERE r.room_id = ?",
+    _seen,
+    most=1,
+)
+def seen_room(origin: str, room_id: str) -> Sequence[Any]:
+    """A known room, as another server finds it; None if it is not known."""
+    return (origin, room_id)
+
+
 def joined(txn: Transaction, room_nid: int, user_ids: Collection[str]) -> set[str]:
     """Those of these users who are joined to the room."""
     if not user_ids:

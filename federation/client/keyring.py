@@ -193,20 +193,16 @@ class Keyring:
         All events are of one room version; where it says so, keys are looked for that were valid
         when the events were sent.
         """
-        wanted: dict[ServerKey, int] = {}
-        for pdu in pdus:
-            sent: Any = pdu.get("origin_server_ts")
-            enforced = version.key_validity_enforced and type(sent) is int
-            for server in required_signers(pdu, version):
-                for key_id in list(signatures_of(pdu, server))[:MAX_SIGNATURES]:
-                    if key_id == POLICY_KEY_ID:
-                        continue
-                    key = (server, key_id)
-                    wanted[key] = max(wanted.get(key, 0), sent if enforced else 0)
-        keys: dict[str, dict[str, KnownKey]] = {}
-        for (server, key_id), known in (await self.lookup(wanted)).items():
-            keys.setdefault(server, {})[key_id] = known
-        return keys
+        return _by_server(await self.lookup(_wanted(pdus, version)))
+
+    def keys_at_hand(
+        self, pdus: Iterable[JsonObject], version: RoomVersion
+    ) -> dict[str, dict[str, KnownKey]] | None:
+        """What `keys_for_events` would return, if nobody has to be asked for any of it."""
+        found: dict[ServerKey, KnownKey] = {}
+        if self._take_known(_wanted(pdus, version), found):
+            return None
+        return _by_server(found)
 
     async def refresh(self, servers: Collection[str], within_s: float) -> None:
         """Ask servers for their keys anew, those that may be asked, and wait so long for them.
@@ -374,6 +370,28 @@ class Keyring:
 
     async def _load(self, servers: Collection[str]) -> None:
         self._learn(await self._db.read(server_keys.of_servers, servers))
+
+
+def _wanted(pdus: Iterable[JsonObject], version: RoomVersion) -> dict[ServerKey, int]:
+    """The keys by which events are signed, with the times (ms) until which they must be valid."""
+    wanted: dict[ServerKey, int] = {}
+    for pdu in pdus:
+        sent: Any = pdu.get("origin_server_ts")
+        enforced = version.key_validity_enforced and type(sent) is int
+        for server in required_signers(pdu, version):
+            for key_id in list(signatures_of(pdu, server))[:MAX_SIGNATURES]:
+                if key_id == POLICY_KEY_ID:
+                    continue
+                key = (server, key_id)
+                wanted[key] = max(wanted.get(key, 0), sent if enforced else 0)
+    return wanted
+
+
+def _by_server(found: Mapping[ServerKey, KnownKey]) -> dict[str, dict[str, KnownKey]]:
+    keys: dict[str, dict[str, KnownKey]] = {}
+    for (server, key_id), known in found.items():
+        keys.setdefault(server, {})[key_id] = known
+    return keys
 
 
 def _servers(wanted: Iterable[ServerKey]) -> set[str]:

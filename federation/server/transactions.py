@@ -150,7 +150,7 @@ class Transactions:
             return known
         answer = await self._work(origin, pdus, [])
         now_ms = int(self._clock.seconds() * 1000)
-        answer = await self._db.write(received.keep, origin, txn_id, answer, now_ms)
+        answer = await self._db.write_single(received.Keep(origin, txn_id, answer, now_ms))
         self._told("new")
         return answer
 

@@ -147,6 +147,14 @@ def parse_object(text: bytes | str) -> dict[str, Any]:
     return value
 
 
+def check_parsed(value: Any) -> None:
+    """`check`, not strict, of what `parse` has returned: fast, since only its depth is in doubt."""
+    try:
+        orjson.dumps(value)
+    except TypeError:
+        check(value, strict=False)
+
+
 def check(value: Any, strict: bool) -> None:
     """Raise `CanonicalJSONError` unless `value` has a canonical JSON form.
 

@@ -7,7 +7,9 @@ dropped, as if it had never come.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from homeserver.core import canonical
@@ -22,6 +24,8 @@ MAX_AUTH_EVENTS = 10
 
 _LIMITED_KEYS = ("type", "state_key", "sender", "room_id", "event_id")
 _INT64 = range(-(2**63), 2**63)
+_PLAIN_EVENT_ID = re.compile(r"\$[\x01-\x7f]{1,254}").fullmatch
+"""What nearly all event IDs are like; `EventID.parse` takes all of these, and others."""
 
 
 class EventFormatError(ValueError):
@@ -100,6 +104,8 @@ def check_references(value: Any, name: str, limit: int, version: RoomVersion) ->
     if len(value) > limit:
         raise EventFormatError(f"{name!r} names more than {limit} events.")
     for entry in value:
+        if type(entry) is str and version.event_format != 1 and _PLAIN_EVENT_ID(entry):
+            continue
         event_id = entry
         if version.event_format == 1:
             if not (isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], dict)):
@@ -157,7 +163,9 @@ def _check_plain_keys(pdu: JsonObject, version: RoomVersion) -> None:
 
 
 def _check_ids(pdu: JsonObject, version: RoomVersion) -> None:
-    _parse(UserID, pdu.get("sender"), "sender")
+    sender = pdu.get("sender")
+    if type(sender) is not str or not UserID.is_valid(sender):
+        _parse(UserID, sender, "sender")
     if version.event_format == 1:
         event_id = _parse(EventID, pdu.get("event_id"), "event_id")
         if ":" not in event_id:
@@ -165,9 +173,19 @@ def _check_ids(pdu: JsonObject, version: RoomVersion) -> None:
     is_create = pdu["type"] == "m.room.create" and pdu.get("state_key") == ""
     if version.room_id_is_create_hash and is_create and "room_id" not in pdu:
         return
-    room_id = _parse(RoomID, pdu.get("room_id"), "room_id")
-    if version.room_id_is_create_hash != (room_id.legacy_domain is None):
+    room_id = pdu.get("room_id")
+    if isinstance(room_id, str) and len(room_id) <= MAX_ID_BYTES:
+        has_domain = _room_has_domain(room_id)
+    else:
+        has_domain = _parse(RoomID, room_id, "room_id").legacy_domain is not None
+    if version.room_id_is_create_hash == has_domain:
         raise EventFormatError("'room_id' is not of the form of this room version.")
+
+
+@lru_cache(maxsize=1024)
+def _room_has_domain(room_id: str) -> bool:
+    # Events come many of a room at a time.
+    return _parse(RoomID, room_id, "room_id").legacy_domain is not None
 
 
 def _check_proofs(pdu: JsonObject) -> None:

@@ -124,6 +124,11 @@ class Glob:
             wild = question_mark and "?" in piece
             self._pieces.append(_Wild(piece) if wild else _Literal(piece))
 
+    @property
+    def is_literal(self) -> bool:
+        """Whether the pattern matches nothing but its own text."""
+        return not self._never and len(self._pieces) == 1 and isinstance(self._pieces[0], _Literal)
+
     def matches(self, text: str) -> bool:
         """Whether the pattern matches the whole of `text`."""
         if self._never:

@@ -61,7 +61,8 @@ def lookup(source: Mapping[str, Any], path: PropertyPath) -> Any:
     """The value at `path`, or `ABSENT`. Only objects have properties: lists are not entered."""
     value: Any = source
     for name in path:
-        if not isinstance(value, Mapping) or name not in value:
+        # Nearly always it is a dict; to find out about other mappings takes far longer.
+        if not (type(value) is dict or isinstance(value, Mapping)) or name not in value:
             return ABSENT
         value = value[name]
     return value

@@ -15,6 +15,7 @@ from homeserver.core.globs import MAX_GLOB_LENGTH, compile_glob, contains_words
 from homeserver.core.property_paths import (
     ABSENT,
     MAX_PATH_LENGTH,
+    PropertyPath,
     lookup,
     split_path,
 )
@@ -97,6 +98,8 @@ def event_match(key: str, pattern: str) -> Condition:
     path, glob = split_path(key), compile_glob(pattern)
     if len(path) == 1 and "*" not in pattern and "?" not in pattern:
         return _field_equals(path[0], pattern.lower())
+    if path != _BODY and glob.is_literal:
+        return _value_equals(path, pattern.lower())
     matches = glob.matches_words if path == _BODY else glob.matches
 
     def condition(event: PushEvent, display_name: str | None) -> bool:
@@ -111,6 +114,14 @@ def _field_equals(name: str, lowered: str) -> Condition:
 
     def condition(event: PushEvent, display_name: str | None) -> bool:
         value = event.fields.get(name)
+        return isinstance(value, str) and (value == lowered or value.lower() == lowered)
+
+    return condition
+
+
+def _value_equals(path: PropertyPath, lowered: str) -> Condition:
+    def condition(event: PushEvent, display_name: str | None) -> bool:
+        value = lookup(event.fields, path)
         return isinstance(value, str) and (value == lowered or value.lower() == lowered)
 
     return condition

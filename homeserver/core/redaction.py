@@ -11,7 +11,8 @@ def redact(pdu: JsonObject, version: RoomVersion) -> JsonObject:
 
     Everything that `version` does not protect goes, `unsigned` included.
     """
-    redacted = {key: value for key, value in pdu.items() if key in version.redaction_keys}
+    kept = version.redaction_keys
+    redacted = {key: value for key, value in pdu.items() if key in kept}
     content = pdu.get("content")
     redacted["content"] = (
         redact_content(str(pdu.get("type")), content, version) if isinstance(content, dict) else {}

@@ -95,7 +95,9 @@ def encode_base64_urlsafe(data: bytes) -> str:
 
 def decode_base64(text: str) -> bytes:
     """Decode standard or URL-safe base64, padded or not; raises `ValueError`."""
-    data = text.rstrip("=").translate(_TO_STANDARD)
+    data = text.rstrip("=")
+    if "-" in data or "_" in data:
+        data = data.translate(_TO_STANDARD)
     try:
         return base64.b64decode(data + "=" * (-len(data) % 4), validate=True)
     except (binascii.Error, ValueError) as exc:
@@ -214,22 +216,28 @@ def content_hash(pdu: JsonObject, version: RoomVersion | None = None) -> bytes:
     Raises `CanonicalJSONError`; without `version` the encoding is that of versions 1 to 5,
     which differs only where later versions refuse the event.
     """
-    hashed = {k: v for k, v in pdu.items() if k not in ("unsigned", "signatures", "hashes")}
-    return hashlib.sha256(_encode(hashed, version)).digest()
+    return hashlib.sha256(_encode(_hashed(pdu), version)).digest()
 
 
-def content_hash_matches(pdu: JsonObject, version: RoomVersion | None = None) -> bool:
+def content_hash_matches(
+    pdu: JsonObject, version: RoomVersion | None = None, *, is_checked: bool = False
+) -> bool:
     """Is the event's own `hashes.sha256` right?
 
     If not, the event goes on in its redacted form (Server-Server API, "Validating hashes and
     signatures on received events").
+
+    Parameters: `is_checked`, whether `event_format.check_pdu` has let the event through.
     """
     hashes = pdu.get("hashes")
     claimed = hashes.get("sha256") if isinstance(hashes, dict) else None
     if not isinstance(claimed, str):
         return False
     try:
-        found = content_hash(pdu, version)
+        if is_checked and version is not None:
+            found = hashlib.sha256(encode_checked(_hashed(pdu), version)).digest()
+        else:
+            found = content_hash(pdu, version)
         return claimed == encode_base64(found) or decode_base64(claimed) == found
     except ValueError:
         return False
@@ -270,13 +278,14 @@ def hash_and_sign_event(
     """
     pdu["hashes"] = {"sha256": encode_base64(content_hash(pdu, version))}
     # The content hash has looked at everything that is left here.
-    message = encode_hashed(_without_signatures(redact(pdu, version)), version)
+    message = checked_message(pdu, version)
     _add_signature(pdu, server_name, key, key.sign(message))
     return message
 
 
-def encode_hashed(pdu: JsonObject, version: RoomVersion) -> bytes:
-    """The canonical JSON of an event that `hash_and_sign_event` has hashed, or of a part of it."""
+def encode_checked(pdu: JsonObject, version: RoomVersion) -> bytes:
+    """The canonical JSON of an event that has such a form, or of a part of it: it was encoded as a
+    whole before, by `hash_and_sign_event` or by `event_format.check_pdu`."""
     if version.strict_canonical_json:
         return canonical.encode_checked(pdu)
     return canonical.encode_lenient(pdu)
@@ -379,6 +388,18 @@ def _signable(obj: Mapping[str, Any]) -> JsonObject:
 def redacted_message(pdu: JsonObject, version: RoomVersion) -> bytes:
     """What is signed of an event, and hashed for its ID; raises `CanonicalJSONError`."""
     return _encode(_without_signatures(redact(pdu, version)), version)
+
+
+def checked_message(pdu: JsonObject, version: RoomVersion) -> bytes:
+    """`redacted_message` of an event that has a canonical form: see `encode_checked`."""
+    return encode_checked(_without_signatures(redact(pdu, version)), version)
+
+
+def _hashed(pdu: JsonObject) -> JsonObject:
+    hashed = dict(pdu)
+    for key in ("unsigned", "signatures", "hashes"):
+        hashed.pop(key, None)
+    return hashed
 
 
 def _without_signatures(redacted: JsonObject) -> JsonObject:

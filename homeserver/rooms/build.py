@@ -66,7 +66,7 @@ def build_event(template: EventTemplate, place: Place, signer: LocalSigner, now_
     pdu = unsigned_pdu(template, place, now_ms)
     try:
         message = signing.hash_and_sign_event(pdu, version, signer.server_name, signer.key)
-        text = signing.encode_hashed(pdu, version)
+        text = signing.encode_checked(pdu, version)
     except ValueError as problem:
         raise errors.bad_json(f"The content of the event is not canonical JSON: {problem}")
     try:

@@ -31,7 +31,7 @@ from homeserver.core.types import JsonObject
 from homeserver.rooms import open_to
 from homeserver.rooms.backlog import Backlog, Verdict
 from homeserver.rooms.open_to import OpenRoom
-from storage import received
+from storage import received, residence
 from storage.database import Database
 from storage.errors import StorageError
 from storage.events import MISPLACED, REJECTED
@@ -117,10 +117,10 @@ class Inbound:
         room_ids = {room_id for pdu in pdus if (room_id := _room_id(pdu)) is not None}
         if not room_ids:
             return {name: _error("The event names no room.") for name in _named(pdus)}
-        found, waiting = await self._db.read(_rooms, origin, room_ids)
+        found, waiting = await self._look_up(origin, room_ids)
         strange = [each for each in room_ids if each not in found or not found[each].room.is_here]
         if strange and self.joins is not None and await self.joins.settled(strange):
-            found, waiting = await self._db.read(_rooms, origin, room_ids)
+            found, waiting = await self._look_up(origin, room_ids)
         good: list[_Pdu] = []
         for pdu in pdus:
             room_id = _room_id(pdu)
@@ -144,6 +144,19 @@ class Inbound:
                 reasons=sorted(set(refused))[:3],
             )
         return answers
+
+    async def _look_up(
+        self, origin: str, room_ids: set[str]
+    ) -> tuple[dict[str, OpenRoom], set[int]]:
+        """Those of the rooms that are known, and the numbers of those with a backlog."""
+        if len(room_ids) > 1:
+            return await self._db.read(_rooms, origin, room_ids)
+        (room_id,) = room_ids
+        seen = await self._db.query(residence.seen_room, origin, str(room_id))
+        if seen is None:
+            return {}, set()
+        waiting = {seen.room.room_nid} if seen.has_backlog else set()
+        return {room_id: open_to.as_seen(origin, seen)}, waiting
 
     def _refusal(self, pdu: Any, found: OpenRoom | None) -> str | None:
         if found is None or found.room.version not in ROOM_VERSIONS:

@@ -9,7 +9,7 @@ import orjson
 
 from homeserver.core.acl import is_allowed
 from storage import residence
-from storage.residence import KnownRoom
+from storage.residence import KnownRoom, SeenRoom
 from storage.transaction import Transaction
 
 
@@ -30,6 +30,11 @@ def look_up(txn: Transaction, origin: str, room_ids: Collection[str]) -> dict[st
         room_id: OpenRoom(room, _allows(origin, lists.get(room.room_nid)))
         for room_id, room in known.items()
     }
+
+
+def as_seen(origin: str, seen: SeenRoom) -> OpenRoom:
+    """One room as `look_up` tells of it."""
+    return OpenRoom(seen.room, not seen.room.is_here or _allows(origin, seen.access_list))
 
 
 def open_to(txn: Transaction, origin: str, room_ids: Collection[str]) -> dict[str, int]:

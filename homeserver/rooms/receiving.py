@@ -15,7 +15,7 @@ Server-Server API, "Checks performed on receipt of a PDU", from step 4 on (steps
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from homeserver.core import auth_rules, state_tree
 from homeserver.core.event import Event
@@ -73,6 +73,18 @@ class Judged:
     def accepted(self) -> bool:
         """Whether the event is part of the room."""
         return self.status == ACCEPTED
+
+    def at(self, pos: int) -> Judged:
+        """The same of an event that has this position."""
+        return Judged(
+            self.event_id,
+            self.status,
+            self.reason,
+            self.missing_prev,
+            self.missing_auth,
+            pos,
+            self.is_new,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -439,6 +451,6 @@ class Receiving:
     def finish(self, positions: Mapping[str, int]) -> dict[str, Judged]:
         """The outcomes, with the positions that the events were given."""
         return {
-            name: replace(judged, pos=positions[name]) if name in positions else judged
+            name: judged.at(positions[name]) if name in positions else judged
             for name, judged in self.judged.items()
         }

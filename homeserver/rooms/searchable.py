@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from typing import Any
 
+import orjson
 from twisted.internet.interfaces import IReactorTime
 
 from homeserver.core import words
@@ -18,7 +20,7 @@ from storage import message_words
 from storage.database import Database
 from storage.events import EventRow
 from storage.log_readers import LogReader
-from storage.message_words import Text
+from storage.message_words import Text, Written
 from storage.transaction import Transaction
 
 NAME = "messages"
@@ -26,18 +28,25 @@ STEP = 200
 """Events of one step."""
 
 
-def texts_of(rows: Iterable[EventRow]) -> list[Text]:
+def texts_of(rows: Iterable[EventRow | Written]) -> list[Text]:
     """What the table gets of events."""
     found = []
     for row in rows:
         if row.type not in TYPES or row.redacted_by is not None:
             continue
-        text = text_of(row.type, row.state_key, json.loads(row.json).get("content"))
+        text = text_of(row.type, row.state_key, _content(row.json))
         contained = words.words(text[1]) if text is not None else []
         if text is not None and contained:
             place = (row.event_nid, row.room_nid, row.origin_server_ts)
             found.append(Text(*place, text[0], contained))
     return found
+
+
+def _content(text: str) -> Any:
+    try:
+        return orjson.loads(text).get("content")
+    except orjson.JSONDecodeError:
+        return json.loads(text).get("content")
 
 
 def add_fetched(txn: Transaction, rows: Iterable[EventRow]) -> None:

@@ -10,8 +10,7 @@ from typing import Any, Protocol
 from homeserver.core import canonical
 from homeserver.core.errors import MatrixError, not_json
 from homeserver.core.ids import ServerName, UserID
-
-_UNPARSED = object()
+from homeserver.web.schema import UNPARSED
 
 
 @lru_cache(maxsize=64)
@@ -69,7 +68,7 @@ class Request:
         self.is_cancelled = False
         """Whether the transport cancelled the handler."""
         self.is_disconnected = False
-        self._json: Any = _UNPARSED
+        self._json: Any = UNPARSED
         self._on_disconnect: list[Callable[[], None]] | None = None
         self._on_shutdown: list[Callable[[], None]] | None = None
 
@@ -83,7 +82,7 @@ class Request:
         self.headers = _only_coding(self.headers.get(b"accept-encoding"))
         self.raw_query = ""
         self.body = b""
-        self._json = _UNPARSED
+        self._json = UNPARSED
 
     @property
     def target(self) -> str:
@@ -101,11 +100,16 @@ class Request:
 
     def json(self) -> Any:
         """The body parsed as strict JSON, once. Raises MatrixError (400 M_NOT_JSON)."""
-        if self._json is _UNPARSED:
+        if self._json is UNPARSED:
             try:
                 self._json = canonical.parse(self.body)
             except canonical.NotJSON as error:
                 raise not_json() from error
+        return self._json
+
+    @property
+    def parsed(self) -> Any:
+        """What `json` has returned; `UNPARSED` if nobody has asked it."""
         return self._json
 
     def on_disconnect(self, callback: Callable[[], None]) -> None:

@@ -26,6 +26,8 @@ from homeserver.core.errors import (
 from homeserver.core.types import JsonObject
 
 MAX_QUERY_FIELDS = 200
+UNPARSED: Any = object()
+"""In place of the value of a body that was not parsed."""
 
 _MISSING = re.compile(r"Object missing required field `([^`]*)`(?: - at `\$\.?([^`]*)`)?")
 _BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
@@ -74,14 +76,17 @@ class BodyDecoder:
             kind, dec_hook=parse_identifier
         )
 
-    def decode(self, body: bytes) -> Any:
-        """The value of a body. Raises MatrixError (400)."""
+    def decode(self, body: bytes, parsed: Any = UNPARSED) -> Any:
+        """The value of a body. Raises MatrixError (400).
+
+        Parameters: `parsed`, the body as `canonical.parse` reads it, if at hand.
+        """
         if not body and self._optional:
             body = b"{}"
-        return self._decode_object(body) if self._is_raw else self._decode_struct(body)
+        return self._decode_object(body, parsed) if self._is_raw else self._decode_struct(body)
 
-    def _decode_object(self, body: bytes) -> JsonObject:
-        value = _parse(body)
+    def _decode_object(self, body: bytes, parsed: Any) -> JsonObject:
+        value = _parse(body) if parsed is UNPARSED else parsed
         if not isinstance(value, dict):
             raise bad_json("The body must be a JSON object.")
         _check_canonical(value, strict=not self._lenient)
@@ -122,7 +127,8 @@ def _check_canonical(value: Any, *, strict: bool) -> None:
             # It walks through the value only when there may be something to find.
             canonical.encode(value)
         else:
-            canonical.check(value, strict)
+            # What was parsed may only be nested too deeply.
+            canonical.check_parsed(value)
     except canonical.CanonicalJSONError as error:
         raise bad_json(str(error)) from error
 

@@ -196,7 +196,7 @@ class Caller:
         if self._query is not None:
             arguments["query"] = self._query.decode(request.raw_query)
         if self._body is not None:
-            arguments["body"] = self._body.decode(request.body)
+            arguments["body"] = self._body.decode(request.body, request.parsed)
         return arguments
 
 

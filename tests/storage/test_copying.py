@@ -82,3 +82,21 @@ class CopyTest(SynchronousTestCase):
         """A value that COPY is not taught is a ValueError."""
         with self.assertRaises(ValueError):
             copy_text([(object(),)])
+
+
+class ColumnsTest(SynchronousTestCase):
+    def test_columns_of_one_type(self) -> None:
+        """Columns are written as a whole where all values are alike, with the same result."""
+        values = [
+            ("plain", 1, None, True, b"\x00\\", "a\tb"),
+            ("text", -2, None, False, b"", "\\N"),
+            ("", 2**62, None, True, b"\n", "c\nd\re"),
+        ]
+        one_by_one = b"".join(copy_text([row, (0.5, "x", "y", 1, None, None)]) for row in values)
+        lines = [line for line in one_by_one.split(b"\n") if not line.startswith(b"0.5\t")]
+        self.assertEqual(copy_text(values).split(b"\n"), lines)
+        self.assertEqual(copy_text([("",)]), b"\n")
+        self.assertEqual(copy_text([]), b"")
+        self.assertRaises(InvalidText, copy_text, [("a",), ("\x00",)])
+        self.assertRaises(UnicodeEncodeError, copy_text, [("\ud800",), ("b",)])
+        self.assertRaises(ValueError, copy_text, [([],), ([],)])

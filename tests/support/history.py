@@ -66,6 +66,9 @@ class Keys:
                 found[server] = {key.key_id: KnownKey(key.verify_key, 2**53 - 1)}
         return found
 
+    def keys_at_hand(self, pdus: Sequence[JsonObject], version: RoomVersion) -> None:
+        """None: they have to be asked for."""
+
 
 class Source:
     """Answers about one room, honestly unless `on` says otherwise.

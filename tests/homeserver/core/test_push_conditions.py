@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from homeserver.core.errors import MatrixError
-from homeserver.core.globs import MAX_GLOB_LENGTH
+from homeserver.core.globs import MAX_GLOB_LENGTH, compile_glob
 from homeserver.core.property_paths import MAX_PATH_LENGTH
 from homeserver.core.push_conditions import (
     DEFAULT_NOTIFICATION_LEVEL,
@@ -17,6 +17,7 @@ from homeserver.core.push_conditions import (
     PushEvent,
     check_condition,
     compile_condition,
+    event_match,
     is_about_content,
     is_about_room,
     mentioned_users,
@@ -88,6 +89,28 @@ class EventMatchTests(SynchronousTestCase):
         self.assertFalse(meets(match("state_key", "*"), event()))
         self.assertFalse(meets(match("state_key", ""), event()))
         self.assertTrue(meets(match("state_key", ""), event(state_key="")))
+
+    def test_patterns_without_wildcards(self) -> None:
+        """They are compared as wholes, with what a glob would find."""
+        texts = [
+            "m.notice",
+            "M.Notice",
+            "m.notice ",
+            "",
+            "\u0130",
+            "i\u0307",
+            "\u017f",
+            "s",
+            "a\nb",
+        ]
+        for pattern in (*texts, "x" * (MAX_GLOB_LENGTH + 1)):
+            condition = event_match("content.msgtype", pattern)
+            for text in (*texts, pattern):
+                event = PushEvent(
+                    {"content": {"msgtype": text}}, member_count=2, sender_power_level=0
+                )
+                found = compile_glob(pattern).matches(text)
+                self.assertEqual(condition(event, None), found, (pattern, text))
 
     def test_escaped_paths(self) -> None:
         """Shows PSH-3, ID-11."""
