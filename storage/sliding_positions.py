@@ -61,9 +61,13 @@ def add(
 
 
 def of_connection(txn: Transaction, connection: Connection) -> list[tuple[int, int]]:
-    """Positions of a connection and their parents, the oldest first."""
+    """Positions of a connection and their parents, the oldest first.
+
+    Processes take numbers in blocks: they do not tell what is newer.
+    """
     rows = txn.all(
-        f"SELECT position, parent FROM sliding_positions WHERE {_OF} ORDER BY position", connection
+        f"SELECT position, parent FROM sliding_positions WHERE {_OF} ORDER BY used_ts, position",
+        connection,
     )
     return [(row[0], row[1]) for row in rows]
 

@@ -39,9 +39,16 @@ class ConnectionsTest(SyncTestCase):
         await super().prepare()
         self.one, self.other = Connections(), Connections()
 
-    async def write(self, parent: int, what: Sent, who: Connection = WHO, now: int = 0) -> int:
+    async def write(
+        self,
+        parent: int,
+        what: Sent,
+        who: Connection = WHO,
+        now: int = 0,
+        by: Connections | None = None,
+    ) -> int:
         def run(txn: Transaction) -> int:
-            return self.one.write(txn, who, parent, what, now)
+            return (by or self.one).write(txn, who, parent, what, now)
 
         return await self.server.homeserver.db.write(run)
 
@@ -69,6 +76,17 @@ class ConnectionsTest(SyncTestCase):
         self.assertIsNone(await self.known(answers[2]))
         self.assertEqual(await self.known(answers[1]), sent(1, 3))
         self.assertEqual(await self.known(last), sent(1, 3, 5))
+
+    async def test_the_newest_answers_are_kept_whoever_wrote_them(self) -> None:
+        """Processes take numbers in blocks, so a newer position may have a lower one."""
+        await self.write(0, sent(9), WHO._replace(conn_id="other"), by=self.one)
+        first = await self.write(0, sent(1), now=1, by=self.other)
+        second = await self.write(0, sent(2), now=2, by=self.one)
+        self.assertLess(second, first)
+        third = await self.write(0, sent(3), now=3, by=self.other)
+        self.assertEqual(await self.known(second), sent(2))
+        self.assertEqual(await self.known(third), sent(3))
+        self.assertIsNone(await self.known(first))
 
     async def test_answer_to_a_forgotten_position(self) -> None:
         first = await self.write(0, sent(1))
