@@ -14,8 +14,7 @@ The rules:
    to 32 entries becomes a leaf again; branches carry their number of entries to notice this.
 4. The empty map has the root `EMPTY`, for which there is no node to store.
 
-Encoding (big-endian): a leaf is `L`, the ascending keys, their values; a branch is `B`, the
-number of entries below it, a bitmap of the children present, their hashes in order.
+`homeserver.core.state_nodes` has their encoding.
 
 Nodes are read through `load(hashes)`, which is called once per level, with at most `LOAD_BATCH`
 distinct hashes at a time.
@@ -24,68 +23,54 @@ distinct hashes at a time.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from hashlib import sha256
-from typing import Protocol, TypeAlias
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
-FAN_OUT = 32
-LEAF_ENTRIES = 32
-HASH_BYTES = 16
-LOAD_BATCH = 1024
+from homeserver.core.state_nodes import (
+    BITS,
+    BRANCH,
+    EMPTY,
+    HALVES,
+    HEADER,
+    KEY,
+    LEAF,
+    LEAF_ENTRIES,
+    LEAF_FORMATS,
+    LOAD_BATCH,
+    MASK,
+    MULTIPLIER,
+    TOP_SHIFT,
+    Entries,
+    Load,
+    MalformedNode,
+    MissingNode,
+    NodeStore,
+    StateTreeError,
+    child_of,
+    children_of,
+    entries_of,
+    hash_node,
+    leaf_entries,
+    load_nodes,
+    size_of,
+)
 
-_BITS = 5
-_LEAF = 0x4C  # "L"
-_BRANCH = 0x42  # "B"
-_MULTIPLIER = 0x9E3779B97F4A7C15
-_MASK = (1 << 64) - 1
-# The path is read from its high bits, which a multiplication mixes best; 13 * 5 = 65, so one
-# zero bit is added below.
-_TOP_SHIFT = 60
-_HEADER = struct.Struct(">cII")
-_LEAF_LENGTHS = frozenset(range(17, 2 + 16 * LEAF_ENTRIES, 16))
-_KEY = struct.Struct(">q")
-_HALVES = [struct.Struct(f">{n}q") for n in range(LEAF_ENTRIES + 1)]
-_LEAF_FORMATS = [struct.Struct(f">c{2 * n}q") for n in range(LEAF_ENTRIES + 1)]
-
-Load: TypeAlias = Callable[[Sequence[bytes]], Mapping[bytes, bytes]]
-_Entries: TypeAlias = dict[int, int]
-
-
-class StateTreeError(Exception):
-    """A state tree cannot be read."""
-
-
-class MissingNode(StateTreeError):
-    """A node that the tree refers to was not found. `hash` names it."""
-
-    def __init__(self, node_hash: bytes) -> None:
-        super().__init__(f"state tree node {node_hash.hex()} is missing")
-        self.hash = node_hash
-
-
-class MalformedNode(StateTreeError):
-    """The bytes stored for a node are not a node. `hash` names it."""
-
-    def __init__(self, node_hash: bytes, reason: str) -> None:
-        super().__init__(f"state tree node {node_hash.hex()} is malformed: {reason}")
-        self.hash = node_hash
-        self.reason = reason
-
-
-class NodeStore(Protocol):
-    """Something that keeps nodes; its `load` is what the functions here take."""
-
-    def load(self, hashes: Sequence[bytes]) -> Mapping[bytes, bytes]:
-        """Return the bytes of those nodes that exist, by hash."""
-
-
-def hash_node(node: bytes) -> bytes:
-    """Return the name of a node: the first 16 bytes of its SHA-256."""
-    return sha256(node).digest()[:HASH_BYTES]
-
-
-EMPTY: bytes = hash_node(b"L")
-"""The root of the empty map."""
+__all__ = [
+    "EMPTY",
+    "Load",
+    "MalformedNode",
+    "MissingNode",
+    "NodeStore",
+    "StateTreeError",
+    "below",
+    "build",
+    "count",
+    "diff",
+    "get",
+    "get_many",
+    "items",
+    "update",
+    "values",
+]
 
 
 def get(root: bytes, keys: Iterable[int], load: Load) -> dict[int, int]:
@@ -105,35 +90,35 @@ def get_many(
     """
     found: dict[bytes, dict[int, int]] = {root: {} for root in roots}
     paths = [(_path(key), key) for key in keys]
-    shift = _TOP_SHIFT
+    shift = TOP_SHIFT
     # What is wanted below each node of this level, as (path, key, where it goes).
     wanted = {
         root: [(path, key, entries) for path, key in paths] for root, entries in found.items()
     }
     while wanted:
-        nodes = _load(wanted, load)
+        nodes = load_nodes(wanted, load)
         below: dict[bytes, list[tuple[int, int, dict[int, int]]]] = {}
         for node_hash, searches in wanted.items():
             node = nodes[node_hash]
-            if node[0] == _LEAF:
-                entries = _entries(node)
+            if node[0] == LEAF:
+                entries = entries_of(node)
                 for _, key, into in searches:
                     if key in entries:
                         into[key] = entries[key]
                 continue
             for search in searches:
-                child = _child(node, (search[0] >> shift) & 31)
+                child = child_of(node, (search[0] >> shift) & 31)
                 if child is not None:
                     below.setdefault(child, []).append(search)
         wanted = below
-        shift -= _BITS
+        shift -= BITS
     return found
 
 
 def count(root: bytes, load: Load) -> int:
     """Return the number of entries of the map; reads one node."""
-    node = _load([root], load)[root]
-    return _size(node)
+    node = load_nodes([root], load)[root]
+    return size_of(node)
 
 
 def items(root: bytes, load: Load) -> Iterator[tuple[int, int]]:
@@ -146,11 +131,11 @@ def items(root: bytes, load: Load) -> Iterator[tuple[int, int]]:
     while waiting:
         batch = waiting[-LOAD_BATCH:]
         del waiting[-LOAD_BATCH:]
-        for node in _load(batch, load).values():
-            if node[0] == _LEAF:
-                yield from _entries(node).items()
+        for node in load_nodes(batch, load).values():
+            if node[0] == LEAF:
+                yield from entries_of(node).items()
             else:
-                waiting.extend(_children(node).values())
+                waiting.extend(children_of(node).values())
 
 
 def values(root: bytes, load: Load) -> list[int]:
@@ -162,12 +147,12 @@ def values(root: bytes, load: Load) -> list[int]:
     level = [root]
     while level:
         branches: list[bytes] = []
-        for node in _load(level, load).values():
-            if node[0] == _LEAF:
+        for node in load_nodes(level, load).values():
+            if node[0] == LEAF:
                 size = len(node) >> 4
-                found += _HALVES[size].unpack_from(node, 1 + 8 * size)
+                found += HALVES[size].unpack_from(node, 1 + 8 * size)
             else:
-                branches += _children(node).values()
+                branches += children_of(node).values()
         level = branches
     return found
 
@@ -177,12 +162,12 @@ def below(hashes: Collection[bytes], load: Load) -> set[bytes]:
 
     Raises MissingNode, MalformedNode.
     """
-    nodes = _load(hashes, load)
+    nodes = load_nodes(hashes, load)
     return {
         child
         for node_hash in hashes
-        if nodes[node_hash][0] == _BRANCH
-        for child in _children(nodes[node_hash]).values()
+        if nodes[node_hash][0] == BRANCH
+        for child in children_of(nodes[node_hash]).values()
     }
 
 
@@ -192,7 +177,7 @@ def build(mapping: Mapping[int, int]) -> tuple[bytes, dict[bytes, bytes]]:
     Raises ValueError for a number outside 64 bits.
     """
     nodes: dict[bytes, bytes] = {}
-    return _write(dict(mapping), _TOP_SHIFT, nodes), nodes
+    return _write(dict(mapping), TOP_SHIFT, nodes), nodes
 
 
 def update(
@@ -207,15 +192,15 @@ def update(
         return root, {}
     levels = _descend(root, changes, load)
     nodes: dict[bytes, bytes] = {}
-    shift = _TOP_SHIFT - _BITS * (len(levels) - 1)
+    shift = TOP_SHIFT - BITS * (len(levels) - 1)
     for level in reversed(levels):
         for step in level:
             step.apply()
         _collapse([step for step in level if step.collapses()], load)
         for step in level:
             step.write_children(shift, nodes)
-        shift += _BITS
-    return levels[0][0].write(_TOP_SHIFT, nodes), nodes
+        shift += BITS
+    return levels[0][0].write(TOP_SHIFT, nodes), nodes
 
 
 def diff(a: bytes, b: bytes, load: Load) -> dict[int, tuple[int | None, int | None]]:
@@ -224,12 +209,14 @@ def diff(a: bytes, b: bytes, load: Load) -> dict[int, tuple[int | None, int | No
     Reads only nodes that the two do not share. Raises MissingNode or MalformedNode.
     """
     differences: dict[int, tuple[int | None, int | None]] = {}
-    shift = _TOP_SHIFT
+    shift = TOP_SHIFT
     # A side of a pair is the hash of a node, or entries where the other side is deeper.
-    pairs: list[tuple[bytes | _Entries, bytes | _Entries]] = [(a, b)] if a != b else []
+    pairs: list[tuple[bytes | Entries, bytes | Entries]] = [(a, b)] if a != b else []
     while pairs:
-        nodes = _load([side for pair in pairs for side in pair if isinstance(side, bytes)], load)
-        below: list[tuple[bytes | _Entries, bytes | _Entries]] = []
+        nodes = load_nodes(
+            [side for pair in pairs for side in pair if isinstance(side, bytes)], load
+        )
+        below: list[tuple[bytes | Entries, bytes | Entries]] = []
         for left, right in pairs:
             if _compare_leaves(left, right, nodes, differences):
                 continue
@@ -246,7 +233,7 @@ def diff(a: bytes, b: bytes, load: Load) -> dict[int, tuple[int | None, int | No
                 if left_child != right_child:
                     below.append((left_child, right_child))
         pairs = below
-        shift -= _BITS
+        shift -= BITS
     return differences
 
 
@@ -271,18 +258,18 @@ class _Step:
         self.before = 0  # entries below, before and after
         self.after = 0
         self.changed = False
-        self.entries: _Entries | None = None  # of a leaf
+        self.entries: Entries | None = None  # of a leaf
         self.children: dict[int, bytes] = {}  # of a branch
         self.visited: dict[int, _Step] = {}  # children that the update passes through
-        self.fresh: dict[int, _Entries] = {}  # entries for children that did not exist
+        self.fresh: dict[int, Entries] = {}  # entries for children that did not exist
 
     def read(self, node: bytes, shift: int) -> Iterable[_Step]:
         """Take in the node; return the steps below it."""
-        self.before = _size(node)
-        if node[0] == _LEAF:
-            self.entries = _entries(node)
+        self.before = size_of(node)
+        if node[0] == LEAF:
+            self.entries = entries_of(node)
             return ()
-        self.children = _children(node)
+        self.children = children_of(node)
         below: dict[int, list[tuple[int, int, int | None]]] = {}
         for change in self.changes:
             slot = (change[0] >> shift) & 31
@@ -322,13 +309,13 @@ class _Step:
             return
         for slot, child in self.visited.items():
             if child.changed:
-                node_hash = child.write(shift - _BITS, nodes)
+                node_hash = child.write(shift - BITS, nodes)
                 if node_hash == EMPTY:
                     del self.children[slot]
                 else:
                     self.children[slot] = node_hash
         for slot, entries in self.fresh.items():
-            self.children[slot] = _write(entries, shift - _BITS, nodes)
+            self.children[slot] = _write(entries, shift - BITS, nodes)
 
     def write(self, shift: int, nodes: dict[bytes, bytes]) -> bytes:
         """Write this node, and return its hash."""
@@ -343,12 +330,12 @@ def _descend(root: bytes, changes: Mapping[int, int | None], load: Load) -> list
     """Read the nodes that changes pass through, level by level."""
     level = [_Step(root, [(_path(key), key, value) for key, value in changes.items()])]
     levels = []
-    shift = _TOP_SHIFT
+    shift = TOP_SHIFT
     while level:
         levels.append(level)
-        nodes = _load([step.hash for step in level], load)
+        nodes = load_nodes([step.hash for step in level], load)
         level = [below for step in level for below in step.read(nodes[step.hash], shift)]
-        shift -= _BITS
+        shift -= BITS
     return levels
 
 
@@ -362,13 +349,13 @@ def _collapse(steps: list[_Step], load: Load) -> None:
         for slot, node_hash in step.children.items()
         if slot not in step.visited
     ]
-    nodes = _load(untouched, load)
+    nodes = load_nodes(untouched, load)
     for step in steps:
-        entries: _Entries = {}
+        entries: Entries = {}
         for slot, node_hash in step.children.items():
             child = step.visited.get(slot)
             if child is None:
-                entries.update(_leaf_entries(node_hash, nodes[node_hash]))
+                entries.update(leaf_entries(node_hash, nodes[node_hash]))
             elif child.entries is not None:
                 entries.update(child.entries)
             else:
@@ -382,14 +369,14 @@ def _collapse(steps: list[_Step], load: Load) -> None:
 
 def _path(key: int) -> int:
     """Return the 65 bits by which a key is filed."""
-    return ((key * _MULTIPLIER) & _MASK) << 1
+    return ((key * MULTIPLIER) & MASK) << 1
 
 
-def _split(entries: _Entries, shift: int) -> dict[int, _Entries]:
+def _split(entries: Entries, shift: int) -> dict[int, Entries]:
     """Part entries by the child that they belong to."""
-    parts: dict[int, _Entries] = {}
+    parts: dict[int, Entries] = {}
     for key, value in entries.items():
-        slot = ((((key * _MULTIPLIER) & _MASK) << 1) >> shift) & 31
+        slot = ((((key * MULTIPLIER) & MASK) << 1) >> shift) & 31
         part = parts.get(slot)
         if part is None:
             parts[slot] = {key: value}
@@ -398,20 +385,19 @@ def _split(entries: _Entries, shift: int) -> dict[int, _Entries]:
     return parts
 
 
-def _write(entries: _Entries, shift: int, nodes: dict[bytes, bytes]) -> bytes:
+def _write(entries: Entries, shift: int, nodes: dict[bytes, bytes]) -> bytes:
     """Write the subtree of entries into `nodes`, and return its hash."""
     size = len(entries)
     if size > LEAF_ENTRIES:
         children = {
-            slot: _write(part, shift - _BITS, nodes)
-            for slot, part in _split(entries, shift).items()
+            slot: _write(part, shift - BITS, nodes) for slot, part in _split(entries, shift).items()
         }
         return _write_branch(size, children, nodes)
     if not size:
         return EMPTY
     keys = sorted(entries)
     try:
-        node = _LEAF_FORMATS[size].pack(b"L", *keys, *[entries[key] for key in keys])
+        node = LEAF_FORMATS[size].pack(b"L", *keys, *[entries[key] for key in keys])
     except struct.error:
         raise ValueError("state tree keys and values are signed 64-bit integers") from None
     node_hash = hash_node(node)
@@ -424,113 +410,33 @@ def _write_branch(size: int, children: dict[int, bytes], nodes: dict[bytes, byte
     bitmap = 0
     for slot in children:
         bitmap |= 1 << slot
-    node = _HEADER.pack(b"B", size, bitmap) + b"".join(
-        [children[slot] for slot in sorted(children)]
-    )
+    node = HEADER.pack(b"B", size, bitmap) + b"".join([children[slot] for slot in sorted(children)])
     node_hash = hash_node(node)
     nodes[node_hash] = node
     return node_hash
 
 
-def _load(hashes: Collection[bytes], load: Load) -> dict[bytes, bytes]:
-    """Load nodes in batches, and check their form."""
-    distinct = [node_hash for node_hash in dict.fromkeys(hashes) if node_hash != EMPTY]
-    nodes: dict[bytes, bytes] = {EMPTY: b"L"}
-    for start in range(0, len(distinct), LOAD_BATCH):
-        batch = distinct[start : start + LOAD_BATCH]
-        loaded = load(batch)
-        for node_hash in batch:
-            node = loaded.get(node_hash)
-            if node is None:
-                raise MissingNode(node_hash)
-            if len(node) not in _LEAF_LENGTHS or node[0] != _LEAF:
-                _check_form(node_hash, node)
-            nodes[node_hash] = node
-    return nodes
-
-
-def _check_form(node_hash: bytes, node: bytes) -> None:
-    """Raise MalformedNode unless lengths and counts of a node agree."""
-    length = len(node)
-    if not length:
-        raise MalformedNode(node_hash, "it is empty")
-    if node[0] == _LEAF:
-        if length % 16 != 1 or not 1 < length <= 1 + 16 * LEAF_ENTRIES:
-            raise MalformedNode(node_hash, f"a leaf cannot have {length} bytes")
-    elif node[0] == _BRANCH:
-        if length < _HEADER.size:
-            raise MalformedNode(node_hash, f"a branch cannot have {length} bytes")
-        _, size, bitmap = _HEADER.unpack_from(node)
-        if length != _HEADER.size + HASH_BYTES * bitmap.bit_count():
-            raise MalformedNode(node_hash, "the children do not match the bitmap")
-        if size <= LEAF_ENTRIES:
-            raise MalformedNode(node_hash, f"a branch cannot have {size} entries")
-    else:
-        raise MalformedNode(node_hash, f"unknown kind {node[0]:#04x}")
-
-
-def _size(node: bytes) -> int:
-    """Return the number of entries below a node."""
-    if node[0] == _LEAF:
-        return len(node) >> 4
-    return int.from_bytes(node[1:5], "big")
-
-
-def _entries(node: bytes) -> _Entries:
-    """Return the entries of a leaf."""
-    size = len(node) >> 4
-    numbers = _LEAF_FORMATS[size].unpack(node)
-    return dict(zip(numbers[1 : size + 1], numbers[size + 1 :], strict=True))
-
-
-def _leaf_entries(node_hash: bytes, node: bytes) -> _Entries:
-    """Return the entries of a node that must be a leaf."""
-    if node[0] != _LEAF:
-        raise MalformedNode(node_hash, "a branch stands where a leaf belongs")
-    return _entries(node)
-
-
-def _child(node: bytes, slot: int) -> bytes | None:
-    """Return the hash of one child of a branch."""
-    bitmap = int.from_bytes(node[5:9], "big")
-    bit = 1 << slot
-    if not bitmap & bit:
-        return None
-    start = 9 + HASH_BYTES * (bitmap & (bit - 1)).bit_count()
-    return node[start : start + HASH_BYTES]
-
-
-def _children(node: bytes) -> dict[int, bytes]:
-    """Return the hashes of the children of a branch by slot."""
-    bitmap = int.from_bytes(node[5:9], "big")
-    slots = [slot for slot in range(FAN_OUT) if bitmap >> slot & 1]
-    return {
-        slot: node[start : start + HASH_BYTES]
-        for slot, start in zip(slots, range(9, len(node), HASH_BYTES), strict=True)
-    }
-
-
-def _side_entries(side: bytes | _Entries, nodes: dict[bytes, bytes]) -> _Entries | None:
+def _side_entries(side: bytes | Entries, nodes: dict[bytes, bytes]) -> Entries | None:
     """Return the entries of a side of a comparison, None where it is a branch."""
     if isinstance(side, dict):
         return side
     node = nodes[side]
-    return _entries(node) if node[0] == _LEAF else None
+    return entries_of(node) if node[0] == LEAF else None
 
 
 def _side_children(
-    side: bytes | _Entries, entries: _Entries | None, nodes: dict[bytes, bytes], shift: int
-) -> Mapping[int, bytes | _Entries]:
+    side: bytes | Entries, entries: Entries | None, nodes: dict[bytes, bytes], shift: int
+) -> Mapping[int, bytes | Entries]:
     """Return the children of a side, parting its entries where it is a leaf."""
     if entries is not None:
         return _split(entries, shift)
     assert isinstance(side, bytes)
-    return _children(nodes[side])
+    return children_of(nodes[side])
 
 
 def _compare_leaves(
-    left: bytes | _Entries,
-    right: bytes | _Entries,
+    left: bytes | Entries,
+    right: bytes | Entries,
     nodes: dict[bytes, bytes],
     differences: dict[int, tuple[int | None, int | None]],
 ) -> bool:
@@ -541,18 +447,18 @@ def _compare_leaves(
     size = len(one) >> 4
     middle = 1 + 8 * size
     # The keys come first in a leaf, behind the letter that says that it is one.
-    if one[0] != _LEAF or one[:middle] != other[:middle] or len(one) != len(other):
+    if one[0] != LEAF or one[:middle] != other[:middle] or len(one) != len(other):
         return False
-    half = _HALVES[size]
+    half = HALVES[size]
     pairs = zip(half.unpack_from(one, middle), half.unpack_from(other, middle), strict=True)
     for place, pair in enumerate(pairs):
         if pair[0] != pair[1]:
-            differences[_KEY.unpack_from(one, 1 + 8 * place)[0]] = pair
+            differences[KEY.unpack_from(one, 1 + 8 * place)[0]] = pair
     return True
 
 
 def _compare(
-    left: _Entries, right: _Entries, differences: dict[int, tuple[int | None, int | None]]
+    left: Entries, right: Entries, differences: dict[int, tuple[int | None, int | None]]
 ) -> None:
     """Add the differences between two sets of entries."""
     for key, _ in left.items() ^ right.items():

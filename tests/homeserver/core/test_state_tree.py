@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import TestCase
 
-from homeserver.core import state_tree
-from homeserver.core.state_tree import EMPTY, MalformedNode, MissingNode
+from homeserver.core import state_nodes, state_tree
+from homeserver.core.state_nodes import EMPTY, MalformedNode, MissingNode
 
 KEYS = st.one_of(
     st.integers(0, 200),
@@ -120,7 +120,7 @@ class LikeADict(TestCase):
 
     def test_keys_that_share_a_path(self) -> None:
         """Keys whose paths agree for twelve levels are still told apart."""
-        inverse = pow(state_tree._MULTIPLIER, -1, 2**64)
+        inverse = pow(state_nodes.MULTIPLIER, -1, 2**64)
         keys = []
         for low in range(16):
             for high in range(3):
@@ -245,7 +245,7 @@ class Cost(TestCase):
         """No load asks for more than the batch size."""
         self.store.calls.clear()
         self.assertEqual(sum(1 for _ in state_tree.items(self.root, self.store.load)), 100_000)
-        self.assertLessEqual(max(self.store.calls), state_tree.LOAD_BATCH)
+        self.assertLessEqual(max(self.store.calls), state_nodes.LOAD_BATCH)
 
 
 class BadNodes(TestCase):
