@@ -11,12 +11,13 @@ import re
 import httptools
 
 MAX_HEAD_BYTES = 64 * 1024
-"""Of one head, with the informational answers before it."""
+"""Of one head."""
 MAX_INFORMATIONAL = 20
 """How many answers of status 1xx are read over."""
 MAX_OVERHEAD_BYTES = 64 * 1024
 """Of what a chunked body has besides its content (sizes and extensions of chunks, trailers),
-where that is more than the content."""
+where that is more than the content before it. Content does not pay for what follows: the parser
+copies what it has of a trailer for each piece that comes."""
 
 _MAX_HEADERS = 256
 _BODILESS = (204, 304)
@@ -77,7 +78,8 @@ class AnswerHead:
         if key in _FRAMING:
             if key in self._framing:
                 self._fault = f"more than one {key}"
-            self._framing[key] = value.decode("latin-1").strip()
+            # Spaces only: behind another sign the parser does not take a coding for chunks.
+            self._framing[key] = value.decode("latin-1").rstrip(" ")
         elif key == "connection" and key in self.headers:
             self.headers[key] += "," + value.decode("latin-1")
         else:
@@ -85,7 +87,8 @@ class AnswerHead:
 
     def on_headers_complete(self) -> None:
         assert self._parser is not None
-        self.status = self._parser.get_status_code()
+        if not self.status:  # or it is the head of what came behind the answer
+            self.status = self._parser.get_status_code()
 
     def on_message_begin(self) -> None:
         self.surplus = self.ended
@@ -123,9 +126,9 @@ class AnswerHead:
             raise NotHttp(f"it speaks version {version[:10]}")
         if self.status == 101:
             raise NotHttp("it switches to another protocol")
-        self._frame(method, is_http10=version == "1.0", lenient=lenient)
         tokens = self.headers.get("connection", "").lower().split(",")
         self.keep_alive = version == "1.1" and "close" not in [token.strip() for token in tokens]
+        self._frame(method, is_http10=version == "1.0", lenient=lenient)
         self.ended = False
         if not self.is_chunked:
             self._parser = None
@@ -134,6 +137,7 @@ class AnswerHead:
     def _frame(self, method: str, *, is_http10: bool, lenient: bool) -> None:
         coding = self._framing.get("transfer-encoding")
         length = self._framing.get("content-length")
+        length = None if length is None else length.rstrip(" \t")
         if length is not None and not (length.isascii() and length.isdigit() and len(length) < 16):
             raise NotHttp("its length is no number")
         if coding is not None:
@@ -143,6 +147,9 @@ class AnswerHead:
                 raise NotHttp("an unknown transfer coding")
         if self.status < 200 or self.status in _BODILESS or method == "HEAD":
             self.length = 0
+            if self.status == 204 and (coding is not None or int(length or 0)):
+                # A body that cannot be; if it is sent all the same, it would begin the next answer.
+                self.keep_alive = False
         elif coding is not None:
             self.is_chunked = True
         elif length is not None:
@@ -152,6 +159,7 @@ class AnswerHead:
         """Take data of a chunked body, and give what it holds. Raises `NotHttp`."""
         self._overhead += len(data)
         self._feed(data)
+        self._overhead = max(self._overhead, 0)
         content, self.content = self.content, []
         if self.ended:
             self._parser = None

@@ -36,6 +36,8 @@ from federation.client.body import TooLarge
 
 _NEW, _HEAD, _FIXED, _CHUNKED, _OPEN_END, _SETTLING, _IDLE, _ENDED = range(8)
 _START = b"HTTP/1."
+_LARGE_REQUEST = 64 * 1024
+"""Bytes from which on a request may not have gone out whole when it is refused."""
 
 
 class ConnectionEnded(Exception):
@@ -86,6 +88,7 @@ class Connection:
         "_buffer",
         "_head",
         "_informational",
+        "_is_large",
         "_is_paused",
         "_left",
         "_lenient",
@@ -114,6 +117,7 @@ class Connection:
         self._left = 0
         self._receiver: Receiver | None = None
         self._reusable = False
+        self._is_large = False
         self._is_paused = False
 
     # IProtocol
@@ -173,6 +177,7 @@ class Connection:
         self._state = _HEAD
         self._method = method
         self._informational = 0
+        self._is_large = len(request) > _LARGE_REQUEST
         self._receiver = receiver
         self.transport.write(request)
 
@@ -262,7 +267,8 @@ class Connection:
 
     def _begin(self, head: AnswerHead, data: bytes) -> None:
         assert self._receiver is not None
-        self._reusable = head.keep_alive
+        # Who refuses a large request may not read it to its end: the next would wait behind it.
+        self._reusable = head.keep_alive and not (self._is_large and not 200 <= head.status < 300)
         self._left = head.length or 0
         if head.is_chunked:
             self._state = _CHUNKED

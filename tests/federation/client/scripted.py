@@ -126,11 +126,17 @@ class ScriptedCase(SynchronousTestCase):
         return self.connections.wires
 
     def ask(
-        self, method: str = "GET", *, route: Route = ROUTE, timed: bool = False, **options: Any
+        self,
+        method: str = "GET",
+        *,
+        route: Route = ROUTE,
+        timed: bool = False,
+        body: bytes = b"{}",
+        **options: Any,
     ) -> Asked:
-        body = None if method == "GET" else b"{}"
+        sent = None if method == "GET" else body
         limits = {"max_bytes": 1000, "max_error_bytes": 100} | options
-        asking = self.https.exchange("them", route, method, "/x", {}, body, **limits)
+        asking = self.https.exchange("them", route, method, "/x", {}, sent, **limits)
         return Asked(asking, self.clock if timed else None)
 
     def open(self, **options: Any) -> Asked:
@@ -153,7 +159,7 @@ class ScriptedCase(SynchronousTestCase):
         """However it arrives, this is an error, its connection ends, and others are as ever."""
         for size in sizes:
             result, wire = self.told(data, size)
-            self.assertIsInstance(result, kind, (data[:200], size))
+            self.assertIsInstance(result, kind, f"{data[:200]!r} {size}")
             self.assertTrue(wire.is_closed, data[:200])
             wire.lose()
             self.harmless(wire)

@@ -11,7 +11,7 @@ import tracemalloc
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from federation.client.answer_head import MAX_HEAD_BYTES, MAX_INFORMATIONAL
+from federation.client.answer_head import MAX_HEAD_BYTES, MAX_INFORMATIONAL, MAX_OVERHEAD_BYTES
 from federation.client.errors import BadAnswer, Unreachable
 from tests.federation.client.scripted import Asked, ScriptedCase, Wire, answer, chunked
 
@@ -53,6 +53,11 @@ class FramingTests(ScriptedCase):
             b"Transfer-Encoding: gzip, chunked",
             b"Transfer-Encoding: chunked;x=y",
             b"Transfer-Encoding:\tchunked\x0b",
+            # Not what the parser takes for chunks, whatever Python takes for white space.
+            b"Transfer-Encoding: chunked\xa0",
+            b"Transfer-Encoding: \xa0chunked",
+            b"Transfer-Encoding: chunked\x85",
+            b"Transfer-Encoding: chunked\t",
             b'Transfer-Encoding: "chunked"',
             b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
             b"Transfer-Encoding: chunked\r\nTransfer-Encoding: x",
@@ -123,6 +128,8 @@ class FramingTests(ScriptedCase):
             (answer(b"abc"), b"abc"),
             (answer(b""), b""),
             (answer(b"abc", "X: \t y \t", "Y:"), b"abc"),
+            (HEAD + b"Content-Length: \t3 \t\r\n\r\nabc", b"abc"),
+            (HEAD + b"Transfer-Encoding: \tChunked  \r\n\r\n3\r\nabc\r\n0\r\n\r\n", b"abc"),
             (chunked(b"abc", b"de"), b"abcde"),
             (chunked(), b""),
             (CHUNKED + b"3;name=value;other\r\nabc\r\n0;end\r\nX: y\r\n\r\n", b"abc"),
@@ -174,6 +181,15 @@ class SurplusTests(ScriptedCase):
                 self.assertIn(result.body, (b"mine", b""))
                 self.assertTrue(wire.is_closed)
                 self.harmless(wire)
+
+    def test_another_status(self) -> None:
+        """Also of another status, and with headers of its own."""
+        other = answer(b"hidden", "X: hidden", status="500 No")
+        for data in self.GOOD:
+            expected, _ = self.told(data)
+            result, wire = self.told(data + other)
+            self.assertEqual(result, expected)
+            wire.lose()
 
     def test_in_the_same_turn(self) -> None:
         """TLS gives what came together in pieces, between which nobody can ask again."""
@@ -248,6 +264,33 @@ class NoReuseTests(ScriptedCase):
             self.assertEqual(result.body, b"mine")
             self.assertTrue(wire.is_closed)
 
+    def test_a_body_that_cannot_be(self) -> None:
+        """What the other side may send as the body of a 204 would begin the next answer."""
+        head = b"HTTP/1.1 204 No Content\r\n"
+        for header in (b"Content-Length: 5", b"Transfer-Encoding: chunked"):
+            result, wire = self.told(head + header + b"\r\n\r\n")
+            self.assertEqual((result.status, result.body), (204, b""))
+            self.assertTrue(wire.is_closed, header)
+            self.harmless(wire)
+        _, wire = self.told(head + b"Content-Length: 0\r\n\r\n")
+        self.assertFalse(wire.is_closed)
+
+    def test_a_large_request_that_is_refused(self) -> None:
+        """Its rest may be on its way still, or never be read: the next would wait behind it."""
+        for status, size, is_closed in (
+            ("413 Too Large", 100_000, True),
+            ("302 Found", 100_000, True),
+            ("200 OK", 100_000, False),
+            ("413 Too Large", 100, False),
+        ):
+            asked = self.ask("PUT", body=b"x" * size)
+            wire = self.wires[-1]
+            wire.say(answer(b"mine", status=status))
+            self.turn()
+            self.assertEqual(self.body(asked), b"mine")
+            self.assertEqual(wire.is_closed, is_closed, (status, size))
+            wire.lose()
+
     def test_no_length(self) -> None:
         for version in (b"1.0", b"1.1"):
             asked = self.ask()
@@ -291,6 +334,18 @@ class BombTests(ScriptedCase):
             CHUNKED + b"0" * 5_000_000 + b"3\r\nabc\r\n0\r\n\r\n",
         ):
             self.refused(data, BadAnswer, sizes=(16_384,))
+
+    def test_content_does_not_pay_for_what_follows(self) -> None:
+        """The parser keeps trailers, and copies what it has of one for each piece that comes."""
+        content = b"30d40\r\n" + b"x" * 200_000 + b"\r\n"
+        for end in (b"0\r\nX: ", b"0\r\n" + b"X", b"3;"):
+            asked = self.ask(max_bytes=1_000_000)
+            wire = self.wires[-1]
+            wire.say(CHUNKED + content, 16_384)
+            wire.say(end + b"y" * (MAX_OVERHEAD_BYTES + 1000), 1000)
+            self.assertIsInstance(asked.result, BadAnswer)
+            self.assertTrue(wire.is_closed)
+            wire.lose()
 
     def test_bodies(self) -> None:
         """Larger than may be: said so, or found."""
