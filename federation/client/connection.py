@@ -165,8 +165,10 @@ class Connection:
 
     @property
     def is_idle(self) -> bool:
-        """Whether it can be asked again."""
-        return self._state == _IDLE
+        """Whether it can be asked again. That the other side ended TLS is told when TCP has ended
+        too: meanwhile whatever is written is lost."""
+        lower = getattr(self.transport, "transport", self.transport)
+        return self._state == _IDLE and not lower.disconnecting
 
     def ask(self, method: str, request: bytes, receiver: Receiver) -> None:
         """Write a request, and give `receiver` its answer."""

@@ -44,6 +44,7 @@ class Pool:
             self._forget(connection)
             if connection.is_idle:
                 return connection
+            connection.abort()
         return None
 
     async def connect(self, route: Route) -> Connection:

@@ -356,6 +356,19 @@ class ExchangeTests(AgentCase):
         await self.assertFailure(asking, Unreachable)
         self.assertEqual(len(self.server.requests), 1)
 
+    async def test_not_over_a_connection_that_ends_with_its_answer(self) -> None:
+        """Of a server that does not say so. Nothing is lost by another one, not even a POST."""
+
+        def answer(transport: Any) -> None:
+            transport.write(OK)
+            transport.loseConnection()
+
+        self.server.answers["*"] = answer
+        client = self.network.client()
+        for _ in range(3):
+            await client.post_json("a.example:80", "/_matrix/x", {})
+        self.assertEqual(len(self.server.requests), 3)
+
     async def test_redirects_are_not_followed(self) -> None:
         self.server.answers["*"] = response(b"", "302 Found", {"Location": "/_matrix/y"})
         error = await self.fails(RemoteHttpError)
