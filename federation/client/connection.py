@@ -100,9 +100,12 @@ class Connection:
         "_state",
         "key",
         "transport",
+        "until",
     )
 
     transport: Any
+    until: float
+    """When its owner keeps it no more."""
 
     def __init__(self, owner: Owner, key: object, *, lenient: bool) -> None:
         self.key = key

@@ -15,6 +15,9 @@ from federation.client.route import Route
 
 IDLE_CONNECTION_S = 60.0
 """For how long a connection is kept for the next request."""
+MAX_AGE_S = 3600.0
+"""For how long one is used, however busy it is: then the name is looked up and judged again, and
+the certificate shown."""
 MAX_IDLE_PER_SERVER = 2
 MAX_IDLE = 2000
 """Of all servers together."""
@@ -56,7 +59,9 @@ class Pool:
     def new(self, key: object) -> Connection:
         """A connection that is about to be made. Where it has one request only, no other answer
         can be behind it, and odd servers of the web are understood, too."""
-        return Connection(self, key, lenient=not self._keep_alive)
+        connection = Connection(self, key, lenient=not self._keep_alive)
+        connection.until = self._clock.seconds() + MAX_AGE_S
+        return connection
 
     async def close(self) -> None:
         """Close the kept connections, and wait for those that are being closed."""
@@ -79,7 +84,8 @@ class Pool:
 
     def keep(self, connection: Connection) -> None:
         kept = self._idle.get(connection.key)
-        if not self._keep_alive or self._is_closed:
+        is_old = self._clock.seconds() >= connection.until
+        if not self._keep_alive or self._is_closed or is_old:
             connection.close()
             return
         if kept is None:

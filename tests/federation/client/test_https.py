@@ -14,7 +14,12 @@ from federation.client import pool
 from federation.client.body import HIGH_WATER
 from federation.client.errors import BadAnswer, RemoteTimeout, Unreachable
 from federation.client.https import StreamedAnswer
-from federation.client.pool import CLOSING_S, IDLE_CONNECTION_S, MAX_IDLE_PER_SERVER
+from federation.client.pool import (
+    CLOSING_S,
+    IDLE_CONNECTION_S,
+    MAX_AGE_S,
+    MAX_IDLE_PER_SERVER,
+)
 from tests.federation.client.scripted import (
     OTHER,
     ROUTE,
@@ -94,6 +99,18 @@ class KeptTests(ScriptedCase):
         self.assertFalse(wire.is_aborted)
         wire.lose()
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_not_for_ever(self) -> None:
+        """However busy it is: names move, and certificates end."""
+        asked = int(MAX_AGE_S // 50) + 2
+        for _ in range(asked):
+            self.clock.advance(50)
+            result, _ = self.told(answer())
+            self.assertEqual(result.status, 200)
+        first, second = self.wires
+        self.assertTrue(first.is_closed)
+        self.assertFalse(second.is_closed)
+        self.assertEqual(first.requests + second.requests, asked)
 
     def many(self, count: int, **options: Any) -> list[Wire]:
         asked = [self.ask(**options) for _ in range(count)]
