@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 HIGH_WATER = 128 * 1024
 """Bytes that wait for their reader from which on the other side is not read from."""
+_MANY_PARTS = 4096
+"""So many are put together: of parts of a few bytes each, what Python needs for one is most."""
 
 
 class TooLarge(Exception):
@@ -39,6 +41,7 @@ class WholeReader:
     __slots__ = (
         "_cut",
         "_head",
+        "_joined",
         "_left",
         "_max_bytes",
         "_max_error_bytes",
@@ -55,6 +58,7 @@ class WholeReader:
         self._cut = cut
         self._left = 0
         self._parts: list[bytes] = []
+        self._joined = 0
         self._head: AnswerHead | None = None
         self.done: Deferred[tuple[AnswerHead, bytes]] = Deferred(self._cancel)
 
@@ -70,6 +74,9 @@ class WholeReader:
         self._left -= len(data)
         if self._left >= 0:
             self._parts.append(data)
+            if len(self._parts) - self._joined > _MANY_PARTS:
+                self._parts[self._joined :] = [b"".join(self._parts[self._joined :])]
+                self._joined += 1
         elif self._cut:
             self._parts.append(data[: self._left])
             self.connection.abort()

@@ -393,6 +393,22 @@ class BombTests(ScriptedCase):
         self.assertLess(used / 20, 2 * MAX_HEAD_BYTES)
         self.assertTrue(all(isinstance(each.result, BadAnswer) for each in asked))
 
+    def test_memory_of_small_pieces(self) -> None:
+        """A body takes about its length, in however small pieces it comes."""
+        size = 80_000
+        asked = self.ask(max_bytes=size)
+        wire = self.wires[-1]
+        wire.say(HEAD + b"Content-Length: %d\r\n\r\n" % size)
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+        sent = bytes(range(250)) * (size // 250)
+        wire.say(sent[:-2], 2)
+        used, _ = tracemalloc.get_traced_memory()
+        self.assertLess(used, 6 * size)
+        wire.say(sent[-2:])
+        self.turn()
+        self.assertEqual(self.body(asked), sent)
+
 
 class CutOffTests(ScriptedCase):
     def test_less_than_was_said(self) -> None:
