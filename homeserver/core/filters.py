@@ -65,15 +65,20 @@ def _wildcard_matches(pattern: str, event_type: str) -> bool:
     return compile_glob(pattern, ignore_case=False, question_mark=False).matches(event_type)
 
 
+# Each empty set by itself would take 200 bytes, and a filter has more than a dozen.
+_NONE: frozenset[str] = frozenset()
+_NO_TYPES = TypePatterns()
+
+
 @dataclass(frozen=True, slots=True)
 class EventFilter:
     """Which events of a section to send. None in `types` or `senders`: all of them."""
 
     limit: int | None = None
     types: TypePatterns | None = None
-    not_types: TypePatterns = TypePatterns()
+    not_types: TypePatterns = _NO_TYPES
     senders: frozenset[str] | None = None
-    not_senders: frozenset[str] = frozenset()
+    not_senders: frozenset[str] = _NONE
 
     def matches(self, event_type: str, sender: str | None = None) -> bool:
         """Whether an event passes, by type and sender (None: the event has none)."""
@@ -122,7 +127,7 @@ class RoomEventFilter(EventFilter):
     """An EventFilter for events in rooms."""
 
     rooms: frozenset[str] | None = None
-    not_rooms: frozenset[str] = frozenset()
+    not_rooms: frozenset[str] = _NONE
     contains_url: bool | None = None
     lazy_load_members: bool = False
     include_redundant_members: bool = False
@@ -132,7 +137,7 @@ class RoomEventFilter(EventFilter):
     related_by_senders: frozenset[str] | None = None
     related_by_rel_types: frozenset[str] | None = None
     rel_types: frozenset[str] | None = None
-    not_rel_types: frozenset[str] = frozenset()
+    not_rel_types: frozenset[str] = _NONE
 
     def matches_room(self, room_id: str) -> bool:
         if room_id in self.not_rooms:
@@ -200,7 +205,7 @@ class RoomFilter:
     """The `room` part of a Filter. `matches_room` comes before the sections' own filters."""
 
     rooms: frozenset[str] | None = None
-    not_rooms: frozenset[str] = frozenset()
+    not_rooms: frozenset[str] = _NONE
     include_leave: bool = False
     timeline: RoomEventFilter = RoomEventFilter()
     state: RoomEventFilter = RoomEventFilter()
@@ -237,7 +242,7 @@ class Filter:
     presence: EventFilter = EventFilter()
     account_data: EventFilter = EventFilter()
     room: RoomFilter = RoomFilter()
-    profile_fields: frozenset[str] = frozenset()
+    profile_fields: frozenset[str] = _NONE
     """Fields of profiles of which changes are wanted (MSC4429)."""
 
     def trim(self, event: JsonObject) -> JsonObject:
@@ -291,7 +296,7 @@ def parse_room_event_filter(source: Any, name: str = "filter") -> RoomEventFilte
 def _room_filter(fields: _Fields) -> RoomFilter:
     return RoomFilter(
         rooms=fields.ids("rooms", "!"),
-        not_rooms=fields.ids("not_rooms", "!") or frozenset(),
+        not_rooms=fields.ids("not_rooms", "!") or _NONE,
         include_leave=bool(fields.flag("include_leave")),
         timeline=_room_event_filter(fields.child("timeline")),
         state=_room_event_filter(fields.child("state")),
@@ -305,9 +310,9 @@ def _event_filter(kind: type[T], fields: _Fields, **more: Any) -> T:
     return kind(
         limit=fields.count("limit"),
         types=None if types is not None and types.is_everything else types,
-        not_types=fields.types("not_types") or TypePatterns(),
+        not_types=fields.types("not_types") or _NO_TYPES,
         senders=fields.ids("senders", "@"),
-        not_senders=fields.ids("not_senders", "@") or frozenset(),
+        not_senders=fields.ids("not_senders", "@") or _NONE,
         **more,
     )
 
@@ -321,7 +326,7 @@ def _room_event_filter(fields: _Fields) -> RoomEventFilter:
         RoomEventFilter,
         fields,
         rooms=fields.ids("rooms", "!"),
-        not_rooms=fields.ids("not_rooms", "!") or frozenset(),
+        not_rooms=fields.ids("not_rooms", "!") or _NONE,
         contains_url=fields.flag("contains_url"),
         lazy_load_members=bool(fields.flag("lazy_load_members")),
         include_redundant_members=bool(fields.flag("include_redundant_members")),
@@ -330,8 +335,7 @@ def _room_event_filter(fields: _Fields) -> RoomEventFilter:
         related_by_senders=fields.ids("related_by_senders", "@", "io.element.relation_senders"),
         related_by_rel_types=fields.ids("related_by_rel_types", "", "io.element.relation_types"),
         rel_types=fields.ids("rel_types", "", "org.matrix.msc3874.rel_types"),
-        not_rel_types=fields.ids("not_rel_types", "", "org.matrix.msc3874.not_rel_types")
-        or frozenset(),
+        not_rel_types=fields.ids("not_rel_types", "", "org.matrix.msc3874.not_rel_types") or _NONE,
     )
 
 

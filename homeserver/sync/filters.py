@@ -17,12 +17,18 @@ MAX_CACHED = 4096
 
 
 class Filters:
-    """The stored filters of this server's users. They never change, so they are cached freely."""
+    """The stored filters of this server's users. They never change, so they are cached freely.
+
+    Most users have the filter of their client: those that are written alike are the same object,
+    which each waiting client holds.
+    """
 
     def __init__(self, db: Database) -> None:
         self._db = db
-        self._cache: Cache[tuple[str, str], Filter] = Cache("filters", _size, share=0.05)
-        self.caches = (self._cache,)
+        self._texts: Cache[tuple[str, str], str] = Cache("stored_filters", share=0.05)
+        self._parsed: Cache[tuple[bool, str], Filter] = Cache("filters", _size, share=0.05)
+        """By whether it was stored, and how it is written."""
+        self.caches = (self._texts, self._parsed)
 
     async def add(self, user_id: str, source: JsonObject) -> str:
         """Store a filter; its ID. Raises MatrixError 400 for a malformed one."""
@@ -38,13 +44,26 @@ class Filters:
         Raises:
             MatrixError: 404 `M_NOT_FOUND`; 400 `M_INVALID_PARAM` for what is no filter ID.
         """
+        found: JsonObject = json.loads(await self._text(user_id, filter_id))
+        return found
+
+    async def _text(self, user_id: str, filter_id: str) -> str:
         if not filter_id.isascii() or not filter_id.isdigit() or len(filter_id) > 18:
             raise errors.invalid_param("This is not a filter ID.")
         text = await self._db.query(filters.get, user_id, int(filter_id))
         if text is None:
             raise errors.not_found("There is no such filter.")
-        found: JsonObject = json.loads(text)
-        return found
+        return text
+
+    async def _known_text(self, user_id: str, filter_id: str) -> str:
+        key = (user_id, filter_id)
+        text = self._texts.get(key)
+        if text is None:
+            try:
+                text = self._texts[key] = await self._text(user_id, filter_id)
+            except errors.MatrixError as problem:
+                raise errors.invalid_param(f"`filter`: {problem.error}")
+        return text
 
     async def parse(self, user_id: str, parameter: str | None) -> Filter:
         """The filter that the `filter` parameter of an endpoint gives: an ID, or JSON itself.
@@ -54,26 +73,28 @@ class Filters:
         """
         if not parameter:
             return NO_FILTER
-        is_json = parameter.lstrip().startswith("{")
+        is_stored = not parameter.lstrip().startswith("{")
+        text = await self._known_text(user_id, parameter) if is_stored else parameter
         # JSON means the same whoever sends it.
-        key = ("" if is_json else user_id, parameter)
-        known = self._cache.get(key)
+        key = (is_stored, text)
+        known = self._parsed.get(key)
         if known is None:
-            known = _parsed(parameter) if is_json else await self._stored(user_id, parameter)
-            if len(parameter) <= MAX_CACHED:
-                self._cache[key] = known
+            known = _stored(text) if is_stored else _parsed(text)
+            if is_stored or len(text) <= MAX_CACHED:
+                self._parsed[key] = known
         return known
 
-    async def _stored(self, user_id: str, filter_id: str) -> Filter:
-        try:
-            return parse_filter(await self.get(user_id, filter_id))
-        except errors.MatrixError as problem:
-            raise errors.invalid_param(f"`filter`: {problem.error}")
 
-
-def _size(key: tuple[str, str], parsed: Filter) -> int:
-    # Weighed once for each that a client uses, and some are large.
+def _size(key: tuple[bool, str], parsed: Filter) -> int:
+    # Weighed once for each that clients use, and some are large.
     return weigh(key) + weigh(parsed)
+
+
+def _stored(text: str) -> Filter:
+    try:
+        return parse_filter(json.loads(text))
+    except errors.MatrixError as problem:
+        raise errors.invalid_param(f"`filter`: {problem.error}")
 
 
 def _parsed(text: str) -> Filter:

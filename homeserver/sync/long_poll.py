@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, TypeVar
 
 from twisted.internet.interfaces import IReactorTime
@@ -47,6 +48,21 @@ class Wish:
     """Whether `state_after` is called as before version 1.16 of the specification."""
 
 
+class _Stop:
+    """Called when the server stops: has a client that waits go on. (A closure takes more.)"""
+
+    __slots__ = ("_notifier", "_user_id", "is_told")
+
+    def __init__(self, notifier: Notifier, user_id: str) -> None:
+        self._notifier = notifier
+        self._user_id = user_id
+        self.is_told = False
+
+    def __call__(self) -> None:
+        self.is_told = True
+        self._notifier.wake_user(self._user_id)
+
+
 async def poll(
     notifier: Notifier,
     clock: IReactorTime,
@@ -63,19 +79,14 @@ async def poll(
     not wait; `profiles`, whether it has changes of profiles.
     """
     ends = clock.seconds() + min(wish.timeout_ms, MAX_TIMEOUT) / 1000
-    stopping: list[bool] = []
-
-    def stop() -> None:
-        stopping.append(True)
-        notifier.wake_user(user_id)
-
+    stop = _Stop(notifier, user_id)
     wish.on_stop(stop)
     while True:
         watch = await notifier.watch(user_id, profiles=profiles)
         version = watch.version
         found, is_empty = await answer(watch)
         left = ends - clock.seconds()
-        if at_once or not is_empty or left <= 0 or stopping or notifier.is_stopped:
+        if at_once or not is_empty or left <= 0 or stop.is_told or notifier.is_stopped:
             return found
         del found
         await notifier.wait(watch, version, left)
@@ -115,20 +126,6 @@ class Sync:
         ended = await self._presence.user_syncing(
             request.user_id, wish.set_presence, request.device_id
         )
-
-        async def answer(watch: Watch) -> tuple[JsonObject | bytes, bool]:
-            known = self._known(request, wish, watch)
-            if known is not None:
-                return _nothing_new(known), True
-            quick = await self.caught_up.answer(
-                request,
-                watch,
-                old_names=wish.old_names,
-                # A hint of another process may still be on its way.
-                fresh=wish.timeout_ms == 0 and not self._notifier.is_alone,
-            )
-            return quick if quick is not None else await self._answer(request, wish, watch)
-
         try:
             if wish.timeout_ms == 0:
                 watch = await self._notifier.watch(
@@ -142,12 +139,28 @@ class Sync:
                 self._clock,
                 request.user_id,
                 wish,
-                answer,
+                partial(self._look, request, wish),
                 at_once=request.since is None or request.full_state,
                 profiles=bool(request.filter.profile_fields),
             )
         finally:
             ended()
+
+    async def _look(
+        self, request: SyncRequest, wish: Wish, watch: Watch
+    ) -> tuple[JsonObject | bytes, bool]:
+        """What there is now, and whether that is nothing."""
+        known = self._known(request, wish, watch)
+        if known is not None:
+            return _nothing_new(known), True
+        quick = await self.caught_up.answer(
+            request,
+            watch,
+            old_names=wish.old_names,
+            # A hint of another process may still be on its way.
+            fresh=wish.timeout_ms == 0 and not self._notifier.is_alone,
+        )
+        return quick if quick is not None else await self._answer(request, wish, watch)
 
     def _known(self, request: SyncRequest, wish: Wish, watch: Watch) -> Settled | None:
         """What the device has, if that it has everything is known without asking anybody.

@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import structlog
 from twisted.internet.defer import Deferred
@@ -39,6 +39,8 @@ from storage.feed import Feed
 from storage.news import News
 from storage.transaction import Transaction
 from storage.unread import Count, Counts
+
+T = TypeVar("T")
 
 LINGER = 60.0
 """Seconds that a watch is kept after the last client of its user stopped waiting."""
@@ -248,20 +250,20 @@ class Notifier:
 
     def wait(self, watch: Watch, version: int, seconds: float) -> Deferred[None]:
         """Fires at the next hint, or after `seconds`; at once if there was one since `version`."""
-        waiter: Deferred[None] = Deferred(watch.waiters.discard)
+        waiter: Deferred[None] = Deferred()
         if watch.version != version or watch.is_dropped:
             waiter.callback(None)
             return waiter
         watch.waiters.add(waiter)
-        due = self._ends.add(waiter, seconds)
+        # A method and not a closure, which would take three times the memory while it waits.
+        return waiter.addBoth(self._waited, waiter, watch, self._ends.add(waiter, seconds))
 
-        def done(result: None) -> None:
-            self._ends.discard(waiter, due)
-            watch.waiters.discard(waiter)
-            watch.last_used = self._clock.seconds()
-            return result
-
-        return waiter.addBoth(done)
+    def _waited(self, result: T, waiter: Deferred[None], watch: Watch, due: float) -> T:
+        """A wait is over, be it that the client went away."""
+        self._ends.discard(waiter, due)
+        watch.waiters.discard(waiter)
+        watch.last_used = self._clock.seconds()
+        return result
 
     def wake_user(self, user_id: str) -> None:
         """Something in this process is new for a user."""

@@ -28,7 +28,7 @@ from homeserver.web.http_body import BodyStream
 from homeserver.web.http_head import BadRequest, Head, client_address, without_blank_lines
 from homeserver.web.http_output import CONTINUE, render_error, send_response
 from homeserver.web.http_owner import Owner, State
-from homeserver.web.prompt import run
+from homeserver.web.prompt import Running, run
 from homeserver.web.request import BodyPlan, ClientDisconnected, Request
 
 _NEVER = math.inf
@@ -44,9 +44,9 @@ class HttpConnection:
         "_advancing",
         "_body",
         "_buffer",
-        "_deferred",
         "_drained",
         "_factory",
+        "_handling",
         "_has_begun",
         "_head",
         "_head_written",
@@ -79,7 +79,7 @@ class HttpConnection:
         self._remaining = 0
         self._request: Request | None = None
         self._stream: BodyStream | None = None
-        self._deferred: Deferred[None] | None = None
+        self._handling: Running | None = None
         self._drained: Deferred[None] | None = None
         self._advancing = False
         self._has_begun = False
@@ -338,14 +338,11 @@ class HttpConnection:
         self._head_written = False
         self._factory.running += 1
         try:
-            waiting = run(self._serve(request))
+            self._handling = run(self._serve(request), self._served)
         except BaseException:
             self._failed(Failure(), request)  # type: ignore[no-untyped-call]
         else:
-            if waiting is not None:
-                self._deferred = waiting
-                waiting.addErrback(self._failed, request)
-                waiting.addBoth(self._done)
+            if self._handling is not None:
                 return
         self._done()
 
@@ -355,6 +352,15 @@ class HttpConnection:
         rest = send_response(self, request, response, factory.compress, factory.now())
         if rest is not None:
             await rest
+
+    def _served(self, result: Failure | None) -> None:
+        """The handler has ended, after it waited."""
+        request = self._request
+        try:
+            if result is not None and request is not None:
+                self._failed(result, request)
+        finally:
+            self._done()
 
     def _failed(self, failure: Failure, request: Request) -> None:
         """The handler was cancelled, or writing its answer failed."""
@@ -374,11 +380,11 @@ class HttpConnection:
         self._keep_alive = False
         self.transport.abortConnection()
 
-    def _done(self, _result: object = None) -> None:
+    def _done(self) -> None:
         """The answer is written: on to the next request, or the end."""
         self._factory.running -= 1
         self._request = None
-        self._deferred = None
+        self._handling = None
         self._plan = None
         self._stream = None
         if self._is_closed:
@@ -395,10 +401,10 @@ class HttpConnection:
                 self._advance()
 
     def _cancel(self) -> None:
-        deferred = self._deferred
-        if self._request is not None and deferred is not None:
+        handling = self._handling
+        if self._request is not None and handling is not None:
             self._request.is_cancelled = True
-            deferred.cancel()
+            handling.cancel()
 
     # What `send_response` asks of a connection
 
@@ -439,7 +445,7 @@ class HttpConnection:
         self._body = None
         self._buffer = b""
         self.read_deadline = _NEVER
-        if self._deferred is not None and self._stream is not None:
+        if self._handling is not None and self._stream is not None:
             self._state = _DISCARD
             self._resume_reading()
             self._stream.fail(error)
@@ -499,7 +505,7 @@ class HttpConnection:
             self._close()
         elif (
             request is not None
-            and self._deferred is not None
+            and self._handling is not None
             and request.is_cancellable
             and not self._head_written
             and not request.shutting_down()

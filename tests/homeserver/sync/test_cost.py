@@ -31,7 +31,7 @@ class StatementsTest(SyncTestCase):
             return found
 
         self.patch(engine, "read", counted)
-        # See `test_caught_up` for what is answered without the engine.
+        # See `test_caught_up_cost` for what is answered without the engine.
         self.server.homeserver.services[Sync].caught_up.is_off = True
 
     async def sync(self, since: str) -> tuple[Any, int]:

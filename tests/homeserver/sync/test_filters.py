@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+from homeserver.core.errors import MatrixError
+from homeserver.sync.filters import Filters
 from tests.homeserver.sync.scene import (
     SyncTestCase,
     bodies,
@@ -33,6 +35,24 @@ class StoredFilterTest(SyncTestCase):
             self.assertEqual((await self.alice.call(method, path)).status, wanted)
         self.assertEqual((await self.bob.call("GET", f"{mine}/{filter_id}")).status, 403)
         self.assertEqual((await self.bob.call("POST", mine, {})).status, 403)
+
+    async def test_alike_filters_are_kept_once(self) -> None:
+        """Clients of one kind all store the same one, and each that waits holds it."""
+        filters = self.server.homeserver.services[Filters]
+        source = {"room": {"timeline": {"limit": 3}}}
+        found = []
+        for user in (self.alice, self.bob):
+            filter_id = await filters.add(user.user_id, source)
+            found.append(await filters.parse(user.user_id, filter_id))
+            other_id = await filters.add(user.user_id, {"room": {"timeline": {"limit": 4}}})
+            other = await filters.parse(user.user_id, other_id)
+            self.assertEqual(other.room.timeline.limit, 4)
+        self.assertIs(found[0], found[1])
+        self.assertEqual(found[0].room.timeline.limit, 3)
+        # Those who stored none have none.
+        carol = await self.server.register()
+        with self.assertRaises(MatrixError):
+            await filters.parse(carol.user_id, filter_id)
 
     async def test_malformed_filters(self) -> None:
         """Shows FIL-5, FIL-6."""

@@ -305,7 +305,7 @@ class MemoryTests(HttpTestCase):
         await client.ends(b"abc")
         (connection,) = self.factory.connections
         self.assertFalse(hasattr(connection, "__dict__"))
-        for name in ("_head", "_body", "_plan", "_request", "_stream", "_deferred", "_drained"):
+        for name in ("_head", "_body", "_plan", "_request", "_stream", "_handling", "_drained"):
             self.assertIsNone(getattr(connection, name), name)
         self.assertEqual(connection._buffer, b"")
 

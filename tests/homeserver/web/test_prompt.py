@@ -140,7 +140,7 @@ class RunningTests(SynchronousTestCase):
             seen.append(await succeed("value"))
             return "result"
 
-        self.assertIsNone(run(work()))
+        self.assertIsNone(run(work(), self.fail))
         self.assertEqual((seen, _context.get()), (["value"], "outside"))
 
     def test_fails_at_once(self) -> None:
@@ -149,7 +149,7 @@ class RunningTests(SynchronousTestCase):
             raise KeyError("x")
 
         with self.assertRaises(KeyError):
-            run(work())
+            run(work(), self.fail)
 
     def test_waits(self) -> None:
         first: Deferred[int] = Deferred()
@@ -167,8 +167,9 @@ class RunningTests(SynchronousTestCase):
             seen.append(_context.get())
             return total
 
-        waiting = run(work())
-        assert waiting is not None
+        waiting: Deferred[Any] = Deferred()
+        running = run(work(), waiting.callback)
+        assert running is not None
         self.assertEqual(_context.get(), "outside")
         first.callback(1)
         self.assertNoResult(waiting)
@@ -183,8 +184,9 @@ class RunningTests(SynchronousTestCase):
             await first
             raise KeyError("x")
 
-        waiting = run(work())
-        assert waiting is not None
+        waiting: Deferred[Any] = Deferred()
+        running = run(work(), waiting.callback)
+        assert running is not None
         first.callback(None)
         self.failureResultOf(waiting, KeyError)
 
@@ -199,8 +201,31 @@ class RunningTests(SynchronousTestCase):
                 cancelled.append("work")
                 raise
 
-        waiting = run(work())
-        assert waiting is not None
-        waiting.cancel()
+        waiting: Deferred[Any] = Deferred()
+        running = run(work(), waiting.callback)
+        assert running is not None
+        running.cancel()
         self.failureResultOf(waiting, CancelledError)
         self.assertEqual(cancelled, ["first", "work"])
+
+    def test_goes_on_after_it_was_cancelled(self) -> None:
+        """It ends when it says so, and not when it is told to; once."""
+        first: Deferred[None] = Deferred()
+        second: Deferred[str] = Deferred()
+        ends: list[Any] = []
+
+        async def work() -> str:
+            try:
+                await first
+            except CancelledError:
+                return await second
+            return "not cancelled"
+
+        running = run(work(), ends.append)
+        assert running is not None
+        running.cancel()
+        self.assertEqual(ends, [])
+        second.callback("cleaned up")
+        self.assertEqual(ends, ["cleaned up"])
+        running.cancel()
+        self.assertEqual(ends, ["cleaned up"])
