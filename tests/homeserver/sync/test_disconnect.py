@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import re
 import signal
+import socket
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import urlencode
 
+import structlog
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
@@ -17,12 +21,15 @@ from twisted.trial.unittest import TestCase
 
 from homeserver.sync.notifier import Notifier, Watch
 from homeserver.users.presence import PresenceTracker
+from homeserver.web.http import HttpFactory
+from homeserver.web.prompt import write_at_once
 from homeserver.web.request import Request
 from homeserver.web.responses import Response
 from tests.homeserver.sync.scene import SyncTestCase
 from tests.support.process import ServerProcess
 
 LONG = 50_000
+real_reactor: Any = reactor
 
 
 class DisconnectTest(SyncTestCase):
@@ -109,6 +116,74 @@ class DisconnectTest(SyncTestCase):
         _, answer, _ = await self.waiting()
         self.server.homeserver.services[Notifier].stop()
         self.assertEqual((await answer).status, 200)
+
+
+class ConnectionTest(SyncTestCase):
+    """The same over a connection."""
+
+    async def prepare(self) -> None:
+        await super().prepare()
+        homeserver = self.server.homeserver
+        factory = HttpFactory(homeserver.router, clock=real_reactor, log=structlog.get_logger())
+        port = real_reactor.listenTCP(0, factory, interface="127.0.0.1")
+        write_at_once(port)
+        self.factory, self.port = factory, port.getHost().port
+        self.addCleanup(factory.stop, 0)
+        self.addCleanup(port.stopListening)
+
+    async def waiting(self) -> tuple[socket.socket, Watch]:
+        """A connection on which Bob waits."""
+        since = await self.token(self.bob)
+        client = socket.create_connection(("127.0.0.1", self.port))
+        self.addCleanup(client.close)
+        client.settimeout(5)
+        client.sendall(self.request(since))
+        watches = self.server.homeserver.services[Notifier]._watches
+        await self.until(lambda: bool(watches[self.bob.user_id].waiters))
+        return client, watches[self.bob.user_id]
+
+    def request(self, since: str) -> bytes:
+        # Of presence somebody may be told at any time.
+        query = urlencode({"timeout": LONG, "since": since, "filter": '{"presence":{"types":[]}}'})
+        return (
+            f"GET /_matrix/client/v3/sync?{query} HTTP/1.1\r\n"
+            f"Host: localhost\r\nAuthorization: Bearer {self.bob.token}\r\n\r\n"
+        ).encode()
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        while not holds():
+            await deferLater(reactor, 0.01, lambda: None)
+
+    async def test_the_client_goes(self) -> None:
+        router = self.server.homeserver.router
+        client, watch = await self.waiting()
+        running = router.running
+        client.close()
+        await self.until(lambda: not self.factory.connections)
+        self.assertEqual(watch.waiters, set())
+        self.assertEqual((router.running, self.factory.running), (running - 1, 0))
+        presence = self.server.homeserver.services[PresenceTracker]
+        self.assertEqual(presence._local[self.bob.user_id].running, 0)
+
+    async def test_is_answered_and_asks_again(self) -> None:
+        room_id = await self.shared_room()
+        client, _ = await self.waiting()
+        for text in ("one", "two"):
+            await self.alice.send(room_id, text)
+            await self.until(lambda: not self.factory.running)
+            self.assertIn(text.encode(), client.recv(100_000))
+            since = await self.token(self.bob)
+            client.sendall(self.request(since))
+            await self.until(lambda: self.factory.running == 1)
+            await deferLater(reactor, 0.1, lambda: None)
+
+    async def test_the_server_stops(self) -> None:
+        client, watch = await self.waiting()
+        (connection,) = self.factory.connections
+        connection.stop()
+        await self.until(lambda: not self.factory.running)
+        self.assertTrue(client.recv(100_000).startswith(b"HTTP/1.1 200 "))
+        self.assertEqual(watch.waiters, set())
 
 
 class StopTest(TestCase):
