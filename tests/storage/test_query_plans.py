@@ -32,11 +32,23 @@ def declared() -> dict[str, PointQuery[..., Any]]:
     return found
 
 
+EXAMPLES: dict[str, Any] = {
+    "str": "x",
+    "bytes": b"x",
+    "int": 1,
+    "bool": True,
+    "list[str]": ["x"],
+    "list[int]": [1],
+    "Form": ("x", 1, 1, "x", True),
+    "Connection": ("x", "x", "x"),
+}
+"""Arguments by the annotation of the parameter."""
+
+
 def example(query: PointQuery[..., Any]) -> list[Any]:
     """Arguments of the right types."""
-    made = {"str": "x", "bytes": b"x", "int": 1, "bool": True, "list[str]": ["x"], "list[int]": [1]}
-    kinds = [p.annotation for p in inspect.signature(query.arguments).parameters.values()]
-    return [("x", 1, 1, "x", True) if kind == "Form" else made[kind] for kind in kinds]
+    parameters = inspect.signature(query.arguments).parameters.values()
+    return [EXAMPLES[parameter.annotation] for parameter in parameters]
 
 
 @on_each_database

@@ -22,7 +22,8 @@ class RedisBusTest(TestCase):
     timeout = 30
 
     async def _bus(self) -> RedisBus:
-        bus = await RedisBus.connect(redis_url(), reactor)
+        # Other tests use the same Redis at the same time.
+        bus = await RedisBus.connect(redis_url(), reactor, f"{self.id()}:")
         self.addCleanup(bus.close)
         return bus
 
