@@ -77,7 +77,7 @@ class SyncEngine:
     def __init__(self, states: StateStore, kept: ShownRooms | None = None) -> None:
         self._states = states
         self._kept = kept
-        self.sent_members = SentMembers()
+        self.sent_members: SentMembers[int] = SentMembers()
         """Which member events lazy-loading devices have."""
         self.counts_messages = False
         """Whether clients are told how many messages are unread (MSC2654)."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from threading import Lock
+from typing import Generic, TypeVar
 
 from homeserver.cache import Cache
 
@@ -25,6 +26,11 @@ _MAX_PENDING = 4
 """Answers to one token that wait for the device to come back with theirs."""
 
 NOTHING: frozenset[int] = frozenset()
+
+
+Point = TypeVar("Point", int, tuple[int, int])
+"""What tells tokens apart: of `/sync`, the durable position; of sliding sync also the number under
+which is kept what the connection was sent, as windows move while nothing happens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,24 +45,24 @@ _NO_MEMBERS = _Answer(NOTHING, NOTHING)
 
 
 @dataclass(slots=True)
-class _Device:
-    base: int | None
-    """Durable position of the token that `known` is for; None: before the first sync."""
+class _Device(Generic[Point]):
+    base: Point | None
+    """The token that `known` is for; None: before the first sync."""
     known: frozenset[int] = NOTHING
-    pending: dict[int, _Answer] = field(default_factory=dict)
-    """Answers to `base`, by the position of their tokens."""
+    pending: dict[Point, _Answer] = field(default_factory=dict)
+    """Answers to `base`, by their tokens."""
 
 
-class SentMembers:
+class SentMembers(Generic[Point]):
     """Safe to use from many threads. Events go by their numbers. `name`: of the cache."""
 
     def __init__(self, name: str = "sent_members") -> None:
-        self._devices: Cache[tuple[str, str], _Device] = Cache(name, _size)
-        self.caches = (self._devices,)
+        self._devices: Cache[tuple[str, str], _Device[Point]] = Cache(name, _size)
+        self.caches: tuple[Cache[tuple[str, str], _Device[Point]], ...] = (self._devices,)
         self._lock = Lock()
 
-    def known(self, user_id: str, device_id: str, since: int | None) -> frozenset[int]:
-        """Numbers of member events that a device has which comes with the token of `since`."""
+    def known(self, user_id: str, device_id: str, since: Point | None) -> frozenset[int]:
+        """Numbers of member events that a device has which comes with the token `since`."""
         with self._lock:
             device = self._devices.get((user_id, device_id))
             if device is None or since is None:
@@ -78,16 +84,16 @@ class SentMembers:
         self,
         user_id: str,
         device_id: str,
-        since: int | None,
-        now: int,
+        since: Point | None,
+        now: Point,
         members: frozenset[int],
         dropped: frozenset[int] = NOTHING,
     ) -> None:
-        """The answer to `since` whose token is of `now` has these member events.
+        """The answer to `since` whose token is `now` has these member events.
 
         Parameters: `dropped`, those of rooms with which the client starts anew.
         """
-        if since is not None and now <= since:
+        if now == since:
             return  # Coming back with the same token would not show that the answer arrived.
         with self._lock:
             device = self._devices.get((user_id, device_id))
@@ -104,14 +110,14 @@ class SentMembers:
             self._devices[user_id, device_id] = device
 
     def move_on(
-        self, user_id: str, device_id: str, since: int | None, now: int, needed: Collection[int]
+        self, user_id: str, device_id: str, since: Point | None, now: Point, needed: Collection[int]
     ) -> bool:
         """As `known` and then `sent` without any members, if the device has all that are `needed`;
         else False."""
         known = self.known(user_id, device_id, since)
         if not known.issuperset(needed):
             return False
-        if since is None or now <= since:
+        if since is None or now == since:
             return True
         with self._lock:
             device = self._devices.get((user_id, device_id))
@@ -126,7 +132,7 @@ class SentMembers:
         return True
 
 
-def _size(key: tuple[str, str], device: _Device) -> int:
+def _size(key: tuple[str, str], device: _Device[Point]) -> int:
     members = len(device.known)
     for answer in device.pending.values():
         members += len(answer.added) + len(answer.dropped)

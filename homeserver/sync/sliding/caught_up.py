@@ -31,7 +31,7 @@ from homeserver.sync.journal import Journal
 from homeserver.sync.lazy_members import SentMembers
 from homeserver.sync.notifier import Notifier, Tally, Watch
 from homeserver.sync.room_news import Chunk, RoomNews
-from homeserver.sync.sliding.engine import members_key
+from homeserver.sync.sliding.engine import members_key, point
 from homeserver.sync.sliding.followed import Followed, Follows, asks_the_same, size
 from homeserver.sync.sliding.request import SlidingRequest
 from homeserver.web.responses import encode_json
@@ -114,7 +114,7 @@ class CaughtUpConnections:
         db: Database,
         journal: Journal,
         notifier: Notifier,
-        members: SentMembers,
+        members: SentMembers[tuple[int, int]],
         clock: IReactorTime,
         count: Callable[[str], None],
     ) -> None:
@@ -210,8 +210,9 @@ class CaughtUpConnections:
         assert request.pos is not None
         journal, follows = self._journal, known.follows
         now = SlidingToken(known.token.connection, journal.now, journal.ephemeral)
-        name, since = members_key(request), request.pos.durable
-        if not self._members.move_on(request.user_id, name, since, now.durable, news.members):
+        name, since = members_key(request), point(request.pos)
+        coming = (now.connection, now.durable)
+        if not self._members.move_on(request.user_id, name, since, coming, news.members):
             raise _Reason("members")
         remember(known.tallies, news.tallies)
         follows.stamps.update(news.stamps)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from homeserver.core.errors import unknown_pos
 from homeserver.core.filters import NO_FILTER
+from homeserver.core.tokens import SlidingToken
 from homeserver.core.types import JsonObject
 from homeserver.sync import gone_rooms
 from homeserver.sync.lazy_members import NOTHING as NO_MEMBERS
@@ -55,6 +56,8 @@ class Found:
     is_empty: bool
     follows: Follows | None
     """What the connection follows with this answer, if the next one may come from memory."""
+    members: frozenset[int]
+    """Numbers of the member events in it, where members are loaded lazily."""
 
 
 class SlidingEngine:
@@ -64,7 +67,7 @@ class SlidingEngine:
         self._states = states
         self._connections = Connections()
         self._types = RoomTypes()
-        self.members = SentMembers("sliding_sent_members")
+        self.members: SentMembers[tuple[int, int]] = SentMembers("sliding_sent_members")
         self.caches = (*self._connections.caches, *self._types.caches, *self.members.caches)
 
     def read(self, txn: Transaction, request: SlidingRequest, now_ms: int) -> Found:
@@ -79,15 +82,13 @@ class SlidingEngine:
             sent, touch = self._connections.read(txn, _connection(request), position, now_ms)
         snapshot = self._snapshot(txn, request, now_ms)
         answer = _Answer(snapshot, request, sent, self._types)
-        found = answer.compute(touch)
-        self.members.sent(
-            request.user_id,
-            members_key(request),
-            snapshot.request.since,
-            snapshot.now,
-            frozenset(snapshot.sent_members),
-        )
-        return found
+        return answer.compute(touch)
+
+    def told(self, request: SlidingRequest, token: SlidingToken, found: Found) -> None:
+        """The answer goes out with this token: a connection that comes with it has its members."""
+        now = (token.connection, token.durable)
+        name = members_key(request)
+        self.members.sent(request.user_id, name, point(request.pos), now, found.members)
 
     def write(self, txn: Transaction, request: SlidingRequest, sent: Sent, now_ms: int) -> int:
         """Store what was sent in answer to the request; the number for the token.
@@ -116,13 +117,18 @@ class SlidingEngine:
         )
         known = NO_MEMBERS
         if since is not None:
-            known = self.members.known(user_id, members_key(request), since)
+            known = self.members.known(user_id, members_key(request), point(request.pos))
         ignored = account_data.ignored_by(user_id, json.loads(newest.ignored or "{}"))
         return Snapshot(txn, self._states, plain, newest, now_ms, ignored, known)
 
 
 def _connection(request: SlidingRequest) -> Connection:
     return Connection(request.user_id, request.device_id, request.conn_id)
+
+
+def point(token: SlidingToken | None) -> tuple[int, int] | None:
+    """What tells tokens apart for `SentMembers`."""
+    return None if token is None else (token.connection, token.durable)
 
 
 def members_key(request: SlidingRequest) -> str:
@@ -174,6 +180,7 @@ class _Answer:
             acknowledged=more.acknowledged,
             is_empty=not rooms and more.is_empty,
             follows=follow(self._snapshot, self._request, chosen, sent.rooms, answer),
+            members=frozenset(self._snapshot.sent_members),
         )
 
     def _finish(self, nid: int, answer: JsonObject) -> JsonObject:

@@ -118,9 +118,11 @@ class SlidingSync:
         else:
             assert request.pos is not None, "the first answer says what was sent"
             number = request.pos.connection
+            token = SlidingToken(number, found.now, ephemeral)
             if found.touch:
                 await self._db.write(connection.touch, number, now_ms)
-        return {"pos": str(SlidingToken(number, found.now, ephemeral)), **found.answer}
+        self._engine.told(request, token, found)
+        return {"pos": str(token), **found.answer}
 
     async def _write(self, request: SlidingRequest, sent: Sent, now_ms: int) -> int:
         if request.pos is None:

@@ -13,8 +13,9 @@ from homeserver.api.client.sliding_sync import SlidingBody, parse
 from homeserver.core.ids import UserID
 from homeserver.core.tokens import SlidingToken
 from homeserver.sync.long_poll import Wish
-from homeserver.sync.sliding.engine import SlidingEngine
+from homeserver.sync.sliding.engine import Found, SlidingEngine
 from homeserver.sync.sliding.long_poll import SlidingSync
+from homeserver.sync.sliding.request import SlidingRequest
 from homeserver.users.presence import PresenceTracker
 from homeserver.web.endpoint import Requester
 from homeserver.web.responses import encode_json
@@ -54,6 +55,16 @@ BODIES: tuple[Json, ...] = (
 )
 
 
+class _Engine(SlidingEngine):
+    """Its answers go nowhere: the connection goes on with the token of another answer."""
+
+    token: SlidingToken
+
+    def told(self, request: SlidingRequest, token: SlidingToken, found: Found) -> None:
+        assert token[1:] == self.token[1:], "nothing happens in between"
+        super().told(request, self.token, found)
+
+
 class Follower:
     """A connection, and what a server without any memory would have told it."""
 
@@ -69,7 +80,8 @@ class Follower:
         self._ephemeral = services.following(EphemeralStore)
         states, presence = services[StateStore], services[PresenceTracker]
         general, notifier = plain.general(server)
-        journal, engine = general._journal, SlidingEngine(states)
+        journal, engine = general._journal, _Engine(states)
+        self._engine = engine
         # Of many answers to one position, those with the highest numbers are kept.
         engine._connections._numbers = self._fast._engine._connections._numbers
         self._general = SlidingSync(
@@ -85,6 +97,7 @@ class Follower:
         wish = Wish(0, "offline", lambda stop: None)
         before = await self._ephemeral.position()
         answer = await self._fast.sync(request, wish)
+        self._engine.token = SlidingToken.parse(_parsed(answer)["pos"])
         other = await self._general.sync(request, wish)
         self.has_moved = await self._ephemeral.position() != before
         found = [_parsed(one) for one in (answer, other)]
@@ -218,6 +231,27 @@ class CostTest(SlidingTestCase):
             answer = await self.slide(self.bob, answer["pos"])
             self.assertEqual(texts(answer["rooms"][room_id]), [text])
             self.assertEqual(self.reads, [])
+
+    async def test_members_of_windows_that_grow(self) -> None:
+        """Members that came with a larger window, while nothing happened, are had like others."""
+        rooms = [await self.shared_room() for _ in range(3)]
+        for room_id in rooms:
+            await self.alice.send(room_id, "first")
+        bodies: list[Json] = [
+            {"lists": {"all": window((0, last), limit=1, required_state=LAZY)}} for last in (0, 9)
+        ]
+        small, large = bodies
+        answer = await self.slide(self.bob, **small)
+        answer = await self.slide(self.bob, answer["pos"], **large)
+        self.assertEqual(set(answer["rooms"]), set(rooms[:2]))
+        for room_id in rooms:
+            await self.alice.send(room_id, "second")
+            self.reads.clear()
+            answer = await self.slide(self.bob, answer["pos"], **large)
+            section = answer["rooms"][room_id]
+            self.assertEqual(texts(section), ["second"])
+            self.assertEqual(section.get("required_state", []), [])
+            self.assertNotIn("SlidingEngine.read", self.reads)
 
     async def test_waiting(self) -> None:
         """A client that waits is told without the database, and is not told of other rooms."""
