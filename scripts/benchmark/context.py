@@ -169,6 +169,8 @@ class Context:
         """
         measured = [await self.server()] if servers is None else servers
         phase = Phase(name, title, unit, measured, rate)
+        for server in measured:
+            await server.tidy()
         await quiet(measured)
         gc.collect()
         if whole:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psycopg2
 import yaml
 
 import homeserver
@@ -88,6 +89,16 @@ class Database:
         except (OSError, ValueError, IndexError):
             return []
 
+    def tidy(self) -> None:
+        """Vacuum and analyse it, which PostgreSQL else does at a moment of its own choice."""
+        connection = psycopg2.connect(self.url)
+        try:
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                cursor.execute("VACUUM (ANALYZE)")
+        finally:
+            connection.close()
+
     def close(self) -> None:
         """End it, if it runs; its data are not wanted any more."""
         if self._pid_file.exists():
@@ -139,6 +150,11 @@ class Server(ABC):
         server = readings.cpu_seconds(readings.tree(self.pid)) if self.pid else 0.0
         database = readings.cpu_seconds(self._database.pids()) if self._database else 0.0
         return Usage(server, database)
+
+    async def tidy(self) -> None:
+        """Do the housekeeping of PostgreSQL that is due after what was prepared."""
+        if self._database is not None:
+            await asyncio.to_thread(self._database.tidy)
 
     def memory(self) -> tuple[float, float]:
         """MB of the server, and of its database."""

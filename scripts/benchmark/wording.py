@@ -47,7 +47,8 @@ _ALIKE = (
 )
 _DATABASE = {
     "postgres": "Each server has a cluster of PostgreSQL of its own with the settings that it is "
-    "installed with, durability included.",
+    "installed with, durability included. Before each measured stretch it is vacuumed and "
+    "analysed: else it does that, for what was prepared, at some moment of a measurement.",
     "sqlite": "Each server has an SQLite file of its own, in write-ahead mode, and waits "
     "for the disk on every commit: Hearth asks for that, with Synapse it is SQLite's default.",
 }

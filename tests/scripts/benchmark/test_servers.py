@@ -6,9 +6,11 @@ import asyncio
 import shutil
 import sys
 import tempfile
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import psycopg2
 import yaml
 from twisted.trial.unittest import TestCase
 
@@ -73,6 +75,27 @@ class ProcessesTests(TestCase):
             self.assertGreater(phase["server_cpu_s"], 0)
         names = ["processes.rate", "processes.cpu", "processes.bound"]
         self.assertEqual([value["name"] for value in context.values], names)
+
+    def test_the_database_is_tidy_before_a_measurement(self) -> None:
+        """What was prepared is not vacuumed by chance in the midst of one."""
+        context = self._context(postgres=True)
+
+        async def measure() -> servers.Server:
+            server = await context.new_server()
+            async with context.phase("nothing", "nothing", "nothing", servers=[server]):
+                pass
+            return server
+
+        server = asyncio.run(measure())
+        assert server._database is not None
+        with (
+            closing(psycopg2.connect(server._database.url)) as connection,
+            connection.cursor() as cursor,
+        ):
+            cursor.execute(
+                "SELECT last_vacuum, last_analyze FROM pg_stat_user_tables WHERE relname = 'events'"
+            )
+            self.assertNotIn(None, cursor.fetchone() or (None,))
 
     def test_sqlite_has_one_process_only(self) -> None:
         context = self._context(postgres=False)
