@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from functools import lru_cache
 from itertools import count
 from typing import Any, Protocol
 
@@ -101,6 +102,22 @@ class _Endpoint:
         self.wants_token = declaration.auth not in (Auth.FEDERATION, Auth.NONE)
 
 
+@lru_cache(maxsize=4)
+def _routes(
+    endpoints: tuple[object, ...],
+) -> tuple[tuple[EndpointDeclaration, ...], RouteTable[int]]:
+    """The declarations of endpoints, and by path the position of each among them.
+
+    Read once for all servers of a process. Raises ValueError if two answer the same requests.
+    """
+    declarations = tuple(map(declaration_of, endpoints))
+    table: RouteTable[int] = RouteTable()
+    for position, declaration in enumerate(declarations):
+        for template in declaration.paths:
+            table.add(declaration.method, template, position)
+    return declarations, table
+
+
 class Router:
     """Answers requests with a set of endpoints.
 
@@ -146,14 +163,12 @@ class Router:
         self._body_limits = body_limits or {}
         self._ids = count(1)
         self._id_prefix = secrets.token_hex(3)
-        self._table: RouteTable[_Endpoint] = RouteTable()
-        self.declarations: list[EndpointDeclaration] = []
         self.running = 0
         """Requests being answered now, waiting ones included."""
-        for function in endpoints:
-            self._add(declaration_of(function), services)
+        self.declarations, self._table = _routes(tuple(endpoints))
+        self._endpoints = [self._endpoint(each, services) for each in self.declarations]
 
-    def _add(self, declaration: EndpointDeclaration, services: Mapping[Any, Any]) -> None:
+    def _endpoint(self, declaration: EndpointDeclaration, services: Mapping[Any, Any]) -> _Endpoint:
         limiter = self._rate_limiter
         if limiter is not None and declaration.rate not in (None, *limiter.classes):
             raise LookupError(f"{declaration.name}: no rate limit is named {declaration.rate!r}")
@@ -165,15 +180,12 @@ class Router:
         max_bytes = self._body_limits[size] if isinstance(size, str) else size
         plan = BodyPlan(max_bytes or self._max_body, declaration.stream_body)
         turns = self._turns.get(declaration.rate or "")
-        endpoint = _Endpoint(declaration, services, plan, turns)
-        for template in declaration.paths:
-            self._table.add(declaration.method, template, endpoint)
-        self.declarations.append(declaration)
+        return _Endpoint(declaration, services, plan, turns)
 
     def declaration_for(self, method: str, path: str) -> EndpointDeclaration | None:
         """The declaration that answers a request, or None."""
         found = self._table.find(method, path)
-        return found.target.declaration if found.target is not None else None
+        return None if found.target is None else self.declarations[found.target]
 
     def body_plan(self, request: Request) -> BodyPlan:
         """For the transport, once the head is read: how much body to take, and how."""
@@ -274,7 +286,7 @@ class Router:
             error = method_not_allowed()
             error.headers["Allow"] = ", ".join(sorted({*found.allowed, "OPTIONS"}))
             raise error
-        route = Route(found.target, found.decode())
+        route = Route(self._endpoints[found.target], found.decode())
         request.route = route
         return route
 
