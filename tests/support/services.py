@@ -144,8 +144,10 @@ class PostgresCluster:
         )
         if done.returncode:
             log = self._log.read_text("utf-8", "replace") if self._log.exists() else ""
-            said = (done.stdout or b"").decode("utf-8", "replace")
-            raise ServiceError(f"{program} failed: {said}{log}")
+            said = (done.stdout or b"").decode("utf-8", "replace") + log
+            # Why is in the last lines; who tells one line only tells the first.
+            why = " | ".join(said.strip().splitlines()[-3:])
+            raise ServiceError(f"{program} failed with status {done.returncode}: {why}\n{said}")
 
 
 class RedisServer:
