@@ -14,7 +14,11 @@ from config.types import IPNetwork
 
 _IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_LAST_32_BITS = (
+    ipaddress.IPv6Network("64:ff9b::/96"),  # NAT64
+    ipaddress.IPv6Network("::ffff:0:0:0/96"),  # translated without state (RFC 2765)
+    ipaddress.IPv6Network("::/96"),  # "IPv4-compatible" (RFC 4291)
+)
 
 
 class AddressGuard:
@@ -27,8 +31,8 @@ class AddressGuard:
     def permits(self, address: str) -> bool:
         """May this address be connected to? False for what is not an address.
 
-        An IPv6 address that stands for an IPv4 one (mapped, 6to4, NAT64) must be permitted as
-        that too.
+        An IPv6 address that stands for an IPv4 one (mapped, compatible, translated, 6to4, NAT64,
+        Teredo) must be permitted as that too.
         """
         try:
             ip = ipaddress.ip_address(address)
@@ -53,6 +57,8 @@ def _embedded(ip: ipaddress.IPv6Address) -> list[ipaddress.IPv4Address]:
     found = []
     if ip.sixtofour is not None:
         found.append(ip.sixtofour)
-    if ip in _NAT64:
+    if ip.teredo is not None:
+        found += ip.teredo
+    if int(ip) > 1 and any(ip in network for network in _LAST_32_BITS):  # not :: and ::1
         found.append(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF))
     return found

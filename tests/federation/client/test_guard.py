@@ -43,6 +43,16 @@ class GuardTests(TestCase):
             "::ffff:c0a8:101",
             "2002:7f00:1::1",
             "64:ff9b::7f00:1",
+            "::127.0.0.1",
+            "::ffff:0:10.0.0.1",
+            # Teredo: a server in a private range, and a client (inverted) there.
+            "2001:0:a00:1:0:0:fefd:fcfb",
+            "2001:0:102:304:0:0:80ff:fffe",
+        )
+        self.check(
+            AddressGuard((ip_network("::1/128"),), PRIVATE_RANGES),
+            ("::1", "::1.2.3.4", "2001:0:102:304:0:0:fefd:fcfb"),
+            "::",
         )
 
     def test_allowed_ranges_go_before_denied_ones(self) -> None:
