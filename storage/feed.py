@@ -4,13 +4,15 @@
    through the bus.
 2. A hint may be lost: while the bus is away, or when a process dies between commit and hint.
    Listeners of `on_missed` are told, and look for themselves. While the bus does not carry what
-   others publish, that is each second in which another process has moved the clock.
+   others publish, that is each second in which another process has moved the clock; and once for
+   the last seconds before, as a bus notices late that it carries nothing.
 3. Cache invalidations are read from the database together with the clock, each second and
    whenever `Database.position` is asked for after a hint. They are never lost.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 
 import structlog
@@ -26,6 +28,8 @@ INTERVAL = 1.0
 """Seconds between two looks at the clock."""
 KEEP_INVALIDATIONS = 3600.0
 """Seconds that a process may sleep without having to empty its caches."""
+DOUBTED = 10
+"""Looks at the clock before a bus was known to be away, in which hints may have been lost."""
 _PRUNE_EVERY = 600.0
 
 Listener = Callable[[int], object]
@@ -43,6 +47,8 @@ class Feed:
         self._listeners: dict[str, list[Listener]] = {}
         self._from_bus: dict[str, Unsubscribe] = {}
         self._on_missed: list[Callable[[], object]] = []
+        self._foreign = deque([db.positions.foreign], DOUBTED)
+        """Where other processes had moved the clock to, at the last looks."""
         self._clock = clock
         self._next_prune = clock.seconds() + _PRUNE_EVERY
         self._loop = LoopingCall(self._look_safely)
@@ -130,15 +136,19 @@ class Feed:
         return ensureDeferred(self._look())
 
     async def _look(self) -> None:
-        before = self._db.positions.foreign
         try:
             await self._db.look()
             await self._prune()
         except Exception as error:
             _log.warning("Cannot read the clock", reason=str(error))
             return
-        if self._db.positions.foreign > before and not self._bus.reliable:
-            self.missed()
+        foreign = self._db.positions.foreign
+        if not self._bus.reliable:
+            is_news = foreign > self._foreign[0]
+            self._foreign.clear()
+            if is_news:
+                self.missed()
+        self._foreign.append(foreign)
 
     async def _prune(self) -> None:
         now = self._clock.seconds()

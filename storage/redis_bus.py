@@ -19,6 +19,13 @@ TOGETHER = "+"
 """The channel of messages for many channels, which are named in them. All processes hear those."""
 FEW = 4
 """Channels up to which each gets a message: only who listens has work with it then."""
+PING_SECONDS = 2.0
+"""Between two signs of life that are asked for: where Redis or the network is gone without a
+word, nothing else would tell."""
+DOUBTFUL = 2
+"""Pings without an answer after which hints may be lost."""
+GONE = 5
+"""Pings without an answer after which the connection is given up."""
 _RETRY_SECONDS = 1.0
 
 _log = structlog.get_logger(__name__)
@@ -52,7 +59,7 @@ class RedisBus:
 
     @property
     def reliable(self) -> bool:
-        return self._connection is not None
+        return self._connection is not None and self._connection.unanswered < DOUBTFUL
 
     def publish(self, channel: str, payload: bytes) -> None:
         if self._closed:
@@ -163,6 +170,10 @@ def _parts(together: bytes) -> list[bytes]:
 class _Subscriber(txredisapi.SubscriberProtocol):  # type: ignore[misc]
     """A connection in subscribed state. Replies to (un)subscribing are messages like others."""
 
+    unanswered = DOUBTFUL
+    """Pings since anything came; until then no subscription is known to have taken effect."""
+    _next_ping: Any = None
+
     def connectionMade(self) -> Any:
         made = super().connectionMade()
         if made is None:
@@ -172,14 +183,30 @@ class _Subscriber(txredisapi.SubscriberProtocol):  # type: ignore[misc]
 
     def _announce(self, result: Any) -> Any:
         self.factory.bus._connected(self)
+        self._ping_later()
         return result
 
+    def _ping_later(self) -> None:
+        self._next_ping = self.factory.bus._reactor.callLater(PING_SECONDS, self._ping)
+
+    def _ping(self) -> None:
+        self._next_ping = None
+        if self.unanswered >= GONE:
+            self.transport.abortConnection()
+            return
+        self.unanswered += 1
+        self.ask("PING", [])
+        self._ping_later()
+
     def connectionLost(self, why: Any) -> Any:
+        next_ping, self._next_ping = self._next_ping, None
+        if next_ping is not None:
+            next_ping.cancel()
         self.factory.bus._lost(self)
         return super().connectionLost(why)
 
     def ask(self, command: str, channels: list[bytes]) -> None:
-        """Subscribe or unsubscribe, without waiting: the answer comes as a message."""
+        """Subscribe, unsubscribe or ping, without waiting: the answer comes as a message."""
         parts = [command.encode(), *channels]
         data = b"*%d\r\n" % len(parts)
         for part in parts:
@@ -187,6 +214,9 @@ class _Subscriber(txredisapi.SubscriberProtocol):  # type: ignore[misc]
         self.transport.write(data)
 
     def replyReceived(self, reply: Any) -> None:
+        self.unanswered = 0
+        if isinstance(reply, list) and reply[:1] == [b"pong"]:
+            return
         if isinstance(reply, list) and len(reply) == 3:
             kind, channel, payload = reply
             if kind == b"message":

@@ -131,6 +131,27 @@ class FeedTest(DatabaseTestCase):
         await self.tick()
         self.assertEqual(len(self.missed), 1)
 
+    async def test_hints_that_were_lost_before_the_bus_knew(self) -> None:
+        """A bus may notice late that it is away; what came long before is not looked for."""
+        await self.there.write(commit, "room:1")
+        for _ in range(feed_module.DOUBTED):
+            await self.tick()
+        self.bus.reliable = False
+        await self.tick()
+        self.assertEqual(self.missed, [])
+        self.bus.reliable = True
+        await self.tick()
+        self.bus.loses = True
+        await self.there.write(commit, "room:1")
+        await self.tick()
+        await self.tick()
+        self.assertEqual(self.missed, [])
+        self.bus.reliable = False
+        await self.tick()
+        self.assertEqual(len(self.missed), 1)
+        await self.tick()
+        self.assertEqual(len(self.missed), 1)
+
     async def test_own_commits_are_never_missed(self) -> None:
         self.bus.reliable = False
         for _ in range(5):

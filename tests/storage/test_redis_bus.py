@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
+from storage import redis_bus
 from storage.database import sleep
 from storage.redis import RedisAddress
 from storage.redis_bus import TOGETHER, RedisBus
@@ -85,6 +88,38 @@ class RedisBusTest(TestCase):
             await self._settled(lambda: bus.reliable)
         self.assertEqual([line["log_level"] for line in lines], ["warning", "info"])
         self.assertIn("again", lines[1]["event"])
+
+    async def test_redis_that_is_gone_without_a_word(self) -> None:
+        """Nothing ends the connection: that nothing is answered shows it."""
+        directory = Path(tempfile.mkdtemp(prefix="hearth-redis-"))
+        self.addCleanup(shutil.rmtree, directory, ignore_errors=True)
+        server = RedisServer(directory)
+        server.create()
+        self.addCleanup(server.stop)
+        self.patch(redis_bus, "PING_SECONDS", 0.1)
+        bus = await RedisBus.connect(server.url, reactor)
+        self.addCleanup(bus.close)
+        gaps: list[str] = []
+        bus.on_gap(gaps.extend)
+        bus.subscribe("a", lambda payload: None)
+        await self._settled(lambda: gaps)
+        connection = bus._connection
+        await sleep(reactor, 1.0)  # type: ignore[arg-type]
+        self.assertTrue(bus.reliable)
+        self.assertIs(bus._connection, connection)
+        os.kill(server.pid, signal.SIGSTOP)
+        self.addCleanup(os.kill, server.pid, signal.SIGCONT)
+        gaps.clear()
+        await self._settled(lambda: not bus.reliable)
+        self.assertFalse(bus.reliable)
+        with capture_logs() as lines:
+            await self._settled(lambda: bus._connection is not connection)
+        self.assertIsNot(bus._connection, connection)
+        self.assertIn("Lost the connection", lines[0]["event"])
+        os.kill(server.pid, signal.SIGCONT)
+        with capture_logs():
+            await self._settled(lambda: gaps and bus.reliable)
+        self.assertEqual(gaps, ["a"])
 
     def test_urls(self) -> None:
         self.assertEqual(
