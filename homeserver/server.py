@@ -13,6 +13,7 @@ import faulthandler
 import gc
 import os
 import re
+import select
 import signal
 import socket
 import sys
@@ -59,6 +60,10 @@ def run_server(config: Config, *, process: int = 0, processes: int = 1) -> int:
 
     `process` is the number of this one among `processes` on this machine.
     """
+    if hasattr(select, "epoll"):
+        from homeserver.web import loop
+
+        loop.install()
     from twisted.internet import reactor
 
     faulthandler.enable()

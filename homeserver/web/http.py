@@ -17,6 +17,7 @@ from homeserver.web.deadlines import Deadlines
 from homeserver.web.http_connection import HttpConnection
 from homeserver.web.http_head import HttpLimits, Network
 from homeserver.web.http_owner import Application
+from homeserver.web.known_heads import KnownHeads
 
 __all__ = ["Application", "HttpFactory", "HttpLimits"]
 
@@ -51,6 +52,7 @@ class HttpFactory(ServerFactory):
         self.log = log
         self.connections: set[HttpConnection] = set()
         self.deadlines = Deadlines()
+        self.heads = KnownHeads(self.limits)
         self.running = 0
         """Requests being handled."""
         self.is_stopping = False

@@ -227,13 +227,16 @@ class HttpConnection:
     def _begin(self, data: bytes) -> None:
         """Read a head, and decide how to take the body."""
         factory = self._factory
-        head = Head(factory.limits)
         self._keep_alive = False  # as long as the head may turn out bad
-        request = head.read_head(data)
-        forwarded_for = head.headers.get(b"x-forwarded-for")
+        head, request = factory.heads.read(data)
         if self._peer is None:
             self._peer = getattr(self.transport.getPeer(), "host", "")
-        request.remote_address = client_address(self._peer, forwarded_for, factory.trusted_proxies)
+        request.remote_address = self._peer
+        if factory.trusted_proxies:
+            forwarded_for = request.headers.get(b"x-forwarded-for")
+            request.remote_address = client_address(
+                self._peer, forwarded_for, factory.trusted_proxies
+            )
         plan = factory.application.body_plan(request)
         if head.content_length > plan.max_bytes:
             raise too_large()

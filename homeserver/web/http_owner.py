@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from homeserver.telemetry.logs import Logger
 from homeserver.web.deadlines import Deadlines
 from homeserver.web.http_head import HttpLimits, Network
+from homeserver.web.known_heads import KnownHeads
 from homeserver.web.request import BodyPlan, Request
 from homeserver.web.responses import Response
 
@@ -33,6 +34,7 @@ class Owner(Protocol):
     log: Logger
     connections: set[HttpConnection]
     deadlines: Deadlines
+    heads: KnownHeads
     running: int
     is_stopping: bool
 

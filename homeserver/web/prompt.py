@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
 from typing import Any, TypeVar
 
-from twisted.internet import tcp
+from twisted.internet import main, tcp
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
@@ -31,6 +31,19 @@ class PromptServer(tcp.Server):
         super().__init__(*args)
         # Texts of its own for each connection take as much as its socket; nothing shows them.
         self.logstr = self.repstr = _NAME
+
+    def doRead(self) -> Any:
+        """Read once, as Twisted does; returns why the connection is over, if it is."""
+        try:
+            data = self.socket.recv(self.bufferSize)
+        except (BlockingIOError, InterruptedError):
+            return None
+        except OSError:
+            return main.CONNECTION_LOST
+        if not data:
+            return main.CONNECTION_DONE
+        self.protocol.dataReceived(data)
+        return None
 
     def write(self, data: bytes) -> None:
         if self.dataBuffer or self._tempDataBuffer or not self.connected or self.TLS:

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import select
+import socket
+from typing import Any
+
+from twisted.internet.protocol import Factory, Protocol
+from twisted.trial.unittest import SynchronousTestCase
+
+from homeserver.web.prompt import write_at_once
+
+if hasattr(select, "epoll"):
+    from homeserver.web.loop import PromptReactor
+
+
+class _Echo(Protocol):
+    ended: Any = None
+
+    def dataReceived(self, data: bytes) -> None:
+        if data == b"fail":
+            raise ValueError("as asked")
+        assert self.transport is not None
+        self.transport.write(data)
+
+    def connectionLost(self, reason: Any = None) -> None:
+        self.ended = reason
+
+
+class LoopTests(SynchronousTestCase):
+    if not hasattr(select, "epoll"):
+        skip = "There is no epoll here."
+
+    def setUp(self) -> None:
+        self.reactor: Any = PromptReactor()
+        self.made: list[_Echo] = []
+        factory = Factory.forProtocol(_Echo)
+        build = factory.buildProtocol
+
+        def remembered(address: Any) -> Any:
+            made = build(address)
+            self.made.append(made)
+            return made
+
+        factory.buildProtocol = remembered  # type: ignore[assignment]
+        self.port = self.reactor.listenTCP(0, factory, interface="127.0.0.1")
+        write_at_once(self.port)
+        self.client = socket.create_connection(("127.0.0.1", self.port.getHost().port), 5)
+        self.addCleanup(self.end)
+        self.turn_until(lambda: self.made)
+
+    def end(self) -> None:
+        self.client.close()
+        for each in self.reactor.removeAll():
+            if isinstance(getattr(each, "socket", None), socket.socket):
+                each.socket.close()
+        for each in self.reactor._internalReaders:
+            each.connectionLost(None)
+        self.reactor._poller.close()
+
+    def turn_until(self, done: Any) -> None:
+        for _ in range(200):
+            if done():
+                return
+            self.reactor.runUntilCurrent()
+            self.reactor.doIteration(0.05)
+        self.fail("It does not happen.")
+
+    def test_what_comes_is_read(self) -> None:
+        for data in (b"one", b"two"):
+            self.client.sendall(data)
+            self.reactor.doIteration(5)
+            self.assertEqual(self.client.recv(10), data)
+
+    def test_what_a_protocol_raises_ends_its_connection(self) -> None:
+        self.client.sendall(b"fail")
+        self.turn_until(lambda: self.made[0].ended)
+        self.assertIsInstance(self.made[0].ended.value, ValueError)
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+        self.client.settimeout(5)
+        self.assertEqual(self.client.recv(10), b"")
+
+    def test_the_end_of_the_client(self) -> None:
+        self.client.close()
+        self.turn_until(lambda: self.made[0].ended)
