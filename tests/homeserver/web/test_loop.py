@@ -37,7 +37,7 @@ class LoopTests(SynchronousTestCase):
         build = factory.buildProtocol
 
         def remembered(address: Any) -> Any:
-            made = build(address)
+            made: Any = build(address)
             self.made.append(made)
             return made
 
