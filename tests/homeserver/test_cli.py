@@ -16,6 +16,9 @@ from tests.support.services import free_port
 
 
 class CommandCase(TestCase):
+    imported = True
+    """Whether commands begin with what they need already imported."""
+
     def setUp(self) -> None:
         self.directory = Path(self.mktemp()).absolute()
         self.directory.mkdir()
@@ -34,7 +37,7 @@ class CommandCase(TestCase):
         self, *arguments: str, stdin: str = "", status: int = 0
     ) -> subprocess.CompletedProcess[str]:
         """Run a command, which must end with `status` and never shows a traceback."""
-        done = hearth(*arguments, stdin=stdin, directory=self.directory)
+        done = hearth(*arguments, stdin=stdin, directory=self.directory, imported=self.imported)
         self.assertEqual(done.returncode, status, done.stdout + done.stderr)
         self.assertNotIn("Traceback", done.stdout + done.stderr)
         return done
@@ -45,6 +48,8 @@ class CommandCase(TestCase):
 
 
 class GeneralTests(CommandCase):
+    imported = False
+
     def test_version(self) -> None:
         expected = f"hearth {homeserver.__version__}\n"
         self.assertEqual(self.hearth("version").stdout, expected)
@@ -60,6 +65,8 @@ class GeneralTests(CommandCase):
 
 
 class ConfigTests(CommandCase):
+    imported = False
+
     def test_new_is_right(self) -> None:
         self.hearth("config", "new", "--server-name", "example.org", "-o", "config.yaml")
         said = self.hearth("config", "check", "-c", "config.yaml").stdout

@@ -34,9 +34,15 @@ def free_pair() -> int:
             return port
 
 
+class CommandProcess(ServerProcess):
+    """The command as operators run it, from its first import on."""
+
+    imported = False
+
+
 class ServerTests(TestCase):
     def make(self, **options: Any) -> ServerProcess:
-        server = ServerProcess(Path(self.mktemp()), options)
+        server = CommandProcess(Path(self.mktemp()), options)
         self.addCleanup(server.kill)
         return server
 
@@ -206,7 +212,7 @@ class ProcessesTests(TestCase):
         self.addCleanup(administer, f"DROP DATABASE {name} WITH (FORCE)")
         url = postgres_url().rpartition("/")[0] + f"/{name}"
         options = {"database": {"url": url}, "redis": {"url": redis_url()}}
-        self.server = ServerProcess(Path(self.mktemp()), options)
+        self.server = CommandProcess(Path(self.mktemp()), options)
         self.server.own_port = free_pair()
         self.addCleanup(self.server.kill)
 

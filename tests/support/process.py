@@ -10,12 +10,15 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any
 
 import yaml
 
+from tests.support import fork_server
+from tests.support.fork_server import ForkedProcess
 from tests.support.services import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,18 +35,43 @@ def command(*arguments: str) -> list[str]:
 
 
 def hearth(
-    *arguments: str, stdin: str = "", directory: Path | None = None
+    *arguments: str, stdin: str = "", directory: Path | None = None, imported: bool = True
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end."""
-    return subprocess.run(
+    """Run a command to its end. `imported`: in a process that has imported what it needs."""
+    with TemporaryFile() as given, TemporaryFile() as out, TemporaryFile() as err:
+        given.write(stdin.encode())
+        given.seek(0)
+        process = start(arguments, directory, (given, out, err), imported=imported)
+        try:
+            status = process.wait(100)
+        finally:
+            process.kill()
+        out.seek(0)
+        err.seek(0)
+        return subprocess.CompletedProcess(
+            command(*arguments), status, out.read().decode(), err.read().decode()
+        )
+
+
+def start(
+    arguments: Sequence[str],
+    directory: Path | None,
+    files: Sequence[IO[bytes]],
+    *,
+    imported: bool,
+) -> subprocess.Popen[bytes] | ForkedProcess:
+    """Start a command. `files`: its stdin, stdout and stderr; `imported` as of `hearth`."""
+    stdin, stdout, stderr = files
+    if imported:
+        numbers = [file.fileno() for file in files]
+        return fork_server.spawn(arguments, cwd=directory, env=environment(), files=numbers)
+    return subprocess.Popen(
         command(*arguments),
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=100,
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
         cwd=directory,
         env=environment(),
-        check=False,
     )
 
 
@@ -54,6 +82,9 @@ class ServerProcess:
     add to or replace what is needed for tests.
     """
 
+    imported = True
+    """Whether it begins with what it needs already imported."""
+
     def __init__(self, directory: Path, options: Mapping[str, Any] | None = None) -> None:
         self.directory = directory.absolute()
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -61,7 +92,7 @@ class ServerProcess:
         self.own_port = free_port()
         self.config_file = self.directory / "config.yaml"
         self.log_file = self.directory / "stderr.log"
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | ForkedProcess | None = None
         self.options: dict[str, Any] = {
             "server_name": "localhost",
             "registration": {"enabled": True, "without_verification": True},
@@ -94,14 +125,12 @@ class ServerProcess:
     def spawn(self, *arguments: str) -> None:
         """Start, without waiting for anything."""
         self.write_config()
-        with self.log_file.open("ab") as log:
-            self._process = subprocess.Popen(
-                command("run", "-c", str(self.config_file), *arguments),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=self.directory,
-                env=environment(),
+        with self.log_file.open("ab") as log, Path(os.devnull).open("rb") as nothing:
+            self._process = start(
+                ("run", "-c", str(self.config_file), *arguments),
+                self.directory,
+                (nothing, log, log),
+                imported=self.imported,
             )
 
     def start(self, *arguments: str, ready_within: float = 60.0) -> None:
