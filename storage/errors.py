@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class StorageError(Exception):
     """Base of everything that `storage` raises about the database itself."""
@@ -9,6 +11,10 @@ class StorageError(Exception):
 
 class DatabaseUnavailable(StorageError):
     """The database cannot be reached, or stayed away for longer than callers are made to wait."""
+
+
+class DatabaseFull(DatabaseUnavailable):
+    """The database has no room to write; nothing was written. Waiting for it would not help."""
 
 
 class DatabaseClosed(StorageError):
@@ -56,3 +62,15 @@ class CommitUnknown(StorageError):
     def __init__(self, message: str, transaction_id: str | None = None) -> None:
         super().__init__(message)
         self.transaction_id = transaction_id
+
+
+def log_failure(log: Any, event: str, error: BaseException | None, **fields: object) -> None:
+    """Log that work in the background failed: in one line if the database is away, which is said
+    elsewhere and is no fault of the work, else with a traceback.
+
+    Parameters: `log`, a structlog logger.
+    """
+    if isinstance(error, DatabaseUnavailable):
+        log.warning(event, reason=str(error), **fields)
+    else:
+        log.error(event, exc_info=error, **fields)

@@ -19,6 +19,7 @@ from federation.sender.news import Dispatch, NewsReader, Reading
 from homeserver.core.canonical import CanonicalJSONError
 from storage import outgoing, outgoing_to_device
 from storage.database import Database
+from storage.errors import log_failure
 
 MAX_EDUS = 100
 MAX_BYTES = 900_000
@@ -96,8 +97,10 @@ class Transmitter:
                 if error.status == 413:
                     destination.too_large()
                     self._note(destination, destination.let_go())
-        except Exception:
-            _log.exception("A transaction could not be made", destination=destination.name)
+        except Exception as error:
+            log_failure(
+                _log, "A transaction could not be made", error, destination=destination.name
+            )
         else:
             if destination.gone:
                 return False

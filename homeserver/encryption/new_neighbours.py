@@ -11,6 +11,7 @@ from homeserver.encryption.device_lists import keys_changed_for
 from homeserver.rooms.write import MEMBER, WrittenEvent, WrittenRoom
 from storage import device_keys, device_updates, memberships, room_servers
 from storage.database import Database
+from storage.errors import log_failure
 from storage.transaction import Transaction
 
 _log = structlog.get_logger(__name__)
@@ -58,8 +59,9 @@ class NewNeighbours:
             new = await self._db.read(_unknown_to_others, room_nid, user_ids)
             if new:
                 await self._db.write(_announce, new, now_ms)
-        except Exception:
-            _log.exception("Devices were not told to the servers of a room", room_nid=room_nid)
+        except Exception as error:
+            what = "Devices were not told to the servers of a room"
+            log_failure(_log, what, error, room_nid=room_nid)
         finally:
             self._running -= 1
             if not self._running:

@@ -27,6 +27,7 @@ from homeserver.rooms.badges import Badges
 from storage import push_log, push_queue, pushers
 from storage.bus import Unsubscribe
 from storage.database import Database, sleep
+from storage.errors import log_failure
 from storage.feed import Feed
 from storage.push_queue import Waiting, Work
 from storage.pushers import PusherRow
@@ -227,10 +228,10 @@ class PushDelivery:
     async def _serve_safely(self, work: Work) -> None:
         try:
             await self._serve(work)
-        except Exception:
+        except Exception as error:
             # The claim runs out, and somebody tries again.
             if not self._stopped:
-                _log.exception("A pusher could not be served", pusher=work.pusher_nid)
+                log_failure(_log, "A pusher could not be served", error, pusher=work.pusher_nid)
                 await self._hold_back(work)
         finally:
             self._serving.pop(work.pusher_nid, None)

@@ -15,6 +15,7 @@ from homeserver.cache import Cache
 from storage import devices
 from storage.database import Database
 from storage.devices import Seen
+from storage.errors import DatabaseUnavailable, log_failure
 
 INTERVAL_MS = 60_000
 MAX_USER_AGENT = 500
@@ -63,12 +64,17 @@ class DeviceActivity:
         """Write what is noted."""
         while self._pending:
             batch = [self._pending.pop(key) for key in list(self._pending)[:_BATCH]]
-            await self._db.write(devices.record_seen, batch)
+            try:
+                await self._db.write(devices.record_seen, batch)
+            except DatabaseUnavailable:
+                for each in batch:  # What was noted meanwhile is newer.
+                    self._pending.setdefault((each.user_id, each.device_id), each)
+                raise
             for each in batch:
                 self._written[each.user_id, each.device_id] = each
 
     def _flush_safely(self) -> Deferred[None]:
         done = Deferred.fromCoroutine(self.flush())
         return done.addErrback(
-            lambda failure: _log.error("Last-seen times were not written", exc_info=failure.value)
+            lambda failure: log_failure(_log, "Last-seen times were not written", failure.value)
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from structlog.testing import capture_logs
 from twisted.trial.unittest import TestCase
 
 from homeserver.cache import Caches
@@ -13,6 +14,7 @@ from homeserver.users.sessions import Grant, NewSession
 from homeserver.web.request import Request, Requester
 from storage import devices, tokens
 from storage.database import Database
+from storage.errors import DatabaseUnavailable
 from tests.support.databases import open_test_database
 from tests.support.users import UserServer, make_user_server, same_database
 
@@ -265,6 +267,30 @@ class DeviceActivityTest(TestCase):
         self.assertEqual({row.last_seen_ip for row in rows}, {"192.0.2.7"})
         self.assertEqual({row.last_seen_user_agent for row in rows}, {"A client"})
         self.assertEqual({row.last_seen_ts for row in rows}, {1_700_000_100_000})
+
+    async def test_a_database_that_is_away(self) -> None:
+        """What was noted is written when it is back, and the log says so in a line."""
+        server = await make_user_server(self)
+        activity, write = server.activity, server.db.write
+
+        async def is_away(*args: object) -> None:
+            activity.seen(ALICE, "TABLET", 99_000, "192.0.2.9", "")
+            raise DatabaseUnavailable("The database was away for 30 seconds")
+
+        activity.seen(ALICE, "PHONE", 1000, "192.0.2.7", "")
+        activity.seen(ALICE, "TABLET", 1000, "192.0.2.7", "")
+        self.patch(server.db, "write", is_away)
+        activity.start()
+        with capture_logs() as lines:
+            server.clock.advance(60)
+        self.assertEqual([line["log_level"] for line in lines], ["warning"])
+        self.assertNotIn("exc_info", lines[0])
+        self.patch(server.db, "write", write)
+        phone, tablet = (activity.pending(ALICE, name) for name in ("PHONE", "TABLET"))
+        assert phone is not None and tablet is not None
+        self.assertEqual((phone.ts, tablet.ts), (1000, 99_000))
+        await activity.stop()
+        self.assertIsNone(activity.pending(ALICE, "PHONE"))
 
     async def test_not_more_often_than_each_minute(self) -> None:
         server = await make_user_server(self)
