@@ -112,7 +112,9 @@ class LogReader(ABC, Generic[T]):
         """Whether nothing is left."""
         self._stepped_at = self._reactor.seconds()
         after, upto, end, found = await self._db.read(self._look)
-        if found is not None or upto - after >= IDLE_STEP:
+        # The next step begins where the table says: it has to, if there is more to be read.
+        goes_on = after < upto < end
+        if found is not None or upto - after >= IDLE_STEP or goes_on:
             await self._db.write(self._work, after, upto, found)
         return upto >= end
 

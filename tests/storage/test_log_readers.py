@@ -81,6 +81,19 @@ class LogReaderTest(DatabaseTestCase):
         await reader.catch_up()
         self.assertEqual(await self.position(), IDLE_STEP)
 
+    async def test_steps_without_anything_lead_on(self) -> None:
+        """A step that looked at all that it may, and found nothing, is not done over and over."""
+
+        class Looking(Tens):
+            def read(self, txn: Transaction, after: int, upto: int) -> tuple[int, int | None]:
+                self.reads += 1
+                return min(after + 10, upto), None
+
+        reader = Looking(self.db, self.clock)
+        await self.advance(35)
+        self.assertTrue(await reader.catch_up(10))
+        self.assertEqual((reader.reads, await self.position()), (4, 30))
+
     async def test_work_that_fails_is_done_again(self) -> None:
         await self.advance(10)
         self.reader.is_failing = True
