@@ -26,6 +26,7 @@ from storage.errors import (
     CommitUnknown,
     Conflict,
     ConnectionLost,
+    DatabaseFull,
     DatabaseUnavailable,
     UnusableDatabase,
 )
@@ -164,6 +165,8 @@ class Database:
                 if attempt >= CONFLICT_ATTEMPTS:
                     raise
                 delay = backoff(attempt, 0.002, 0.25)
+            except DatabaseFull:
+                raise
             except (ConnectionLost, DatabaseUnavailable) as error:
                 waited = self._reactor.seconds() - started
                 if waited >= GIVE_UP_AFTER or self._closing:

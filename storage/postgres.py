@@ -27,6 +27,7 @@ from storage.errors import (
     CommitUnknown,
     Conflict,
     ConnectionLost,
+    DatabaseFull,
     DatabaseUnavailable,
     IntegrityViolation,
     InvalidText,
@@ -315,6 +316,8 @@ class PostgresSession:
             return ConnectionLost(text)
         if error.pgcode in _CONFLICTS:
             return Conflict(text)
+        if error.pgcode == errorcodes.DISK_FULL:
+            return DatabaseFull(text)
         if isinstance(error, psycopg2.IntegrityError):
             return IntegrityViolation(text)
         if error.pgcode == errorcodes.QUERY_CANCELED:

@@ -14,6 +14,7 @@ from storage.direct import Direct
 from storage.direct_sqlite import SqliteDirect
 from storage.errors import (
     Conflict,
+    DatabaseFull,
     DatabaseUnavailable,
     IntegrityViolation,
     InvalidText,
@@ -37,6 +38,8 @@ def _translated(error: Exception) -> Exception:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             return Conflict(str(error))
+        if code == sqlite3.SQLITE_FULL:
+            return DatabaseFull(str(error))
     return error
 
 

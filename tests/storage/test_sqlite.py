@@ -1,4 +1,4 @@
-"""SQLite alone: what cannot be opened."""
+"""SQLite alone: what cannot be opened, and a full disk."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from twisted.trial.unittest import SynchronousTestCase
+from structlog.testing import capture_logs
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from storage.errors import UnusableDatabase
+from storage.errors import DatabaseFull, UnusableDatabase
 from storage.sqlite import SqliteBackend
+from storage.transaction import Transaction
+from tests.support.databases import migrated_database
+from tests.support.server import make_server
 
 _NOBODY = 65534
 
@@ -58,3 +62,44 @@ class ReadOnlyTest(SynchronousTestCase):
         self.directory.chmod(0o555)
         self.addCleanup(self.directory.chmod, 0o755)
         self.assertIn(f"{self.directory} is not writable", self.refused())
+
+
+class FullTest(TestCase):
+    """No room to write: a bound on the pages of the file stands for the disk."""
+
+    timeout = 30
+
+    async def test_a_full_disk(self) -> None:
+        server = await make_server(self, database_url=migrated_database(self, "sqlite"))
+        alice, db = await server.register(), server.homeserver.db
+        room_id = await alice.create_room()
+
+        def bound(txn: Transaction, pages: int) -> int:
+            count = int(txn.value("PRAGMA page_count") or 0)
+            return int(txn.value(f"PRAGMA max_page_count = {count + pages}") or 0)
+
+        await db.write(bound, 0)
+        path, body = f"/rooms/{room_id}/send/m.room.message", {"body": "x" * 20_000}
+        with capture_logs() as lines:
+            for number in range(3):
+                status, answer = await alice.call("PUT", f"{path}/{number}", body)
+                self.assertEqual((status, answer["errcode"]), (503, "M_UNKNOWN"))
+        self.assertEqual({line["log_level"] for line in lines}, {"warning"}, lines)
+        self.assertIn("full", lines[0]["reason"])
+        # It is said at once, and what needs no room is answered.
+        self.assertEqual((await alice.call("GET", "/account/whoami"))[0], 200)
+        await db.write(bound, 100_000)
+        await alice.send(room_id, body)
+
+    async def test_what_is_raised(self) -> None:
+        server = await make_server(self, database_url=migrated_database(self, "sqlite"))
+
+        def fill(txn: Transaction) -> None:
+            count = int(txn.value("PRAGMA page_count") or 0)
+            txn.value(f"PRAGMA max_page_count = {count}")
+            for number in range(1000):
+                sql = "INSERT INTO blocked_rooms VALUES (?, ?, 0)"
+                txn.execute(sql, (f"!{number}:{'x' * 4000}", "@a:b"))
+
+        with self.assertRaises(DatabaseFull):
+            await server.homeserver.db.write(fill)
