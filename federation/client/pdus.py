@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IReactorTime
@@ -65,8 +64,7 @@ class EventKeys(Protocol):
     ) -> dict[str, dict[str, KnownKey]] | None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class CheckedPdu:
+class CheckedPdu(NamedTuple):
     """What became of a PDU.
 
     `event_id` is None where the PDU is not even fit to have one; `event` is None if it is refused,
@@ -169,7 +167,7 @@ def _shape(
         # A copy has no more memory than it needs, as the encoder's has.
         message = bytes(memoryview(checked_message(signed, version)))
         event_id = event_id_for(signed, version, message)
-        event = Event.from_pdu(signed, version, event_id, bytes(memoryview(text)))
+        event = Event.checked(signed, version, event_id, bytes(memoryview(text)))
     except (EventFormatError, CanonicalJSONError) as problem:
         return CheckedPdu(None, None, str(problem)), b""
     except RecursionError:

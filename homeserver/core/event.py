@@ -105,6 +105,18 @@ class Event:
         return cls(event_id, version, pdu, text)
 
     @classmethod
+    def checked(cls, pdu: JsonObject, version: RoomVersion, event_id: str, text: bytes) -> Self:
+        """As `from_pdu`, of what `event_format.check_pdu` has let through, with the attributes
+        read at once that all are asked of who take it in."""
+        event = cls(event_id, version, pdu, text)
+        _read_common(event, pdu)
+        event.depth = pdu["depth"]
+        event.origin_server_ts = pdu["origin_server_ts"]
+        event.prev_event_ids = _referenced(pdu["prev_events"], version)
+        _read_room_id(event, pdu)
+        return event
+
+    @classmethod
     def from_json(cls, text: str | bytes, version: RoomVersion, event_id: str) -> Self:
         """The event with this stored federation form, parsed when first looked into.
 

@@ -7,6 +7,7 @@ servers send may be as deep as it likes, or go round in circles.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from itertools import chain
 from typing import NamedTuple
 
 from homeserver.core.auth_rules import check
@@ -55,24 +56,29 @@ def auth_chain(wanted: Iterable[str], events: Mapping[str, Event]) -> dict[str, 
     """Those of `events` that are `wanted`, or in the auth chain of one of these."""
     found: dict[str, Event] = {}
     waiting = list(wanted)
+    # Most events of a large room name the same few.
+    followed: set[tuple[str, ...]] = set()
     while waiting:
         event_id = waiting.pop()
         event = events.get(event_id)
         if event is None or event_id in found:
             continue
         found[event_id] = event
-        waiting.extend(event.auth_event_ids)
+        auth_ids = event.auth_event_ids
+        if auth_ids not in followed:
+            followed.add(auth_ids)
+            waiting.extend(auth_ids)
     return found
 
 
 def missing_auth(events: Mapping[str, Event], stored: Collection[str]) -> set[str]:
     """Auth events of `events` that are neither among them nor `stored`."""
-    return {
-        name
-        for event in events.values()
-        for name in event.auth_event_ids
-        if name not in events and name not in stored
-    }
+    return {name for name in auth_ids(events.values()) if name not in events and name not in stored}
+
+
+def auth_ids(events: Iterable[Event]) -> set[str]:
+    """All that these events name as their auth events."""
+    return set(chain.from_iterable({event.auth_event_ids for event in events}))
 
 
 def complete_by_auth(events: Mapping[str, Event], stored: Collection[str]) -> list[Event]:
@@ -84,8 +90,12 @@ def complete_by_auth(events: Mapping[str, Event], stored: Collection[str]) -> li
     waiting: dict[str, int] = {}
     dependants: dict[str, list[str]] = {}
     ready = []
+    lacking: dict[tuple[str, ...], set[str]] = {}
     for event_id, event in events.items():
-        missing = {name for name in event.auth_event_ids if name not in stored}
+        missing = lacking.get(event.auth_event_ids)
+        if missing is None:
+            missing = {name for name in event.auth_event_ids if name not in stored}
+            lacking[event.auth_event_ids] = missing
         waiting[event_id] = len(missing)
         for name in missing:
             dependants.setdefault(name, []).append(event_id)

@@ -107,7 +107,10 @@ class PushRule:
             return bool(event.room_id == self.rule_id)
         if self.kind == "sender":
             return bool(event.sender == self.rule_id)
-        return all(test(event, display_name) for test in self._tests)
+        for test in self._tests:  # noqa: SIM110 - a generator takes twice as long
+            if not test(event, display_name):
+                return False
+        return True
 
     def to_json(self) -> JsonObject:
         """The rule as the API shows it."""

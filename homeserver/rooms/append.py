@@ -350,10 +350,7 @@ class Appender:
             _answer(group[0][1], problem)
             return
         for room_id, head in result.heads.items():
-            if len(head.known) <= MAX_CACHED_STATE:
-                self._heads[room_id] = head
-            else:
-                self._heads.pop(room_id, None)
+            self.keep_head(room_id, head)
         self._tell(len(group), "general", result.written)
         for (_, waiter), outcome in zip(group, result.outcomes, strict=True):
             _answer(waiter, outcome)
@@ -387,6 +384,13 @@ class Appender:
         if not made:
             return True
         return await self._db.read(lambda txn: events.get(txn, made[0]) is not None)
+
+    def keep_head(self, room_id: str, head: CachedHead) -> None:
+        """Remember a head that was committed, for what is added to the room next."""
+        if len(head.known) <= MAX_CACHED_STATE:
+            self._heads[room_id] = head
+        else:
+            self._heads.pop(room_id, None)
 
     def _forget(self, jobs: Sequence[Job]) -> None:
         for job in jobs:

@@ -243,7 +243,7 @@ class Fetcher:
 
     async def store_auth(self, errand: Errand, wanted: Mapping[str, Event]) -> None:
         """Get and store the auth chains of `wanted`, as far as they are missing."""
-        stored = set(await self.known(_auth_ids(wanted.values())))
+        stored = set(await self.known(gaps.auth_ids(wanted.values())))
         missing = gaps.missing_auth(wanted, stored)
         if not missing:
             return
@@ -289,7 +289,7 @@ class Fetcher:
         Parameters: `known`, events that were looked for before, and which of them are stored.
         """
         chain = gaps.auth_chain(wanted, offered)
-        names = {*wanted, *chain, *_auth_ids(chain.values())}
+        names = {*wanted, *chain, *gaps.auth_ids(chain.values())}
         stored = {*known[1], *await self.known(names - known[0])}
         asked: set[str] = set()
         while True:
@@ -300,7 +300,7 @@ class Fetcher:
             asked |= missing
             fetched = await self.events(errand, missing)
             chain |= fetched
-            stored |= set(await self.known(_auth_ids(fetched.values())))
+            stored |= set(await self.known(gaps.auth_ids(fetched.values())))
         complete = gaps.complete_by_auth(chain, stored)
         new = [event for event in complete if event.event_id not in stored]
         errand.outliers += len(new)
@@ -353,10 +353,6 @@ class Fetcher:
 def _ask_for_all(missing: int, total: int) -> bool:
     """Whether one large answer is better than many small ones."""
     return missing > _AT_ONCE and (missing * 10 >= total or missing > MAX_SINGLE)
-
-
-def _auth_ids(of: Iterable[Event]) -> set[str]:
-    return {name for event in of for name in event.auth_event_ids}
 
 
 def _believable(txn: Transaction, errand: Errand, event: Event, ids: StateIds) -> KnownState | str:

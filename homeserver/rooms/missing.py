@@ -9,7 +9,6 @@ filled later when somebody wants to read it (`homeserver.rooms.backfill`).
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 
 import structlog
 
@@ -67,7 +66,7 @@ class MissingEvents:
             judged |= await self._complete(errand, dict(lacking), lacking)
             lacking = _lacking(events, judged)
         for event_id in lacking:
-            judged[event_id] = replace(judged[event_id], reason=_reason(judged[event_id], errand))
+            judged[event_id] = judged[event_id]._replace(reason=_reason(judged[event_id], errand))
         _log.info(
             "missing events looked for",
             room_id=room_id,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from homeserver.core import auth_rules
+from homeserver.core.alike_joins import AlikeJoins
 from homeserver.core.event import Event
 from homeserver.core.graph import topological_order
 from homeserver.core.ids import domain_of
@@ -47,10 +48,12 @@ class Outliers:
         self._rows: dict[str, EventRow] = {}
         self._statuses: dict[str, int] = {}
         self._create: Event | None = None
+        self._alike = AlikeJoins()
 
     def add(self, received: Sequence[Event]) -> None:
         """Judge events and store those that can be judged; `judged` has the outcomes."""
         self._load(received)
+        self._alike = AlikeJoins()
         fresh: list[EventRow] = []
         again: list[EventRow] = []
         ordered = topological_order(received)
@@ -139,13 +142,15 @@ class Outliers:
         return Judged(event.event_id, ACCEPTED, is_new=True)
 
     def _check(self, event: Event) -> None:
+        create = self._create
+        if create is not None and self._alike.allow(event, create):
+            return
         for name in event.auth_event_ids:
             row = self._rows.get(name)
             if row is not None and row.room_nid != self._room_nid:
                 raise auth_rules.EventRejected("3.5", f"{name} belongs to another room.")
         found = self._tree.event_map(event.auth_event_ids)
         named = [found[name] for name in dict.fromkeys(event.auth_event_ids) if name in found]
-        create = self._create
         if create is None and event.version.room_id_is_create_hash:
             create = self._tree.event("$" + event.room_id[1:])
         auth_rules.check_auth_events(
@@ -153,6 +158,8 @@ class Outliers:
         )
         state = {other.key: other for other in named}
         auth_rules.check(event, state, create=create)
+        if create is not None and len(named) == len(set(event.auth_event_ids)):
+            self._alike.note(event, named, create)
 
     def _row(self, event: Event, number: int, status: int) -> EventRow:
         self._tree.add(event, number, rejected=status == REJECTED)

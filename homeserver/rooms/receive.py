@@ -17,7 +17,7 @@ from homeserver.core.room_versions import RoomVersion
 from homeserver.rooms import blocking, redact, searchable, sticky, unread
 from homeserver.rooms.adopt import BadState, Entry, adopt, open_room
 from homeserver.rooms.append import Appender
-from homeserver.rooms.commit import Proposal, open_draft, policy_in_force
+from homeserver.rooms.commit import CachedHead, Proposal, open_draft, policy_in_force
 from homeserver.rooms.outliers import Outliers, known_version
 from homeserver.rooms.receiving import NOT_ADDED, Judged, KnownState, Receiving, Reset
 from homeserver.rooms.requests import Appended, AppendRequest
@@ -56,6 +56,8 @@ class _Added:
     resets: list[Reset] = field(default_factory=list)
     unsigned: list[Event] = field(default_factory=list)
     policy: PolicyServer | None = None
+    head: CachedHead | None = None
+    """The room's, if it was written."""
 
 
 class Receiver:
@@ -150,9 +152,15 @@ class Receiver:
                 _as_requested(txn, receiving, request)
             written = self._write(txn, receiving) if receiving.rooted else []
             places = {entry.event.event_id: entry.pos for w in written for entry in w.entries}
-            return _Added(receiving.finish(places), written, receiving.resets)
+            draft = receiving.draft
+            head = CachedHead(draft.row, draft.known) if written else None
+            return _Added(receiving.finish(places), written, receiving.resets, head=head)
 
-        return await self._retried(work)
+        done = await self._retried(work)
+        if done.head is not None:
+            # What is added next, from here or elsewhere, need not read the state again.
+            self._appender.keep_head(room_id, done.head)
+        return done
 
     async def _ask(self, unsigned: Sequence[Event], server: PolicyServer) -> dict[str, Event]:
         """The events with the policy server's signature, those that it signs.

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from homeserver.core import auth_rules, state_tree
 from homeserver.core.event import Event
@@ -52,8 +53,7 @@ NOT_ADDED = -1
 """`Judged.status` of an event that was not stored."""
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
+class Judged(NamedTuple):
     """What became of an event.
 
     `status` is as in `storage.events`, or `NOT_ADDED`; then `missing_prev` and `missing_auth` name
@@ -76,15 +76,7 @@ class Judged:
 
     def at(self, pos: int) -> Judged:
         """The same of an event that has this position."""
-        return Judged(
-            self.event_id,
-            self.status,
-            self.reason,
-            self.missing_prev,
-            self.missing_auth,
-            pos,
-            self.is_new,
-        )
+        return self._replace(pos=pos)
 
 
 @dataclass(frozen=True, slots=True)
@@ -378,12 +370,14 @@ class Receiving:
     def _advance(self, event: Event) -> tuple[bytes, dict[StateKey, Current | None]]:
         """The new head; returns the new current state, and by what it differs."""
         row = self.draft.row
-        extremities = forward_extremities(
-            row.extremities,
-            [event],
-            referenced=self._referenced,
-            excluded_prev_event_ids=self._prev_of_excluded,
-        )
+        extremities: Collection[str] = (event.event_id,)
+        if not self._follows_head(event):
+            extremities = forward_extremities(
+                row.extremities,
+                [event],
+                referenced=self._referenced,
+                excluded_prev_event_ids=self._prev_of_excluded,
+            )
         old = row.state_root or state_tree.EMPTY
         roots = [self._after[name] for name in extremities if name in self._after]
         current = self.tree.resolve(roots) if roots else old
@@ -405,6 +399,17 @@ class Receiving:
             state_version=row.head_version + 1 if changes else row.state_version,
         )
         return current, changes
+
+    def _follows_head(self, event: Event) -> bool:
+        """Whether an event comes right after all that the head is made of, and after nothing
+        else: then it is the head."""
+        heads = self.draft.row.extremities
+        return (
+            event.prev_event_ids == heads
+            and event.event_id not in self._referenced
+            and event.event_id not in heads
+            and all(self._statuses.get(name) == ACCEPTED for name in heads)
+        )
 
     def _prev_of_excluded(self, event_id: str) -> Sequence[str]:
         """The predecessors of an event that was rejected or soft-failed."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from homeserver.cache import Cache
@@ -146,12 +146,11 @@ def _load(txn: Transaction, drafts: Mapping[int, RoomDraft]) -> dict[int, Crowd]
     }
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
+class Judgement(NamedTuple):
     """What an event does: its class, and to whom it does something else."""
 
     event_class: EventClass
-    told: dict[str, EventClass] = field(default_factory=dict)
+    told: dict[str, EventClass]
 
 
 def judge(txn: Transaction, crowds: Crowds, drafts: Sequence[RoomDraft]) -> dict[str, Judgement]:
@@ -242,13 +241,15 @@ class _Room:
         judged = {}
         for new in self._draft.added:
             question = asked[new.event.event_id]
-            judgement = Judgement(push_rules.event_class(question))
+            judgement = Judgement(push_rules.event_class(question), {})
             if judgement.event_class < EventClass.HIGHLIGHT:
                 for user_id in mentioned[new.event.event_id]:
                     if user_id in joined:
                         judgement.told[user_id] = EventClass.HIGHLIGHT
-            self._invite(question, judgement)
-            self._listen(new.event, question, judgement, threads)
+            if new.event.type == _MEMBER:
+                self._invite(question, judgement)
+            if self._listeners:
+                self._listen(new.event, question, judgement, threads)
             self._tell_followers(new.event, question, judgement, threads)
             judged[new.event.event_id] = judgement
         return judged
@@ -285,7 +286,7 @@ class _Room:
 
     def _invite(self, question: PushEvent, judgement: Judgement) -> None:
         user_id = question.fields.get("state_key")
-        if question.fields.get("type") != _MEMBER or not isinstance(user_id, str):
+        if not isinstance(user_id, str):
             return
         if not user_id.endswith(self._suffix) or self._changed.get(user_id) != "invite":
             return

@@ -105,6 +105,8 @@ class Rooted:
     def asides(self) -> list[StateKey]:
         """Memberships that changed beside the event, by resolution of the states, and are logged:
         those of user IDs that end with `logged`."""
+        if not self.changes:
+            return []
         own = self.event.key if self.event.is_state else None
         return [
             key

@@ -6,12 +6,14 @@ from typing import Any
 from unittest.mock import patch
 
 from homeserver.core import auth_rules
+from homeserver.core.errors import MatrixError
 from storage import memberships, rooms
-from storage.events import ACCEPTED, MISPLACED, SOFT_FAILED
+from storage.events import ACCEPTED, MISPLACED, SOFT_FAILED, TransactionKey
 from storage.memberships import MembershipRow
 from storage.transaction import Transaction
 from tests.homeserver.rooms.test_receiving import ReceivingCase
 from tests.support.databases import on_each_database
+from tests.support.events import ALICE as REMOTE
 from tests.support.events import BOB, CAROL
 from tests.support.rooms import ALICE
 
@@ -48,6 +50,8 @@ class AlikeTest(ReceivingCase):
 
 @on_each_database
 class ManyMembersTest(ReceivingCase):
+    said = 0
+
     async def test_entering_a_large_room_again(self) -> None:
         """The projections of a room with hundreds of members, new ones, changed ones, gone ones."""
         await self.enter()
@@ -86,3 +90,31 @@ class ManyMembersTest(ReceivingCase):
         assert room_nid is not None
         found = memberships.of_room(txn, room_nid, ["join", "leave"])
         return {member.user_id: member for member in found}
+
+    async def say(self) -> str:
+        """Send a message as a client does; its ID."""
+        self.said += 1
+        key = TransactionKey("DEVICE", "send/m.room.message", f"t{self.said}")
+        content = {"msgtype": "m.text", "body": "hello"}
+        return await self.services.send(self.room.room_id, ALICE, content, transaction=key)
+
+    async def test_the_head_is_remembered(self) -> None:
+        """What is said here after events of others is built on what they changed, without reading
+        it, and is refused where they forbid it."""
+        await self.enter(version="11")
+        name = self.room.set_state("m.room.name", {"name": "Others'"}, REMOTE)
+        await self.receive(name, self.room.message(REMOTE))
+        await self.say()
+        self.services.ways.clear()
+        said = await self.say()
+        told = self.room.message(REMOTE, prev=[said], depth=100)
+        self.assertEqual(await self.receive(told), [ACCEPTED])
+        answer = await self.say()
+        self.assertEqual((await self.services.event(answer)).prev_event_ids, (told.event_id,))
+        self.assertEqual(self.services.ways, {"plain": 2})
+        content = {"users": {REMOTE: 100}, "events_default": 50}
+        levels = self.room.event("m.room.power_levels", REMOTE, content, "", prev=[answer])
+        self.assertEqual(await self.receive(levels), [ACCEPTED])
+        with self.assertRaises(MatrixError) as refused:
+            await self.say()
+        self.assertEqual(refused.exception.status, 403)
