@@ -14,6 +14,8 @@ from typing import Any
 
 import psycopg2
 
+from tests.support import postgres_connections
+
 _MOST_USES = 60
 """Rows that were deleted stay in the files, and slow reads down some day."""
 
@@ -25,7 +27,7 @@ FROM pg_class
 """
 _DISCONNECT = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-WHERE datname = current_database() AND pid <> pg_backend_pid()
+WHERE datname = current_database() AND pid <> pg_backend_pid() AND pid <> ALL (ARRAY{}::int[])
 """
 
 
@@ -81,13 +83,14 @@ class PostgresPool:
     def _made(self) -> str:
         url = self.make()
         self._uses[url] = 0
+        postgres_connections.begin(url)
         self._connections[url] = connection = _Connection(url)
         self._shape = self._shape or connection.run(_SHAPE)
         return url
 
     def _undone(self, url: str) -> bool:
         run = self._connections[url].run
-        run(_DISCONNECT)
+        run(_DISCONNECT.format(postgres_connections.processes(url)))
         if run(_SHAPE) != self._shape:
             return False
         run("SELECT testing.undo()")
@@ -95,6 +98,7 @@ class PostgresPool:
 
     def _end(self, url: str) -> None:
         del self._uses[url]
+        postgres_connections.end(url)
         self._connections.pop(url).close()
         self.drop(url)
 
