@@ -14,6 +14,7 @@ refused with 400 M_INVALID_PARAM.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from homeserver.core.errors import MatrixError, invalid_param
@@ -24,6 +25,7 @@ _NUMBER = "(0|[1-9][0-9]{0,18})"
 _SYNC = re.compile(rf"s{_NUMBER}_{_NUMBER}(?:_{_NUMBER})?(?:-{_NUMBER})?")
 _PLAIN_SYNC = re.compile("s(0|[1-9][0-9]{0,17})_(0|[1-9][0-9]{0,17})")
 """Of two numbers, neither of which can be out of range."""
+_PLAIN_LENGTH = 38
 _SLIDING = re.compile(rf"p{_NUMBER}_{_NUMBER}_{_NUMBER}")
 _PAGINATION = re.compile(r"t(0|[1-9][0-9]{0,18})-(0|-?[1-9][0-9]{0,18})")
 
@@ -58,9 +60,9 @@ class SyncToken(NamedTuple):
         """Raises MatrixError 400 M_INVALID_PARAM for anything but a sync token."""
         if not isinstance(text, str):
             raise _no_sync_token()
-        plain = _PLAIN_SYNC.fullmatch(text)
+        plain = _plain_sync(text)
         if plain is not None:
-            return cls(int(plain[1]), int(plain[2]))
+            return plain
         found = _SYNC.fullmatch(text)
         if found is None:
             raise _no_sync_token()
@@ -69,6 +71,13 @@ class SyncToken(NamedTuple):
         if any(each is not None and each >= durable for each in (behind, sticky)):
             raise _no_sync_token()
         return cls(durable, _bounded(found[2]), behind, sticky)
+
+
+# Clients that were told the same come back with the same.
+@lru_cache(maxsize=256)
+def _plain_sync(text: str) -> SyncToken | None:
+    found = _PLAIN_SYNC.fullmatch(text) if len(text) <= _PLAIN_LENGTH else None
+    return None if found is None else SyncToken(int(found[1]), int(found[2]))
 
 
 class PaginationToken(NamedTuple):

@@ -48,6 +48,8 @@ from storage.unread import Count, Counts
 
 MAX_TALLIES = 500
 """Rooms of which one device's unread counts are kept."""
+MAX_TOLD = 100
+"""Unread counts for which the section of a room is kept."""
 _FEW = 200
 """Of more rooms of a user, only those with news are looked at."""
 
@@ -70,6 +72,14 @@ class _News(NamedTuple):
     room_id: bytes
     chunk: Chunk | None
     typing: tuple[str, ...] | None
+
+
+class _Told(NamedTuple):
+    """The section of a room."""
+
+    before: Tally | None
+    raised: Tally | None
+    data: bytes
 
 
 class CaughtUp:
@@ -148,21 +158,14 @@ class CaughtUp:
         members: set[int] = set()
         tallies: dict[int, Tally] = {}
         for one in news:
-            parts = [NO_TIMELINE]
-            ephemeral = []
+            tally = None
             if one.chunk is not None:
                 members |= one.chunk.members
                 tally = _checked(request, settled, one.nid, one.chunk)
-                tally = tallies[one.nid] = raised(tally, one.chunk)
-                parts = [one.chunk.data, _unread(tally.counts, request.filter)]
-                if one.chunk.receipts:
-                    ephemeral.append(one.chunk.receipts)
-            if one.typing is not None:
-                event = {"type": "m.typing", "content": {"user_ids": one.typing}}
-                ephemeral.append(encode_json(event))
-            if ephemeral:
-                parts.append(b'"ephemeral":{"events":[%b]}' % b",".join(ephemeral))
-            sections.append(b'%b:{%b,"%b":{"events":[]}}' % (one.room_id, b",".join(parts), state))
+            told = _told(one, tally, request.filter, state)
+            if told.raised is not None:
+                tallies[one.nid] = told.raised
+            sections.append(told.data)
         now = SyncToken(journal.now, journal.ephemeral)
         if request.filter.room.lazy_load_members and not self._members.move_on(
             request.user_id, request.device_id, request.since, now.durable, members
@@ -267,6 +270,39 @@ def _checked(request: SyncRequest, settled: Settled, nid: int, chunk: Chunk) -> 
     if tally is None:
         raise _Reason("counts")
     return tally
+
+
+def _told(one: _News, tally: Tally | None, wanted: Filter, state: bytes) -> _Told:
+    """What a client is told of a room; the same bytes for those with the same unread counts."""
+    chunk = one.chunk
+    if chunk is None or tally is None or one.typing is not None or tally.counts.threads:
+        return _section(one, tally, wanted, state)
+    # A tally without threads is one object for all; the entry keeps it.
+    key = (id(tally), state, wanted.room.unread_thread_notifications)
+    known: _Told | None = chunk.told.get(key)
+    if known is None:
+        if len(chunk.told) >= MAX_TOLD:
+            chunk.told.clear()
+        known = chunk.told[key] = _section(one, tally, wanted, state)
+    return known
+
+
+def _section(one: _News, tally: Tally | None, wanted: Filter, state: bytes) -> _Told:
+    parts = [NO_TIMELINE]
+    ephemeral = []
+    new = None
+    if one.chunk is not None and tally is not None:
+        new = raised(tally, one.chunk)
+        parts = [one.chunk.data, _unread(new.counts, wanted)]
+        if one.chunk.receipts:
+            ephemeral.append(one.chunk.receipts)
+    if one.typing is not None:
+        event = {"type": "m.typing", "content": {"user_ids": one.typing}}
+        ephemeral.append(encode_json(event))
+    if ephemeral:
+        parts.append(b'"ephemeral":{"events":[%b]}' % b",".join(ephemeral))
+    data = b'%b:{%b,"%b":{"events":[]}}' % (one.room_id, b",".join(parts), state)
+    return _Told(tally, new, data)
 
 
 def _is_plain(wanted: Filter) -> bool:

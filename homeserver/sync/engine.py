@@ -113,7 +113,7 @@ class SyncEngine:
         is_ahead = request.since is not None and request.since > now
         if is_ahead:
             # The token is from before a backup was restored: the client goes on with the present.
-            request = replace(request, since=now, to_device_since=now, sticky_since=now)
+            request = request._replace(since=now, to_device_since=now, sticky_since=now)
         user_id, device_id, since = request.user_id, request.device_id, request.since
         lazy = request.filter.room.lazy_load_members
         snapshot = Snapshot(

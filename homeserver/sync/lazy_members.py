@@ -63,22 +63,27 @@ class SentMembers(Generic[Point]):
 
     def known(self, user_id: str, device_id: str, since: Point | None) -> frozenset[int]:
         """Numbers of member events that a device has which comes with the token `since`."""
+        key = (user_id, device_id)
         with self._lock:
-            device = self._devices.get((user_id, device_id))
-            if device is None or since is None:
+            return self._come_back(key, self._devices.get(key), since)
+
+    def _come_back(
+        self, key: tuple[str, str], device: _Device[Point] | None, since: Point | None
+    ) -> frozenset[int]:
+        if device is None or since is None:
+            return NOTHING
+        if since != device.base:
+            if since not in device.pending:
                 return NOTHING
-            if since != device.base:
-                if since not in device.pending:
-                    return NOTHING
-                answer = device.pending[since]
-                device.base = since
-                device.pending = {}
-                if answer.added or answer.dropped:
-                    device.known = (device.known - answer.dropped) | answer.added
-                    if len(device.known) > MAX_MEMBERS:
-                        device.known = NOTHING
-                    self._devices[user_id, device_id] = device  # its size is another one
-            return device.known
+            answer = device.pending[since]
+            device.base = since
+            device.pending = {}
+            if answer.added or answer.dropped:
+                device.known = (device.known - answer.dropped) | answer.added
+                if len(device.known) > MAX_MEMBERS:
+                    device.known = NOTHING
+                self._devices[key] = device  # its size is another one
+        return device.known
 
     def sent(
         self,
@@ -114,13 +119,13 @@ class SentMembers(Generic[Point]):
     ) -> bool:
         """As `known` and then `sent` without any members, if the device has all that are `needed`;
         else False."""
-        known = self.known(user_id, device_id, since)
-        if not known.issuperset(needed):
-            return False
-        if since is None or now == since:
-            return True
+        key = (user_id, device_id)
         with self._lock:
-            device = self._devices.get((user_id, device_id))
+            device = self._devices.get(key)
+            if not self._come_back(key, device, since).issuperset(needed):
+                return False
+            if since is None or now == since:
+                return True
             # What is larger by one short entry is not weighed anew.
             if device is not None and device.base == since and len(device.pending) < _MAX_PENDING:
                 other = device.pending.get(now)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import Literal, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 from twisted.internet.interfaces import IReactorTime
 
@@ -34,8 +33,7 @@ SETTLED_FOR = 60.0
 """Seconds after which the database is asked even if no hint came."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
+class Wish(NamedTuple):
     """How to answer: the parameters that are not about what to answer.
 
     `on_stop` is given a function to call when the server stops.
@@ -134,7 +132,7 @@ class Sync:
                 known = self._known(request, wish, watch)
                 if known is not None:
                     return _nothing_new(known)
-            return await poll(
+            found = await poll(
                 self._notifier,
                 self._clock,
                 request.user_id,
@@ -143,16 +141,18 @@ class Sync:
                 at_once=request.since is None or request.full_state,
                 profiles=bool(request.filter.profile_fields),
             )
+            # Who waits on needs no answer made.
+            return _nothing_new(found) if isinstance(found, Settled) else found
         finally:
             ended()
 
     async def _look(
         self, request: SyncRequest, wish: Wish, watch: Watch
-    ) -> tuple[JsonObject | bytes, bool]:
+    ) -> tuple[JsonObject | bytes | Settled, bool]:
         """What there is now, and whether that is nothing."""
         known = self._known(request, wish, watch)
         if known is not None:
-            return _nothing_new(known), True
+            return known, True
         quick = await self.caught_up.answer(
             request,
             watch,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from homeserver.core.filters import Filter
 from homeserver.core.push_volume import Volume
@@ -17,8 +18,7 @@ from storage.unread import Counts
 from storage.user_news import Newest, RoomThen
 
 
-@dataclass(frozen=True, slots=True)
-class SyncRequest:
+class SyncRequest(NamedTuple):
     """The parameters of a `/sync`, parsed."""
 
     user_id: str

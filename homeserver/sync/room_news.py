@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Hashable, Sequence
+from typing import Any, NamedTuple
 
 from homeserver.core import client_format, sticky
 from homeserver.core.event import Event
@@ -62,6 +62,8 @@ class Chunk(NamedTuple):
     """Numbers of the member events of the senders."""
     notify: int
     highlight: int
+    told: dict[Hashable, Any]
+    """What was made of it for some clients (`homeserver.sync.caught_up`)."""
     restarts: bool = False
     """The user has read everything before what `notify` and `highlight` count: it begins behind a
     message of their own."""
@@ -179,6 +181,7 @@ class RoomNews:
             data=_timeline(lines, shared.made_ms, user_id, device_id),
             notify=sum(line.notify > 0 for line in counted),
             highlight=sum(line.notify > 1 for line in counted),
+            told={},
             restarts=begins > 0,
         )
 
@@ -201,7 +204,7 @@ def _receipt_event(receipts: Sequence[Receipt]) -> bytes:
 def _chunk(lines: Sequence[Line], receipts: Sequence[Receipt], now_ms: int) -> Chunk:
     receipt = _receipt_event(receipts) if receipts else b""
     if not lines:
-        return Chunk(now_ms, NO_TIMELINE, receipt, 0, frozenset(), frozenset(), 0, 0)
+        return Chunk(now_ms, NO_TIMELINE, receipt, 0, frozenset(), frozenset(), 0, 0, {})
     return Chunk(
         now_ms,
         _timeline(lines, now_ms),
@@ -211,6 +214,7 @@ def _chunk(lines: Sequence[Line], receipts: Sequence[Receipt], now_ms: int) -> C
         frozenset(line.member for line in lines if line.member is not None),
         sum(line.notify > 0 for line in lines),
         sum(line.notify > 1 for line in lines),
+        {},
     )
 
 

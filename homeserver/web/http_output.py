@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeAlias
 from homeserver.core.errors import MatrixError
 from homeserver.web.content_coding import COMPRESS_FROM, CompressedStream, negotiated
 from homeserver.web.request import ClientDisconnected, Request
-from homeserver.web.responses import CORS_HEADERS, Response, error_response
+from homeserver.web.responses import CORS_HEADERS, JSON_CORS_HEADERS, Response, error_response
 
 SLICE = 64 * 1024
 """Larger bodies are handed to the transport in slices of this many bytes."""
@@ -36,6 +36,9 @@ def _lines(status: int, headers: tuple[tuple[str, str], ...]) -> bytes:
     return "".join(lines).encode("utf-8")
 
 
+_JSON_LINES = _lines(200, tuple(JSON_CORS_HEADERS.items()))
+
+
 @lru_cache(maxsize=2)
 def _date(second: int) -> bytes:
     return b"Date: " + formatdate(second, usegmt=True).encode("ascii") + b"\r\n"
@@ -48,7 +51,10 @@ def render_head(
 
     Raises ValueError for a header with a line break in it.
     """
-    head = _lines(response.status, tuple(response.headers.items())) + _date(int(now))
+    if response.headers is JSON_CORS_HEADERS and response.status == 200:
+        head = _JSON_LINES + _date(int(now))
+    else:
+        head = _lines(response.status, tuple(response.headers.items())) + _date(int(now))
     if chunked:
         head += b"Transfer-Encoding: chunked\r\n"
     elif length is not None and response.status not in _NO_BODY:

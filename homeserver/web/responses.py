@@ -24,6 +24,22 @@ CORS_HEADERS = {
 JSON_TYPE = "application/json"
 
 
+class _Fixed(dict[str, str]):
+    """Headers of many answers, which nobody may change."""
+
+    def _refuse(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError("these headers are those of many answers")
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
+
+
+JSON_HEADERS: dict[str, str] = _Fixed({"Content-Type": JSON_TYPE})
+"""Those of an answer that is nothing but JSON."""
+JSON_CORS_HEADERS: dict[str, str] = _Fixed({"Content-Type": JSON_TYPE, **CORS_HEADERS})
+"""The same for clients."""
+
+
 class Response:
     """An answer with its own status or headers.
 
@@ -43,6 +59,13 @@ class Response:
         self.status = status
         self.body: Any | bytes | AsyncIterator[bytes] | None = body
         self.headers: dict[str, str] = dict(headers) if headers else {}
+
+    @classmethod
+    def of_json(cls, status: int, data: bytes) -> Response:
+        """An answer of encoded JSON. Its headers are those of many: nobody may change them."""
+        made = cls(status, data)
+        made.headers = JSON_HEADERS
+        return made
 
     def header(self, name: str) -> str | None:
         """The value of a header, its name in any case."""

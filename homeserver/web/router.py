@@ -39,6 +39,8 @@ from homeserver.web.request import (
 )
 from homeserver.web.responses import (
     CORS_HEADERS,
+    JSON_CORS_HEADERS,
+    JSON_HEADERS,
     JSON_TYPE,
     RawJson,
     Response,
@@ -215,7 +217,10 @@ class Router:
                     raise
                 response = error_response(self._failed(request, error))
             if not request.path.startswith(_SERVERS_ONLY):
-                response.headers.update(CORS_HEADERS)
+                if response.headers is JSON_HEADERS:
+                    response.headers = JSON_CORS_HEADERS
+                else:
+                    response.headers.update(CORS_HEADERS)
             status = response.status
             return response
         finally:
@@ -316,7 +321,7 @@ def _render(value: object) -> Response:
             value.headers.setdefault("Content-Type", JSON_TYPE)
         return value
     if isinstance(value, RawJson):
-        return Response(value.status, value.data, {"Content-Type": JSON_TYPE})
+        return Response.of_json(value.status, value.data)
     if value is None:
         raise TypeError("an endpoint returned None")
-    return Response(200, encode_json(value), {"Content-Type": JSON_TYPE})
+    return Response.of_json(200, encode_json(value))

@@ -43,6 +43,8 @@ class Match(Generic[Target]):
 
     def decode(self) -> dict[str, str]:
         """The path parameters, percent-decoded once. Raises MatrixError (400)."""
+        if not self._names:
+            return {}
         return {
             name: "/".join(map(decode_percent, value.split("/")))
             if "/" in value

@@ -41,7 +41,7 @@ def _filter(limit: int) -> Filter:
 
 def with_limit(snapshot: Snapshot, limit: int) -> Snapshot:
     """The snapshot for a room of which at most so many events are wanted."""
-    return replace(snapshot, request=replace(snapshot.request, filter=_filter(limit)))
+    return replace(snapshot, request=snapshot.request._replace(filter=_filter(limit)))
 
 
 @dataclass(slots=True)

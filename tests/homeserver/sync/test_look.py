@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -51,7 +50,7 @@ class LookTest(SyncTestCase):
         now = await self.db.read(clock.position)
         wanted = parse_filter({"room": {"state": {"lazy_load_members": True}}})
         request = SyncRequest(self.bob.user_id, self.bob.device_id, now, 0, now, wanted)
-        return replace(request, **options)
+        return request._replace(**options)
 
     async def test_nothing_new(self) -> None:
         await self.shared_room()
@@ -107,11 +106,11 @@ class LookTest(SyncTestCase):
         await self.shared_room()
         request = await self.request()
         self.assertFalse(await self.compared(request, all_rooms=True))
-        self.assertFalse(await self.compared(replace(request, full_state=True)))
-        self.assertFalse(await self.compared(replace(request, since=None)))
+        self.assertFalse(await self.compared(request._replace(full_state=True)))
+        self.assertFalse(await self.compared(request._replace(since=None)))
 
     async def test_a_token_of_the_future(self) -> None:
         await self.shared_room()
         request = await self.request()
         ahead = (request.since or 0) + 1000
-        await self.compared(replace(request, since=ahead, to_device_since=ahead))
+        await self.compared(request._replace(since=ahead, to_device_since=ahead))

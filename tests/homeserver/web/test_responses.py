@@ -15,6 +15,20 @@ class Answer(msgspec.Struct, omit_defaults=True):
     events: list[Any] = []
 
 
+class SharedHeadersTests(SynchronousTestCase):
+    def test_they_stay_as_they_are(self) -> None:
+        headers: Any = Response.of_json(200, b"{}").headers
+        self.assertEqual(headers, {"Content-Type": "application/json"})
+        for change in (
+            lambda: headers.update(a="b"),
+            lambda: headers.__setitem__("a", "b"),
+            lambda: headers.setdefault("a", "b"),
+            lambda: headers.pop("Content-Type"),
+            lambda: headers.clear(),
+        ):
+            self.assertRaises(TypeError, change)
+
+
 class EncodeTests(SynchronousTestCase):
     def test_values(self) -> None:
         user = UserID("@a:b")

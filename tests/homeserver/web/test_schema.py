@@ -178,6 +178,38 @@ class BodyTests(SchemaTestCase):
                 self.assertEqual(error.status, 400)
 
 
+class Fixed(msgspec.Struct, frozen=True):
+    since: str | None = None
+    number: int = 0
+
+
+class FixedWithList(msgspec.Struct, frozen=True):
+    names: list[str] = []
+
+
+class SharedQueryTests(SchemaTestCase):
+    def test_what_cannot_change_is_read_once(self) -> None:
+        decoder = QueryDecoder(Fixed)
+        found = decoder.decode("since=s1_2&number=3")
+        self.assertEqual(found, Fixed("s1_2", 3))
+        self.assertIs(decoder.decode("since=s1_2&number=3"), found)
+        self.assertEqual(decoder.decode("since=s1_3&number=3"), Fixed("s1_3", 3))
+        self.assertEqual(QueryDecoder(FixedWithList).decode("since=s1_2&number=3"), FixedWithList())
+        for _ in range(2):
+            self.refuses("M_INVALID_PARAM", decoder.decode, "number=x")
+
+    def test_what_can_change_is_its_own(self) -> None:
+        for kind, query in ((Query, "text=a"), (FixedWithList, "names=a")):
+            decoder = QueryDecoder(kind)
+            self.assertEqual(decoder.decode(query), decoder.decode(query))
+            self.assertIsNot(decoder.decode(query), decoder.decode(query))
+
+    def test_secrets_and_long_ones_are_not_kept(self) -> None:
+        decoder = QueryDecoder(Fixed)
+        for query in ("since=s1&access_token=secret", "since=" + "x" * 600):
+            self.assertIsNot(decoder.decode(query), decoder.decode(query))
+
+
 class QueryTests(SchemaTestCase):
     def test_values(self) -> None:
         query = QueryDecoder(Query).decode(
