@@ -33,6 +33,10 @@ JS_CLIENT = "HEARTH_TEST_JS_CLIENT"
 INTEROP = "tests.interop."
 """Tests of server processes, which `scripts/test --interop` runs."""
 
+MEMORY = Path("/dev/shm")
+ENOUGH = 4 << 30
+"""Bytes that are to be free in memory for what tests write; they take less than half of it."""
+
 MOST_AGAIN = 3
 """Failed tests of one run that are run again; more have a cause in common."""
 
@@ -109,6 +113,24 @@ def install_packages(packages: list[str]) -> str | None:
         if subprocess.run(command, env=environment, stdin=subprocess.DEVNULL).returncode:
             return f"`{' '.join(command)}` failed. {advice}"
     return None
+
+
+def files_directory() -> Path:
+    """A new directory for what tests write: in memory where there is much, else on disk.
+
+    On a disk each of a hundred thousand commits would wait for it.
+    """
+    place = None
+    try:
+        known = Path("/proc/meminfo").read_text("ascii")
+        available = re.search(r"^MemAvailable: +(\d+) kB$", known, re.MULTILINE)
+        memory = 0 if available is None else int(available[1]) << 10
+        may_execute = not os.statvfs(MEMORY).f_flag & os.ST_NOEXEC
+        if may_execute and min(memory, shutil.disk_usage(MEMORY).free) >= ENOUGH:
+            place = MEMORY
+        return Path(tempfile.mkdtemp(prefix="hearth-tests-", dir=place))
+    except OSError:  # another system
+        return Path(tempfile.mkdtemp(prefix="hearth-tests-"))
 
 
 def start_services(directory: Path) -> dict[str, str]:
@@ -191,16 +213,20 @@ class FailedTests:
 
 
 def run_trial(
-    database: str, names: list[str], environment: dict[str, str], jobs: int = _JOBS
+    database: str,
+    names: list[str],
+    environment: dict[str, str],
+    jobs: int = _JOBS,
+    files: Path = ROOT,
 ) -> Count:
     """Run tests with `database` (sqlite or postgres) as the server's; print trial's output.
 
-    A few that fail are run again.
+    A few that fail are run again. What they write is below `files`; their log is kept.
     """
-    count, failed = _run_trial_once(database, names, environment, jobs)
+    count, failed = _run_trial_once(database, names, environment, jobs, files)
     if count.failed and failed.may_run_again and failed.names != names:
         print(f"\nRun again: {' '.join(failed.names)}", flush=True)
-        again, _ = _run_trial_once(database, failed.names, environment, 1)
+        again, _ = _run_trial_once(database, failed.names, environment, 1, files)
         if not again.failed and again.passed == len(failed.names):
             count.failed = 0
             count.passed += again.passed
@@ -209,16 +235,17 @@ def run_trial(
 
 
 def _run_trial_once(
-    database: str, names: list[str], environment: dict[str, str], jobs: int
+    database: str, names: list[str], environment: dict[str, str], jobs: int, files: Path
 ) -> tuple[Count, FailedTests]:
     print(f"\n--- Tests with {database} ---", flush=True)
+    directory = files / f"_trial_temp-{database}"
     command = [
         sys.executable,
         "-m",
         "twisted.trial",
         *([f"--jobs={jobs}"] if jobs > 1 else []),
         "--reporter=text",
-        f"--temp-directory=_trial_temp-{database}",
+        f"--temp-directory={directory}",
         *names,
     ]
     trial = subprocess.Popen(
@@ -241,12 +268,23 @@ def _run_trial_once(
     failed.end()
     sys.stdout.flush()
     status = trial.wait()
+    _keep_log(directory)
     if count is None:
         print(f"trial gave no summary (status {status}).")
         return Count(failed=1), FailedTests()
     if status and not count.failed:
         count.failed = 1
     return count, failed
+
+
+def _keep_log(directory: Path) -> None:
+    """Copy the log of a run to where it does not go with the files of the tests."""
+    kept = ROOT / directory.name
+    log = directory / "test.log"
+    if kept != directory and log.exists():
+        kept.mkdir(exist_ok=True)
+        (kept / "_trial_marker").touch()  # trial may replace it
+        shutil.copyfile(log, kept / log.name)
 
 
 def js_client_environment() -> dict[str, str]:
@@ -266,13 +304,13 @@ def run_all(names: list[str]) -> Count:
         print(problem)
         return Count(failed=1)
     count = Count()
-    directory = Path(tempfile.mkdtemp(prefix="hearth-services-"))
+    directory = files_directory()
     try:
         environment = start_services(directory) | js_client_environment()
-        count.add(run_trial("sqlite", names or ["tests"], environment))
+        count.add(run_trial("sqlite", names or ["tests"], environment, files=directory))
         again = [] if names else modules_on_a_database()
         if names or again:
-            count.add(run_trial("postgres", names or again, environment))
+            count.add(run_trial("postgres", names or again, environment, files=directory))
     except subprocess.CalledProcessError:
         print("PostgreSQL and Redis for the tests did not start.")
         count.failed += 1
