@@ -144,7 +144,7 @@ class EqualityTest(plain.EqualityTest):
         direct = {self.users[0].user_id: [self.rooms[1]]}
         path = f"/user/{self.users[0].user_id}/account_data/m.direct"
         await self.users[0].ok("PUT", path, direct)
-        crowd = plain.Crowd(self.actors(), self.rooms, chance)
+        crowd = self.crowd(self.actors(), self.rooms, chance)
         followers = [
             Follower(self.server, self.users[number % 4], seed + number, self.rooms)
             for number in range(5)
