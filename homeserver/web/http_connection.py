@@ -28,8 +28,9 @@ from homeserver.web.http_body import BodyStream
 from homeserver.web.http_head import BadRequest, Head, client_address, without_blank_lines
 from homeserver.web.http_output import CONTINUE, render_error, send_response
 from homeserver.web.http_owner import Owner, State
-from homeserver.web.prompt import Running, run
+from homeserver.web.prompt import Running, run, until
 from homeserver.web.request import BodyPlan, ClientDisconnected, Request
+from homeserver.web.responses import Response
 
 _NEVER = math.inf
 # The members of an enumeration are slow to find.
@@ -341,23 +342,35 @@ class HttpConnection:
         self._head_written = False
         self._factory.running += 1
         try:
-            self._handling = run(self._serve(request), self._served)
+            result = run(self._factory.application.handle(request), self._handled)
         except BaseException:
-            self._failed(Failure(), request)  # type: ignore[no-untyped-call]
+            self._served(Failure())  # type: ignore[no-untyped-call]
+            return
+        if isinstance(result, Running):
+            self._handling = result
         else:
-            if self._handling is not None:
-                return
-        self._done()
+            self._handled(result)
 
-    async def _serve(self, request: Request) -> None:
-        factory = self._factory
-        response = await factory.application.handle(request)
-        rest = send_response(self, request, response, factory.compress, factory.now())
-        if rest is not None:
-            await rest
+    def _handled(self, result: Response | Failure) -> None:
+        """The handler has ended: write its answer."""
+        request, factory = self._request, self._factory
+        if isinstance(result, Failure) or request is None:
+            self._served(result if isinstance(result, Failure) else None)
+            return
+        failure: Failure | None = None
+        try:
+            rest = send_response(self, request, result, factory.compress, factory.now())
+            if rest is not None:
+                waiting = run(until(rest), self._served)
+                if waiting is not None:
+                    self._handling = waiting
+                    return
+        except BaseException:
+            failure = Failure()  # type: ignore[no-untyped-call]
+        self._served(failure)
 
     def _served(self, result: Failure | None) -> None:
-        """The handler has ended, after it waited."""
+        """The answer is written, or cannot be."""
         request = self._request
         try:
             if result is not None and request is not None:

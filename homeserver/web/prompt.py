@@ -6,7 +6,7 @@ answer fits the socket's buffer, and a handler finds what it needs in memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context, copy_context
 from typing import Any, TypeVar
 
@@ -108,16 +108,22 @@ class Running:
 
 def run(
     coroutine: Coroutine[Deferred[Any], Any, T], ended: Callable[[T | Failure], object]
-) -> Running | None:
+) -> Running | T:
     """Run a coroutine, in a context of its own, until it ends or waits for a Deferred.
 
-    Returns None if it has ended, which costs a quarter of what `Deferred.fromCoroutine` does.
-    Else `ended` is called when it ends, with what it returns or how it failed. Raises what the
-    coroutine raises before it waits.
+    Returns what it returns if it has ended, which costs a quarter of what `Deferred.fromCoroutine`
+    does. Else `ended` is called when it ends, with what it returns or how it failed. Raises what
+    the coroutine raises before it waits.
     """
     context = copy_context()
     try:
         awaited = context.run(coroutine.send, None)
-    except StopIteration:
-        return None
+    except StopIteration as end:
+        value: T = end.value
+        return value
     return Running(coroutine, context, awaited, ended)
+
+
+async def until(awaited: Awaitable[None]) -> None:
+    """For `run`: what ends with something else."""
+    await awaited

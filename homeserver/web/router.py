@@ -6,7 +6,7 @@ The one place where errors become responses (client-server API, "Standard error 
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from functools import lru_cache
 from itertools import count
 from typing import Any, Protocol
@@ -209,7 +209,8 @@ class Router:
         self.running += 1
         try:
             try:
-                response = await self._answer(request)
+                called = await self._call(request)
+                response = _render(await called)
             except MatrixError as error:
                 response = error_response(error)
             except Exception as error:
@@ -246,9 +247,10 @@ class Router:
         self._log.error("request failed", method=request.method, path=request.path, exc_info=error)
         return internal()
 
-    async def _answer(self, request: Request) -> Response:
+    async def _call(self, request: Request) -> Awaitable[object]:
+        """The call of the endpoint, not begun: while that waits, nothing of this is kept."""
         if request.method == "OPTIONS":
-            return Response(204, b"")
+            return _nothing()
         route: Route[_Endpoint] = request.route or self._route(request)
         endpoint = route.target
         declaration = endpoint.declaration
@@ -270,12 +272,11 @@ class Router:
             await self._rate_limiter.check(requester, request, endpoint.rate, origin)
         arguments = endpoint.caller.arguments(request, route.parameters, requester, origin)
         request.is_cancellable = declaration.long_poll
+        function = endpoint.caller.function
         if endpoint.turns is None:
-            called = endpoint.caller.function(**arguments)
-            arguments, token = {}, None  # nobody needs them while the endpoint waits
-            return _render(await called)
-        async with endpoint.turns.turn(origin or address_key(request.remote_address)):
-            return _render(await endpoint.caller.function(**arguments))
+            return function(**arguments)
+        asker = origin or address_key(request.remote_address)
+        return _in_turn(endpoint.turns, asker, function, arguments)
 
     def _route(self, request: Request) -> Route[_Endpoint]:
         """Raises MatrixError: 404 or 405 M_UNRECOGNIZED, or 400 for a malformed path."""
@@ -294,6 +295,20 @@ class Router:
         route = Route(self._endpoints[found.target], found.decode())
         request.route = route
         return route
+
+
+async def _nothing() -> Response:
+    return Response(204, b"")
+
+
+async def _in_turn(
+    turns: Turns,
+    asker: str,
+    function: Callable[..., Awaitable[object]],
+    arguments: Mapping[str, Any],
+) -> object:
+    async with turns.turn(asker):
+        return await function(**arguments)
 
 
 def check_requester(declaration: EndpointDeclaration, requester: Requester) -> None:

@@ -14,7 +14,7 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from homeserver.web.prompt import run, write_at_once
+from homeserver.web.prompt import Running, run, write_at_once
 from tests.homeserver.web import test_http, test_http_streams
 
 real_reactor: Any = reactor
@@ -140,7 +140,7 @@ class RunningTests(SynchronousTestCase):
             seen.append(await succeed("value"))
             return "result"
 
-        self.assertIsNone(run(work(), self.fail))
+        self.assertEqual(run(work(), self.fail), "result")
         self.assertEqual((seen, _context.get()), (["value"], "outside"))
 
     def test_fails_at_once(self) -> None:
@@ -222,7 +222,7 @@ class RunningTests(SynchronousTestCase):
             return "not cancelled"
 
         running = run(work(), ends.append)
-        assert running is not None
+        assert isinstance(running, Running)
         running.cancel()
         self.assertEqual(ends, [])
         second.callback("cleaned up")
