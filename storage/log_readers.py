@@ -15,10 +15,12 @@ import structlog
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.python.failure import Failure
 
 from homeserver.semaphore import Semaphore
 from storage import clock
 from storage.database import Database
+from storage.errors import DatabaseUnavailable, log_failure
 from storage.transaction import Transaction
 
 DELAY_S = 1.0
@@ -138,11 +140,12 @@ class LogReader(ABC, Generic[T]):
         reading = self._reading = object()
         self._stepped_at = self._reactor.seconds()
         done: Deferred[Any] = Deferred.fromCoroutine(self._read_all(reading))
-        done.addErrback(
-            lambda failure: _log.error(
-                "The log was not read", reader=self._name, exc_info=failure.value
-            )
-        )
+        done.addErrback(self._failed)
+
+    def _failed(self, failure: Failure) -> None:
+        log_failure(_log, "The log was not read", failure.value, reader=self._name)
+        if isinstance(failure.value, DatabaseUnavailable):
+            self.wake()  # Its turn to wait for the database comes again; nothing new need happen.
 
     async def _read_all(self, reading: object) -> None:
         try:

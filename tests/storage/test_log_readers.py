@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from structlog.testing import capture_logs
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import Clock
 
 from storage import log_readers
 from storage.database import Database
+from storage.errors import DatabaseUnavailable
 from storage.log_readers import DELAY_S, IDLE_STEP, PATIENCE_S, STOP_S, LogReader
 from storage.transaction import Transaction
 from tests.support.databases import DatabaseTestCase, on_each_database
@@ -102,6 +104,25 @@ class LogReaderTest(DatabaseTestCase):
         self.assertEqual(await self.position(), 0)
         self.reader.is_failing = False
         await self.reader.catch_up()
+        self.assertEqual(await self.written(), [10])
+
+    async def test_a_database_that_is_away(self) -> None:
+        """The log says so in a line, and what is new is read once it is back."""
+        await self.advance(10)
+        read = self.db.read
+
+        async def is_away(*args: object) -> None:
+            raise DatabaseUnavailable("The database was away for 30 seconds")
+
+        self.patch(self.db, "read", is_away)
+        self.reader.wake()
+        with capture_logs() as lines:
+            self.clock.advance(DELAY_S)
+        self.assertEqual([line["log_level"] for line in lines], ["warning"])
+        self.assertNotIn("exc_info", lines[0])
+        self.patch(self.db, "read", read)
+        self.clock.advance(DELAY_S)
+        await self.reader.stop()
         self.assertEqual(await self.written(), [10])
 
     async def test_once_woken_it_waits_a_little(self) -> None:
