@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
@@ -363,8 +364,9 @@ class Receiver:
                     status=entry.status,
                     reason=entry.reason,
                 )
-            if self._observe is not None and entry.is_new:
-                self._observe(entry.status, 1)
+        if self._observe is not None:
+            for status, count in Counter(e.status for e in judged.values() if e.is_new).items():
+                self._observe(status, count)
 
 
 def _unknown_room(received: Sequence[Event]) -> dict[str, Judged]:

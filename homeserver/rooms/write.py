@@ -154,13 +154,17 @@ def insert(
     known: list[EventRow] = []
     for draft, rooted in rooms_events:
         entries = []
+        totals = (draft.row.notify_total, draft.row.highlight_total)
         for item in rooted:
-            row = _row(draft, item, relations.get(item.event.event_id), judged, pos + 1)
+            relation = relations.get(item.event.event_id)
+            row = _row(draft.row.room_nid, totals, item, relation, judged, pos + 1)
+            totals = (row.notify_total, row.highlight_total)
             (known if item.is_known else rows).append(row)
             if row.pos is not None:
                 entry = WrittenEvent(item.event, item.event_nid, row.pos, row, item.replaces)
                 entries.append(entry)
             pos += _length(item)
+        _count(draft, totals)
         if any(map(_length, rooted)):
             draft.row = draft.row._replace(last_pos=pos)
         written.append(WrittenRoom(draft.row.room_nid, draft.row.room_id, tuple(entries)))
@@ -228,11 +232,15 @@ def message_rows(
         raise ValueError("the room has no state to build on")
     outgoing = draft.row.remote_servers > 0
     rows = []
+    totals = (draft.row.notify_total, draft.row.highlight_total)
     for pos, (new, number) in enumerate(zip(draft.added, numbers, strict=True), first):
         item = Rooted(
             new.event, number, root, root, root, {}, transaction=new.transaction, outgoing=outgoing
         )
-        rows.append(_row(draft, item, None, judged, pos))
+        row = _row(draft.row.room_nid, totals, item, None, judged, pos)
+        totals = (row.notify_total, row.highlight_total)
+        rows.append(row)
+    _count(draft, totals)
     return rows
 
 
@@ -262,28 +270,26 @@ def relations_among(txn: Transaction, added: Sequence[Event]) -> dict[str, Relat
     }
 
 
+def _count(draft: RoomDraft, totals: tuple[int, int]) -> None:
+    """Put the running counts of notifying and highlighting events into the draft's row."""
+    draft.row = draft.row._replace(notify_total=totals[0], highlight_total=totals[1])
+
+
 def _row(
-    draft: RoomDraft,
+    room_nid: int,
+    totals: tuple[int, int],
     item: Rooted,
     relation: Relation | None,
     judged: Mapping[str, unread.Judgement],
     pos: int,
 ) -> EventRow:
-    """The row of an event, with the room's running counts; counts it in the draft's row."""
+    """The row of an event, with the room's running counts, which were `totals` before it."""
     accepted = item.status == ACCEPTED
     notify = int(judged[item.event.event_id].event_class) if accepted else 0
     if relation is None or relation.thread_root is None:
-        draft.row = draft.row._replace(
-            notify_total=draft.row.notify_total + (notify > 0),
-            highlight_total=draft.row.highlight_total + (notify > 1),
-        )
+        totals = (totals[0] + (notify > 0), totals[1] + (notify > 1))
     return event_row(
-        item,
-        draft.row.room_nid,
-        pos if accepted else None,
-        relation,
-        notify=notify,
-        totals=(draft.row.notify_total, draft.row.highlight_total),
+        item, room_nid, pos if accepted else None, relation, notify=notify, totals=totals
     )
 
 
