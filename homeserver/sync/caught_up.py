@@ -50,6 +50,8 @@ MAX_TALLIES = 500
 """Rooms of which one device's unread counts are kept."""
 MAX_TOLD = 100
 """Unread counts for which the section of a room is kept."""
+MAX_TOLD_BYTES = 128 << 10
+"""How much these sections may be: each has the whole chunk."""
 _FEW = 200
 """Of more rooms of a user, only those with news are looked at."""
 
@@ -281,7 +283,8 @@ def _told(one: _News, tally: Tally | None, wanted: Filter, state: bytes) -> _Tol
     key = (id(tally), state, wanted.room.unread_thread_notifications)
     known: _Told | None = chunk.told.get(key)
     if known is None:
-        if len(chunk.told) >= MAX_TOLD:
+        told = len(chunk.told)
+        if told >= MAX_TOLD or told * len(chunk.data) >= MAX_TOLD_BYTES:
             chunk.told.clear()
         known = chunk.told[key] = _section(one, tally, wanted, state)
     return known

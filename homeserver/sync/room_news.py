@@ -22,6 +22,8 @@ FRESH_MS = 200
 """How long a chunk is good: it says how old its events are."""
 NO_TIMELINE = b'"timeline":{"events":[],"limited":false}'
 
+MAX_MADE = 1 << 20
+"""Bytes of the chunks of one room that are kept, besides the newest."""
 _MAX_CHUNKS = 50
 _RECEIPT_SIZE = 500
 _MEMBER = "m.room.member"
@@ -162,7 +164,9 @@ class RoomNews:
         key = (len(self.lines) - first, len(self.receipts) - receipt, self.last)
         known = self.chunks.get(key)
         if known is None or not 0 <= now_ms - known.made_ms <= FRESH_MS:
-            if len(self.chunks) >= _MAX_CHUNKS:
+            # Those for whom more is new are told much of what the others are.
+            made = sum(len(one.data) for one in self.chunks.values())
+            if len(self.chunks) >= _MAX_CHUNKS or made > MAX_MADE:
                 self.chunks.clear()
             known = _chunk(self.lines[first:], self.receipts[receipt:], now_ms)
             self.chunks[key] = known
