@@ -192,7 +192,7 @@ class WildCrowd(Crowd):
     async def stick(self) -> None:
         user, room = self._who()
         path = f"/rooms/{room}/send/m.room.message/c{self._number()}"
-        query = {"org.matrix.msc4354.sticky_duration_ms": 60_000}
+        query = {"org.matrix.msc4354.sticky_duration_ms": 3_000_000}
         await user.call("PUT", path, {"msgtype": "m.text", "body": "sticky"}, query=query)
 
     async def wait_and_send(self) -> None:
