@@ -10,6 +10,8 @@ from collections.abc import Iterable
 
 from homeserver.core.event import Event
 
+_Key = tuple[tuple[str, ...], str, str | None]
+
 
 class AlikeJoins:
     """Joins that were allowed by their own auth events (rules 1 to 5 of `auth_rules`).
@@ -20,26 +22,30 @@ class AlikeJoins:
     """
 
     def __init__(self) -> None:
-        self._allowed: set[tuple[tuple[str, ...], str, str]] = set()
+        self._allowed: set[_Key] = set()
 
-    def allow(self, event: Event, create: Event) -> bool:
+    def allow(self, event: Event, create: Event | None) -> bool:
         """Whether the rules allow an event because they allowed one that is alike.
 
-        Parameters: `create`, the create event that the rules would be asked with.
+        Parameters: `create`, the room's create event as far as it is known apart from the event's
+        own auth events and its room ID, which are among what has to be alike.
         """
         return _is_plain(event) and _key(event, create) in self._allowed
 
-    def note(self, event: Event, named: Iterable[Event], create: Event) -> None:
+    def note(
+        self, event: Event, named: Iterable[Event], create: Event | None, judged_by: Event
+    ) -> None:
         """Take note of an event that the rules have allowed.
 
-        Parameters: `named`, its auth events, all of them; `create` as of `allow`.
+        Parameters: `named`, its auth events, all of them; `create` as of `allow`; `judged_by`,
+        the create event that the rules went by.
         """
         if (
             _is_plain(event)
             # Rule 5.3.1: the creator's own join is allowed by another rule than the room's.
-            and event.prev_event_ids != (create.event_id,)
+            and event.prev_event_ids != (judged_by.event_id,)
             # Rule 4: in a closed room the sender's server counts.
-            and create.content.get("m.federate", True) is True
+            and judged_by.content.get("m.federate", True) is True
             and not any(other.type == "m.room.member" for other in named)
         ):
             self._allowed.add(_key(event, create))
@@ -54,5 +60,5 @@ def _is_plain(event: Event) -> bool:
     )
 
 
-def _key(event: Event, create: Event) -> tuple[tuple[str, ...], str, str]:
-    return event.auth_event_ids, event.room_id, create.event_id
+def _key(event: Event, create: Event | None) -> _Key:
+    return event.auth_event_ids, event.room_id, create.event_id if create is not None else None

@@ -15,6 +15,7 @@ from homeserver.core.graph import topological_order
 from homeserver.core.ids import domain_of
 from homeserver.core.room_versions import RoomVersion
 from homeserver.core.types import StateKey
+from homeserver.rooms.draft import CREATE
 from homeserver.rooms.receiving import NOT_ADDED, Judged
 from homeserver.rooms.relations import relation_of
 from homeserver.rooms.room_tree import RoomTree
@@ -143,7 +144,7 @@ class Outliers:
 
     def _check(self, event: Event) -> None:
         create = self._create
-        if create is not None and self._alike.allow(event, create):
+        if self._alike.allow(event, create):
             return
         for name in event.auth_event_ids:
             row = self._rows.get(name)
@@ -158,8 +159,9 @@ class Outliers:
         )
         state = {other.key: other for other in named}
         auth_rules.check(event, state, create=create)
-        if create is not None and len(named) == len(set(event.auth_event_ids)):
-            self._alike.note(event, named, create)
+        judged_by = create if create is not None else state.get(CREATE)
+        if judged_by is not None and len(named) == len(set(event.auth_event_ids)):
+            self._alike.note(event, named, self._create, judged_by)
 
     def _row(self, event: Event, number: int, status: int) -> EventRow:
         self._tree.add(event, number, rejected=status == REJECTED)

@@ -26,12 +26,14 @@ CONTENTS: tuple[dict[str, Any], ...] = (
 )
 
 
-def is_allowed(event: Event, room: RoomBuilder) -> bool:
+def is_allowed(event: Event, room: RoomBuilder, create: Event | None) -> bool:
     """What the rules say of an event by its own auth events."""
+    if create is None and room.version.room_id_is_create_hash:
+        create = room.create
     named = [room.events[name] for name in event.auth_event_ids]
     try:
-        auth_rules.check_auth_events(event, named, lambda name: False, room.create)
-        auth_rules.check(event, {other.key: other for other in named}, create=room.create)
+        auth_rules.check_auth_events(event, named, lambda name: False, create)
+        auth_rules.check(event, {other.key: other for other in named}, create=create)
     except auth_rules.EventRejected:
         return False
     return True
@@ -85,15 +87,16 @@ class AlikeJoinsTest(TestCase):
             room = RoomBuilder.started(version, join_rule=rule, create_content=create)
             for user in sorted(banned):
                 room.event("m.room.member", ALICE, {"membership": "ban"}, user)
-        alike = AlikeJoins()
-        for member in members:
-            event = make(room, *member)
-            allowed = is_allowed(event, room)
-            if alike.allow(event, room.create):
-                self.assertTrue(allowed, event.pdu)
-            if allowed:
-                named = [room.events[name] for name in event.auth_event_ids]
-                alike.note(event, named, room.create)
+        for known in (room.create, None):
+            alike = AlikeJoins()
+            for member in members:
+                event = make(room, *member)
+                allowed = is_allowed(event, room, known)
+                if alike.allow(event, known):
+                    self.assertTrue(allowed, event.pdu)
+                if allowed:
+                    named = [room.events[name] for name in event.auth_event_ids]
+                    alike.note(event, named, known, room.create)
 
     def test_first_joins_of_a_public_room(self) -> None:
         """The second join is let through as the first was; a user's second one is not."""
@@ -102,6 +105,8 @@ class AlikeJoinsTest(TestCase):
             alike = AlikeJoins()
             first = room.join(BOB)
             self.assertFalse(alike.allow(first, room.create))
-            alike.note(first, [room.events[name] for name in first.auth_event_ids], room.create)
+            named = [room.events[name] for name in first.auth_event_ids]
+            alike.note(first, named, room.create, room.create)
             self.assertTrue(alike.allow(room.join(CAROL), room.create))
+            self.assertFalse(alike.allow(room.join(CAROL), None))
             self.assertFalse(alike.allow(room.join(BOB), room.create))
