@@ -44,20 +44,20 @@ def _message(room: RoomBuilder) -> Event:
 
 
 def reference() -> Work:
-    """The interpreter itself: tells one build of Python from another."""
+    """The interpreter itself: tells one build of Python from another.
 
-    class Thing:
-        def __init__(self, value: int) -> None:
-            self.value = value
+    No class of its own: how quickly an attribute of one is found depends on which others were made
+    before, as Python's cache of them has so many places.
+    """
 
-        def plus(self, other: int) -> int:
-            return self.value + other
+    def plus(thing: list[int], other: int) -> int:
+        return thing[0] + other
 
     def work() -> object:
         found: dict[str, int] = {}
         for number in range(200):
-            thing = Thing(number)
-            found[f"key {number % 50}"] = thing.plus(found.get("key 3", 0))
+            thing = [number]
+            found[f"key {number % 50}"] = plus(thing, found.get("key 3", 0))
         return json.dumps(sorted(found.items()))
 
     return work
