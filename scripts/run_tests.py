@@ -37,6 +37,9 @@ MEMORY = Path("/dev/shm")
 ENOUGH = 4 << 30
 """Bytes that are to be free in memory for what tests write; they take less than half of it."""
 
+_NO_AUTHORITIES = {"SSL_CERT_FILE": os.devnull, "SSL_CERT_DIR": os.devnull}
+"""Nobody in these tests has a certificate of the system's authorities, and each server of a test
+would read them all. Tests of real clients need them: some do not start without."""
 MOST_AGAIN = 3
 """Failed tests of one run that are run again; more have a cause in common."""
 
@@ -306,7 +309,7 @@ def run_all(names: list[str]) -> Count:
     count = Count()
     directory = files_directory()
     try:
-        environment = start_services(directory) | js_client_environment()
+        environment = start_services(directory) | js_client_environment() | _NO_AUTHORITIES
         count.add(run_trial("sqlite", names or ["tests"], environment, files=directory))
         again = [] if names else modules_on_a_database()
         if names or again:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import tempfile
 from collections.abc import Awaitable, Callable
 from inspect import isawaitable
@@ -23,9 +22,6 @@ from storage.database import sleep
 from tests.support.databases import scratch_directory
 
 reactor: Any = installed_reactor
-
-# Nobody here has a certificate of the system's authorities, and each server would read them all.
-os.environ["SSL_CERT_FILE"] = os.environ["SSL_CERT_DIR"] = os.devnull
 
 
 @functools.cache
