@@ -217,8 +217,13 @@ class Server(ABC):
 
     def close(self) -> None:
         """End the server and its database, if they run."""
-        self.client.close()
         process = self._process
+        try:
+            self.client.close()
+        finally:
+            self._end(process)
+
+    def _end(self, process: subprocess.Popen[bytes] | None) -> None:
         try:
             if process is not None and process.poll() is None:
                 process.terminate()

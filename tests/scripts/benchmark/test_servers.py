@@ -80,22 +80,30 @@ class ProcessesTests(TestCase):
         """What was prepared is not vacuumed by chance in the midst of one."""
         context = self._context(postgres=True)
 
-        async def measure() -> servers.Server:
+        async def measure() -> None:
             server = await context.new_server()
             async with context.phase("nothing", "nothing", "nothing", servers=[server]):
                 pass
-            return server
+            assert server._database is not None
+            with (
+                closing(psycopg2.connect(server._database.url)) as connection,
+                connection.cursor() as cursor,
+            ):
+                cursor.execute(
+                    "SELECT last_vacuum, last_analyze FROM pg_stat_user_tables"
+                    " WHERE relname = 'events'"
+                )
+                self.assertNotIn(None, cursor.fetchone() or (None,))
+            context.close()
 
-        server = asyncio.run(measure())
-        assert server._database is not None
-        with (
-            closing(psycopg2.connect(server._database.url)) as connection,
-            connection.cursor() as cursor,
-        ):
-            cursor.execute(
-                "SELECT last_vacuum, last_analyze FROM pg_stat_user_tables WHERE relname = 'events'"
-            )
-            self.assertNotIn(None, cursor.fetchone() or (None,))
+        asyncio.run(measure())
+
+    def test_a_server_ends_whatever_becomes_of_its_client(self) -> None:
+        context = self._context(postgres=False)
+        server = asyncio.run(context.new_server())
+        # Its connections belong to a loop that is over.
+        context.close()
+        self.assertFalse(server.alive)
 
     def test_sqlite_has_one_process_only(self) -> None:
         context = self._context(postgres=False)
