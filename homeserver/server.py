@@ -2,8 +2,8 @@
 
 Starting: build the homeserver (which opens the database), then listen. Stopping, on SIGTERM or
 control-C: stop accepting, answer those who wait, finish what has begun within `stop_timeout`,
-flush, let go of leases. A second signal ends at once. SIGHUP reopens the log and reads
-certificates anew.
+flush, let go of leases, for `_RELEASE_SECONDS` at most. A second signal ends at once. SIGHUP
+reopens the log and reads certificates anew.
 """
 
 from __future__ import annotations
@@ -53,6 +53,9 @@ _GC_THRESHOLDS = (20_000, 20, 50)
 """Collections are rarer than Python's default: a request makes few cycles, and a full collection
 stops the whole server."""
 _FLUSH_SECONDS = 1.0
+_RELEASE_SECONDS = 20.0
+"""How long a stopping server tries to write what it can do without, such as when somebody was last
+seen, and to let go of leases: with its database away it would go on for minutes."""
 
 
 def run_server(config: Config, *, process: int = 0, processes: int = 1) -> int:
@@ -265,17 +268,20 @@ class Server:
     def stop(self) -> None:
         """Stop cleanly; asked a second time, at once."""
         if self._is_stopping:
-            self._log.warning("stopping at once")
-            # Whatever hangs must not be waited for, threads neither; what was acknowledged is
-            # on the disk.
-            self._output.close()
-            os._exit(self.status or 1)
+            self._stop_at_once("asked again")
         self._is_stopping = True
         self._log.info("stopping")
         if self._starting is not None and not self._starting.called:
             self._starting.cancel()
             return
         self._wind_down()
+
+    def _stop_at_once(self, reason: str) -> None:
+        self._log.warning("stopping at once", reason=reason)
+        # Whatever hangs must not be waited for, threads neither; what was acknowledged is on the
+        # disk.
+        self._output.close()
+        os._exit(self.status or 1)
 
     def _wind_down(self) -> None:
         stopping = Deferred.fromCoroutine(self._stop())
@@ -291,7 +297,13 @@ class Server:
         seconds = self._config.stop_timeout.seconds
         await gatherResults([factory.stop(seconds) for factory in self._factories])
         if self._homeserver is not None:
-            await self._homeserver.stop()
+            reason = "what it writes at last takes too long: the database may be away"
+            late = self._reactor.callLater(_RELEASE_SECONDS, self._stop_at_once, reason)
+            try:
+                await self._homeserver.stop()
+            finally:
+                if late.active():
+                    late.cancel()
         self._log.info("stopped")
 
     def _stop_failed(self, failure: Failure) -> None:

@@ -12,11 +12,16 @@ import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import trustme
-from twisted.trial.unittest import TestCase
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from config import from_dict
+from homeserver import server
 from tests.support.databases import administer, postgres_url, redis_url
 from tests.support.process import ServerProcess
 from tests.support.services import free_port
@@ -38,6 +43,42 @@ class CommandProcess(ServerProcess):
     """The command as operators run it, from its first import on."""
 
     imported = False
+
+
+class BoundTests(SynchronousTestCase):
+    """A stop ends, whatever hangs."""
+
+    def setUp(self) -> None:
+        self.clock: Any = Clock()
+        self.clock.running = False
+        self.said: list[str] = []
+        self.ended: list[int] = []
+        self.patch(os, "_exit", self.ended.append)
+        config = from_dict({"server_name": "localhost"})
+        log: Any = SimpleNamespace(
+            info=lambda message, **more: self.said.append(message),
+            warning=lambda message, **more: self.said.append(f"{message}: {more['reason']}"),
+        )
+        output: Any = SimpleNamespace(close=lambda: None)
+        self.server = server.Server(config, self.clock, log, output, 0, 1)
+        self.stopped: Deferred[None] = Deferred()
+        homeserver: Any = SimpleNamespace(stop=lambda: self.stopped)
+        self.server._homeserver = homeserver
+
+    def test_a_database_that_is_away(self) -> None:
+        """What is written at last is not waited for without end."""
+        self.server.stop()
+        self.clock.advance(19)
+        self.assertEqual(self.ended, [])
+        self.clock.advance(1)
+        self.assertEqual(self.ended, [1])
+        self.assertIn("the database may be away", self.said[-1])
+
+    def test_in_time(self) -> None:
+        self.server.stop()
+        self.stopped.callback(None)
+        self.assertEqual((self.said[-1], self.clock.getDelayedCalls()), ("stopped", []))
+        self.assertEqual(self.ended, [])
 
 
 class ServerTests(TestCase):
