@@ -45,12 +45,17 @@ class CommandProcess(ServerProcess):
     imported = False
 
 
+class StoppedClock(Clock):
+    """A reactor that does not run."""
+
+    running = False
+
+
 class BoundTests(SynchronousTestCase):
     """A stop ends, whatever hangs."""
 
     def setUp(self) -> None:
-        self.clock: Any = Clock()
-        self.clock.running = False
+        self.clock = StoppedClock()
         self.said: list[str] = []
         self.ended: list[int] = []
         self.patch(os, "_exit", self.ended.append)
