@@ -23,6 +23,8 @@ from storage.database import Database
 from storage.errors import DatabaseUnavailable, log_failure
 from storage.transaction import Transaction
 
+AGAIN_S = 5.0
+"""Seconds until the next try where the database was away or full."""
 DELAY_S = 1.0
 """Seconds from the first news until they are read in the background."""
 PATIENCE_S = 120.0
@@ -73,8 +75,11 @@ class LogReader(ABC, Generic[T]):
 
     def wake(self) -> None:
         """There is something new: read it soon."""
+        self._wake_in(DELAY_S)
+
+    def _wake_in(self, seconds: float) -> None:
         if self._call is None and not self._stopped:
-            self._call = self._reactor.callLater(DELAY_S, self._run)
+            self._call = self._reactor.callLater(seconds, self._run)
 
     async def catch_up(self, steps: int = 1_000_000) -> bool:
         """Read what there is, in at most so many steps; whether that was all."""
@@ -145,7 +150,9 @@ class LogReader(ABC, Generic[T]):
     def _failed(self, failure: Failure) -> None:
         log_failure(_log, "The log was not read", failure.value, reader=self._name)
         if isinstance(failure.value, DatabaseUnavailable):
-            self.wake()  # Its turn to wait for the database comes again; nothing new need happen.
+            # Its turn comes again; nothing new need happen. A database without room says so at
+            # once, each time.
+            self._wake_in(AGAIN_S)
 
     async def _read_all(self, reading: object) -> None:
         try:

@@ -60,7 +60,8 @@ class SyncToken(NamedTuple):
         """Raises MatrixError 400 M_INVALID_PARAM for anything but a sync token."""
         if not isinstance(text, str):
             raise _no_sync_token()
-        plain = _plain_sync(text)
+        # A long one is nobody's token, and would stay in memory.
+        plain = _plain_sync(text) if len(text) <= _PLAIN_LENGTH else None
         if plain is not None:
             return plain
         found = _SYNC.fullmatch(text)
@@ -76,7 +77,7 @@ class SyncToken(NamedTuple):
 # Clients that were told the same come back with the same.
 @lru_cache(maxsize=256)
 def _plain_sync(text: str) -> SyncToken | None:
-    found = _PLAIN_SYNC.fullmatch(text) if len(text) <= _PLAIN_LENGTH else None
+    found = _PLAIN_SYNC.fullmatch(text)
     return None if found is None else SyncToken(int(found[1]), int(found[2]))
 
 

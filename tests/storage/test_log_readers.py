@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 from storage import log_readers
 from storage.database import Database
 from storage.errors import DatabaseUnavailable
-from storage.log_readers import DELAY_S, IDLE_STEP, PATIENCE_S, STOP_S, LogReader
+from storage.log_readers import AGAIN_S, DELAY_S, IDLE_STEP, PATIENCE_S, STOP_S, LogReader
 from storage.transaction import Transaction
 from tests.support.databases import DatabaseTestCase, on_each_database
 
@@ -111,7 +111,10 @@ class LogReaderTest(DatabaseTestCase):
         await self.advance(10)
         read = self.db.read
 
+        tries = []
+
         async def is_away(*args: object) -> None:
+            tries.append(self.clock.seconds())
             raise DatabaseUnavailable("The database was away for 30 seconds")
 
         self.patch(self.db, "read", is_away)
@@ -120,8 +123,11 @@ class LogReaderTest(DatabaseTestCase):
             self.clock.advance(DELAY_S)
         self.assertEqual([line["log_level"] for line in lines], ["warning"])
         self.assertNotIn("exc_info", lines[0])
-        self.patch(self.db, "read", read)
+        # One that is full says so at once: it is not asked all the time.
         self.clock.advance(DELAY_S)
+        self.assertEqual(len(tries), 1)
+        self.patch(self.db, "read", read)
+        self.clock.advance(AGAIN_S - DELAY_S)
         await self.reader.stop()
         self.assertEqual(await self.written(), [10])
 

@@ -9,6 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from homeserver.core import tokens
 from homeserver.core.errors import MatrixError
 from homeserver.core.tokens import (
     MAX_POSITION,
@@ -64,6 +65,13 @@ class TokenTests(SynchronousTestCase):
             for text in MALFORMED:
                 error = self.assertRaises(MatrixError, parse, text)
                 self.assertEqual((error.status, error.errcode), (400, "M_INVALID_PARAM"), text)
+
+    def test_what_is_too_long_is_not_kept(self) -> None:
+        """Tokens that were read are remembered; what a stranger sends in place of one is not."""
+        tokens._plain_sync.cache_clear()
+        text = "s1_" + "2" * 10_000
+        self.assertRaises(MatrixError, SyncToken.parse, text)
+        self.assertEqual(tokens._plain_sync.cache_info().currsize, 0)
 
     def test_one_is_not_the_other(self) -> None:
         self.assertRaises(MatrixError, SyncToken.parse, "t1-2")
