@@ -22,6 +22,7 @@ import time
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 _ROOT = Path(__file__).resolve().parents[2]
 _MOST = 1 << 20
@@ -160,7 +161,7 @@ class _Server:
                     except BrokenPipeError:
                         pass  # nobody wants to know
 
-    def _become(self, request: dict[str, object], files: list[int]) -> None:
+    def _become(self, request: dict[str, Any], files: list[int]) -> None:
         """Leave behind what is not the child's own."""
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -172,11 +173,11 @@ class _Server:
         for number, file in enumerate(files):
             os.dup2(file, number)
             os.close(file)
-        os.chdir(str(request["cwd"]))
+        os.chdir(request["cwd"])
         os.environ.clear()
-        os.environ.update(request["env"])  # type: ignore[call-overload]
+        os.environ.update(request["env"])
         time.tzset()
-        command = ["-m", "homeserver", *request["arguments"]]  # type: ignore[misc]
+        command = ["-m", "homeserver", *request["arguments"]]
         sys.orig_argv[:] = [sys.executable, *command]
         sys.argv[:] = [str(_ROOT / "homeserver" / "__main__.py"), *command[2:]]
 

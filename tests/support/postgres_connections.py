@@ -73,10 +73,7 @@ def processes(url: str) -> list[int]:
 
 def connect(dsn: str | None = None, *args: Any, **options: Any) -> Any:
     """As `psycopg2.connect`. Only what servers open themselves is kept."""
-    if (
-        dsn not in _urls
-        or options.get("application_name") != CONNECTION_OPTIONS["application_name"]
-    ):
+    if dsn not in _urls or options.get("application_name") != _SERVERS:
         return _connect(dsn, *args, **options)
     key = dsn, bool(options.get("async_"))
     kept = _idle.setdefault(key, [])
