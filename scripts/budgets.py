@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.run_tests import install_packages
-from tests.guards.functions import REFERENCE
+from tests.guards.guarded import REFERENCE
 
 ROOT = Path(__file__).resolve().parents[1]
 BUDGETS = ROOT / "tests" / "guards" / "budgets.json"

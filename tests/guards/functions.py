@@ -6,10 +6,6 @@ same each time that it is called.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from dataclasses import dataclass
-
 from homeserver.core import auth_rules, canonical, push_rules, signing, state_res, state_tree
 from homeserver.core.client_format import to_client
 from homeserver.core.event import Event
@@ -19,18 +15,9 @@ from homeserver.core.power_levels import PowerLevels
 from homeserver.core.push_conditions import PushEvent
 from homeserver.web.http_head import Head, HttpLimits
 from homeserver.web.routes import RouteTable
+from tests.guards.guarded import INTERPRETER, REFERENCE, Guarded, Work
 from tests.guards.request import whole_request
 from tests.support.events import ALICE, BOB, CAROL, RoomBuilder, test_key
-
-Work = Callable[[], object]
-
-
-@dataclass(frozen=True, slots=True)
-class Guarded:
-    """How a function is made, and how often it is called for a measurement."""
-
-    make: Callable[[], Work]
-    times: int = 50
 
 
 def _room(members: int = 8) -> RoomBuilder:
@@ -41,26 +28,6 @@ def _room(members: int = 8) -> RoomBuilder:
 def _message(room: RoomBuilder) -> Event:
     room.sign = True
     return room.message(BOB, "Four score and seven years ago our fathers brought forth" * 3)
-
-
-def reference() -> Work:
-    """The interpreter itself: tells one build of Python from another.
-
-    No class of its own: how quickly an attribute of one is found depends on which others were made
-    before, as Python's cache of them has so many places.
-    """
-
-    def plus(thing: list[int], other: int) -> int:
-        return thing[0] + other
-
-    def work() -> object:
-        found: dict[str, int] = {}
-        for number in range(200):
-            thing = [number]
-            found[f"key {number % 50}"] = plus(thing, found.get("key 3", 0))
-        return json.dumps(sorted(found.items()))
-
-    return work
 
 
 def _canonical_encoding() -> Work:
@@ -269,10 +236,8 @@ def _filter() -> Work:
     )
 
 
-REFERENCE = "the interpreter (a reference)"
-
 FUNCTIONS = {
-    REFERENCE: Guarded(reference, 6),
+    REFERENCE: INTERPRETER,
     "canonical encoding of a message": Guarded(_canonical_encoding),
     "hashing and signing a message": Guarded(_signing, 10),
     "verifying a signature": Guarded(_verifying, 10),

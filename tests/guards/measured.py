@@ -2,7 +2,8 @@
 
 instructions: for Valgrind, which counts each process apart. Each function is called N times in a
 process of its own, and twice as often in another: the difference is what N calls cost, whatever
-Python needed to start. All processes are forked from one, so that they find the same memory.
+Python needed to start. All processes are forked from one, so that they find the same memory;
+those of the reference before anything of the product is loaded.
 Prints a JSON object for each: name, calls, process.
 
 allocations: prints by name how many blocks of memory the result of a call keeps
@@ -17,7 +18,7 @@ import os
 import sys
 import tracemalloc
 
-from tests.guards.functions import FUNCTIONS, Guarded, Work
+from tests.guards.guarded import INTERPRETER, REFERENCE, Guarded, Work
 
 WARMING = 30
 """Calls before those that count: the interpreter adapts, and caches fill."""
@@ -27,16 +28,25 @@ _KEPT = 200
 def instructions() -> None:
     # When garbage is looked for depends on all that was made before, by whatever module.
     gc.disable()
+    # What a dictionary or a cache of the interpreter costs depends on what else it is in use for.
+    _count(REFERENCE, INTERPRETER)
+    from tests.guards.functions import FUNCTIONS
+
     for name, guarded in FUNCTIONS.items():
-        for calls in (guarded.times, 2 * guarded.times):
-            child = os.fork()
-            if not child:
-                _call(guarded, calls)
-                os._exit(0)
-            _, status = os.waitpid(child, 0)
-            if status:
-                raise SystemExit(f"{name} failed")
-            print(json.dumps({"name": name, "calls": calls, "process": child}), flush=True)
+        if name != REFERENCE:
+            _count(name, guarded)
+
+
+def _count(name: str, guarded: Guarded) -> None:
+    for calls in (guarded.times, 2 * guarded.times):
+        child = os.fork()
+        if not child:
+            _call(guarded, calls)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        if status:
+            raise SystemExit(f"{name} failed")
+        print(json.dumps({"name": name, "calls": calls, "process": child}), flush=True)
 
 
 def _call(guarded: Guarded, calls: int) -> None:
@@ -48,6 +58,8 @@ def _call(guarded: Guarded, calls: int) -> None:
 
 
 def allocations() -> None:
+    from tests.guards.functions import FUNCTIONS
+
     found = {}
     for name, guarded in FUNCTIONS.items():
         work = guarded.make()

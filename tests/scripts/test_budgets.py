@@ -23,7 +23,8 @@ from scripts.budgets import (
     updated,
 )
 from tests.guards import measured as measured_program
-from tests.guards.functions import FUNCTIONS, REFERENCE
+from tests.guards.functions import FUNCTIONS
+from tests.guards.guarded import REFERENCE
 
 
 def costs(instructions: float = 1000, blocks: float = 10, size: float = 5000) -> Costs:
