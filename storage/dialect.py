@@ -128,6 +128,9 @@ class Dialect:
         listed = [value for value in values if type(value) is not str or "\x00" not in value]
         if not listed:
             return "1 = 0", []
+        if self.name == "postgres" and len(listed) == 1:
+            # Of a list PostgreSQL supposes that it has ten, and so plans it anew each time.
+            return f"{column} = ?", listed
         if self.name == "postgres":
             return f"{column} = ANY(?)", [listed]
         if len(listed) <= _SPELLED_OUT or isinstance(listed[0], bytes):
