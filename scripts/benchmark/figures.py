@@ -186,12 +186,21 @@ def failures(document: dict[str, Any]) -> list[str]:
 
 
 def merge(documents: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """One result out of several: the last one, with those workloads of the others it lacks."""
+    """One result out of several: the last one, with those workloads of the others it lacks.
+
+    Its `other_sizes` has, by workload, the sizes that were other than those of the last.
+    """
     *earlier, last = documents
     runs = list(last["runs"])
+    other: dict[str, dict[str, Any]] = dict(last.get("other_sizes", {}))
     for document in reversed(earlier):
         there = {run["workload"] for run in runs}
-        runs += [run for run in document["runs"] if run["workload"] not in there]
+        new = [run for run in document["runs"] if run["workload"] not in there]
+        runs += new
+        for name in dict.fromkeys(run["workload"] for run in new):
+            sizes = document["sizes"] | document.get("other_sizes", {}).get(name, {})
+            if changed := dict(sizes.items() - last["sizes"].items()):
+                other[name] = changed
     order = {name: at for at, name in enumerate(WORKLOADS)}
     runs.sort(key=lambda run: order.get(run["workload"], len(order)))
-    return {**last, "runs": runs}
+    return {**last, "runs": runs, "other_sizes": other}

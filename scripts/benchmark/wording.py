@@ -122,8 +122,14 @@ def method(document: dict[str, Any]) -> list[str]:
     if SYNAPSE in document["servers"]:
         parts += ["### What is equal for both", _list(alike), "### What is not", _list(_DIFFERENT)]
     parts += ["### What the figures do not tell", _list(_LIMITS)]
-    sizes = ", ".join(f"{name} {value}" for name, value in document["sizes"].items())
-    return [*parts, "### Sizes", f"`{sizes}`"]
+    parts += ["### Sizes", _sizes(document["sizes"])]
+    for workload, sizes in document.get("other_sizes", {}).items():
+        parts.append(f"Of {workload}, which was measured apart: {_sizes(sizes)}")
+    return parts
+
+
+def _sizes(sizes: dict[str, Any]) -> str:
+    return "`" + ", ".join(f"{name} {value}" for name, value in sizes.items()) + "`"
 
 
 def _list(texts: tuple[str, ...] | list[str]) -> str:

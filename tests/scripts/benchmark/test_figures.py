@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import TestCase
 
-from scripts.benchmark import figures
+from scripts.benchmark import figures, wording
 from scripts.benchmark.figures import Spread, Workload, ratio
 from scripts.benchmark.phases import quantile
 from scripts.benchmark.workloads.memory import slope
@@ -65,4 +65,19 @@ class ResultTests(TestCase):
         self.assertEqual(
             [(each["workload"], each["notes"]) for each in merged["runs"]],
             [("send", ["second"]), ("joins", [])],
+        )
+
+    def test_of_a_workload_measured_apart_its_sizes_are_told(self) -> None:
+        first = document(run("hearth", workload="soak"), sizes={"senders": 50, "soak_rate": 300.0})
+        second = document(run("hearth"), sizes={"senders": 50, "soak_rate": 250.0})
+        merged = figures.merge([first, second])
+        self.assertEqual(merged["other_sizes"], {"soak": {"soak_rate": 300.0}})
+        self.assertEqual(
+            figures.merge([second, first])["other_sizes"], {"send": {"soak_rate": 250.0}}
+        )
+        text = "\n".join(wording.method(merged))
+        self.assertIn("Of soak, which was measured apart: `soak_rate 300.0`", text)
+        again = figures.merge([merged, document(sizes={"senders": 50, "soak_rate": 200.0})])
+        self.assertEqual(
+            again["other_sizes"], {"send": {"soak_rate": 250.0}, "soak": {"soak_rate": 300.0}}
         )
