@@ -18,9 +18,9 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
 from homeserver.semaphore import Semaphore
-from storage import clock
 from storage.database import Database
-from storage.errors import DatabaseUnavailable, log_failure
+from storage.errors import CommitUnknown, DatabaseUnavailable, log_failure
+from storage.single import Single
 from storage.transaction import Transaction
 
 AGAIN_S = 5.0
@@ -44,11 +44,28 @@ def position(txn: Transaction, name: str) -> int:
     return int(txn.value("SELECT pos FROM log_readers WHERE name = ?", (name,)) or 0)
 
 
+def position_and_end(txn: Transaction, name: str) -> tuple[int, int]:
+    """The position up to which a reader has read, and the last one that the transaction sees."""
+    sql = "SELECT r.pos, c.pos FROM clock c LEFT JOIN log_readers r ON r.name = ?"
+    row = txn.one(sql, (name,))
+    assert row is not None, "the clock has one row"
+    return int(row[0] or 0), int(row[1])
+
+
 def advance(txn: Transaction, name: str, old: int, new: int) -> bool:
     """Move a reader on; False if another process has done so. To be called first: until the end
     of the transaction nobody else can."""
     sql = "UPDATE log_readers SET pos = ? WHERE name = ? AND pos = ?"
     return txn.execute(sql, (new, name, old)) == 1
+
+
+MOVED = (
+    "moved AS (UPDATE log_readers SET pos = span.positions[2]"
+    " FROM (SELECT ?::bigint[] AS positions) AS span"
+    " WHERE name = ? AND pos = span.positions[1] RETURNING 1)"
+)
+"""`advance` as a part of a larger statement of PostgreSQL: it has a row if the reader was moved.
+Arguments: the old and the new position as an array, and the name."""
 
 
 class LogReader(ABC, Generic[T]):
@@ -72,6 +89,11 @@ class LogReader(ABC, Generic[T]):
     @abstractmethod
     def write(self, txn: Transaction, found: T) -> None:
         """Do the work."""
+
+    def single(self, after: int, upto: int, found: T) -> Single[object] | None:
+        """One statement that does the work, and moves the reader on from `after` to `upto`, if
+        there is one; it does neither if the reader is not at `after` any more."""
+        return None
 
     def wake(self) -> None:
         """There is something new: read it soon."""
@@ -121,12 +143,18 @@ class LogReader(ABC, Generic[T]):
         after, upto, end, found = await self._db.read(self._look)
         # The next step begins where the table says: it has to, if there is more to be read.
         goes_on = after < upto < end
-        if found is not None or upto - after >= IDLE_STEP or goes_on:
+        single = self.single(after, upto, found) if found is not None else None
+        if single is not None:
+            try:
+                await self._db.write_single(single)
+            except CommitUnknown:
+                return False
+        elif found is not None or upto - after >= IDLE_STEP or goes_on:
             await self._db.write(self._work, after, upto, found)
         return upto >= end
 
     def _look(self, txn: Transaction) -> tuple[int, int, int, T | None]:
-        after, end = position(txn, self._name), clock.position(txn)
+        after, end = position_and_end(txn, self._name)
         if after >= end:
             return after, after, end, None
         upto, found = self.read(txn, after, end)

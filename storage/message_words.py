@@ -10,9 +10,11 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from homeserver.core.words import Query
+from storage import log_readers
+from storage.dialect import array_text
 from storage.events import ACCEPTED, COLUMNS, EventRow
 from storage.timeline import Wanted
-from storage.transaction import Transaction
+from storage.transaction import Effects, Row, Transaction
 
 _MAX_POSITION = 16_000
 _MAX_SAME = 200
@@ -77,6 +79,65 @@ def add(txn: Transaction, texts: Iterable[Text]) -> None:
             for each in texts
         ],
     )
+
+
+def add_kept(txn: Transaction, texts: Sequence[Text]) -> None:
+    """Make texts known, but for those of events that are redacted or in no timeline."""
+    kept = lock_texts(txn, [text.event_nid for text in texts])
+    add(txn, [text for text in texts if text.event_nid in kept])
+
+
+class AddRead(NamedTuple):
+    """`add_kept` of what a reader of the log has read, which it moves on, all in one statement;
+    nothing, if another process has moved it. For `Database.write_single`.
+
+    Parameters: `name` of the reader; `after` and `upto`, between which it has read.
+    """
+
+    name: str
+    after: int
+    upto: int
+    texts: Sequence[Text]
+
+    @property
+    def postgres(self) -> str:
+        """See `storage.single.Single`."""
+        return _ADD_READ
+
+    def arguments(self) -> Sequence[str]:
+        """See `storage.single.Single`."""
+        columns = zip(
+            *((each.event_nid, each.room_nid, each.ts, _vector(each)) for each in self.texts),
+            strict=True,
+        )
+        return (array_text((self.after, self.upto)), self.name, *map(array_text, columns))
+
+    def result(self, effects: Effects, row: Row) -> bool:
+        """See `storage.single.Single`."""
+        return bool(row[0])
+
+    def in_steps(self, txn: Transaction) -> bool:
+        """See `storage.single.Single`."""
+        if not log_readers.advance(txn, self.name, self.after, self.upto):
+            return False
+        add_kept(txn, self.texts)
+        return True
+
+
+_ADD_READ = f"""
+WITH {log_readers.MOVED}, kept AS MATERIALIZED (
+    SELECT e.event_nid, found.room_nid, found.ts, found.words
+    FROM unnest(?::bigint[], ?::bigint[], ?::bigint[], ?::text[])
+        AS found (event_nid, room_nid, ts, words)
+    JOIN events e ON e.event_nid = found.event_nid
+    WHERE e.redacted_by IS NULL AND e.pos IS NOT NULL AND EXISTS (SELECT 1 FROM moved)
+    ORDER BY e.event_nid FOR UPDATE OF e
+), added AS (
+    INSERT INTO message_words (event_nid, room_nid, ts, words)
+    SELECT event_nid, room_nid, ts, words::tsvector FROM kept ON CONFLICT (event_nid) DO NOTHING
+)
+SELECT count(*) FROM moved
+"""
 
 
 def remove(txn: Transaction, event_nid: int) -> None:

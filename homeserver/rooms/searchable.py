@@ -20,7 +20,7 @@ from storage import message_words
 from storage.database import Database
 from storage.events import EventRow
 from storage.log_readers import LogReader
-from storage.message_words import Text, Written
+from storage.message_words import AddRead, Text, Written
 from storage.transaction import Transaction
 
 NAME = "messages"
@@ -51,12 +51,7 @@ def _content(text: str) -> Any:
 
 def add_fetched(txn: Transaction, rows: Iterable[EventRow]) -> None:
     """Make history findable that was got from other servers: it is not in the log."""
-    _add_kept(txn, texts_of(row for row in rows if row.pos is not None))
-
-
-def _add_kept(txn: Transaction, texts: Sequence[Text]) -> None:
-    kept = message_words.lock_texts(txn, [text.event_nid for text in texts])
-    message_words.add(txn, [text for text in texts if text.event_nid in kept])
+    message_words.add_kept(txn, texts_of(row for row in rows if row.pos is not None))
 
 
 class SearchableTexts(LogReader[Sequence[Text]]):
@@ -78,4 +73,7 @@ class SearchableTexts(LogReader[Sequence[Text]]):
 
     def write(self, txn: Transaction, found: Sequence[Text]) -> None:
         # What was redacted since it was read must not come back.
-        _add_kept(txn, found)
+        message_words.add_kept(txn, found)
+
+    def single(self, after: int, upto: int, found: Sequence[Text]) -> AddRead:
+        return AddRead(NAME, after, upto, found)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from twisted.internet.defer import Deferred, gatherResults
 
 from homeserver.core.texts import text_of
 from homeserver.rooms.searchable import STEP, SearchableTexts
 from storage import clock, log_readers
+from storage.message_words import Text
 from storage.transaction import Transaction
 from tests.support.databases import reactor
 from tests.support.room_case import RoomTestCase, q
@@ -41,6 +44,30 @@ class SearchableTest(RoomTestCase):
         await self.db.write(lambda txn: self.texts.write(txn, found))  # type: ignore[arg-type]
         self.assertEqual(await self.count(), 1)
         await self.put_ok(self.alice, f"redact/{q(kept)}/2", {})
+        self.assertEqual(await self.count(), 0)
+
+    async def test_what_is_redacted_is_left_out_of_one_statement(self) -> None:
+        """Shows MISC-3."""
+        await self.start()
+        await self.texts.catch_up()
+        gone = await self.alice.send(self.room_id, "gone")
+        await self.alice.send(self.room_id, 'it\'s \\ "kept" {x,y}')
+
+        def read(txn: Transaction) -> tuple[int, int, Sequence[Text]]:
+            after, upto = log_readers.position_and_end(txn, "messages")
+            found = self.texts.read(txn, after, upto)[1]
+            assert found is not None
+            return after, upto, found
+
+        after, upto, found = await self.db.read(read)
+        await self.put_ok(self.alice, f"redact/{q(gone)}/1", {})
+        single = self.texts.single(after, upto, found)
+        self.assertTrue(await self.db.write_single(single))
+        self.assertEqual(await self.count(), 1)
+        self.assertEqual(await self.db.read(log_readers.position, "messages"), upto)
+        # The reader is elsewhere by now: nothing is done again.
+        await self.db.write(lambda txn: txn.execute("DELETE FROM message_words"))
+        self.assertFalse(await self.db.write_single(single))
         self.assertEqual(await self.count(), 0)
 
     async def test_two_processes_do_nothing_twice(self) -> None:
