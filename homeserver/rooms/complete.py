@@ -40,6 +40,8 @@ def complete_room(
         return False
     row = draft.row
     tree = RoomTree(txn, context.states, row.room_nid, draft.version)
+    if whole.noted is not None:
+        tree.know(whole.noted.numbers(txn, row.room_nid), whole.events, whole.noted.rejected)
     numbers = tree.numbers_of(set(whole.state.values()), whole.events)
     if len(numbers) < len(set(whole.state.values())):
         raise LacksEvents(room_id)

@@ -20,6 +20,7 @@ from homeserver.core import gaps
 from homeserver.core.auth_rules import auth_types
 from homeserver.core.event import Event
 from homeserver.core.room_versions import RoomVersion
+from homeserver.rooms.noted import Noted
 from homeserver.rooms.receiving import Judged, KnownState
 from homeserver.semaphore import Semaphore
 from storage import destinations, events, history, room_servers, rooms, state
@@ -99,7 +100,9 @@ class Store(Protocol):
         states: Mapping[str, KnownState] = ...,
     ) -> dict[str, Judged]: ...
 
-    async def add_outliers(self, room_id: str, events: Sequence[Event]) -> dict[str, Judged]: ...
+    async def add_outliers(
+        self, room_id: str, events: Sequence[Event], noted: Noted | None = ...
+    ) -> dict[str, Judged]: ...
 
     async def add_history(
         self, room_id: str, events: Sequence[Event], states: Mapping[str, KnownState]
@@ -281,12 +284,14 @@ class Fetcher:
         wanted: Collection[str],
         offered: Mapping[str, Event],
         known: tuple[Set[str], Set[str]] = (frozenset(), frozenset()),
+        noted: Noted | None = None,
     ) -> None:
         """Store what is `offered` of the wanted events and their auth chains.
 
         What the chains still lack is asked for event by event.
 
-        Parameters: `known`, events that were looked for before, and which of them are stored.
+        Parameters: `known`, events that were looked for before, and which of them are stored;
+        `noted` takes note of what is stored now.
         """
         chain = gaps.auth_chain(wanted, offered)
         names = {*wanted, *chain, *gaps.auth_ids(chain.values())}
@@ -305,7 +310,8 @@ class Fetcher:
         new = [event for event in complete if event.event_id not in stored]
         errand.outliers += len(new)
         for start in range(0, len(new), _CHUNK):
-            await self._receiver.add_outliers(errand.room_id, new[start : start + _CHUNK])
+            part = new[start : start + _CHUNK]
+            await self._receiver.add_outliers(errand.room_id, part, noted)
 
     async def state_before(self, errand: Errand, event: Event) -> KnownState | None:
         """The state before an event, from the first server whose answer can be believed.
@@ -320,17 +326,21 @@ class Fetcher:
             )
             if answer is None:
                 continue
-            offered = await self._store_state(errand, server, event, answer)
-            found = await self._db.read(_believable, errand, event, answer)
+            noted = Noted()
+            offered = await self._store_state(errand, server, event, answer, noted)
+            found = await self._db.read(_believable, errand, event, answer, offered, noted)
             if isinstance(found, KnownState):
-                return replace(found, events=offered)
+                return replace(found, events=offered, noted=noted)
             errand.note(f"{server}: state before {event.event_id} refused: {found}")
         return None
 
     async def _store_state(
-        self, errand: Errand, server: str, event: Event, ids: StateIds
+        self, errand: Errand, server: str, event: Event, ids: StateIds, noted: Noted
     ) -> dict[str, Event]:
-        """Get and store what is missing of a state; the events that were got for that."""
+        """Get and store what is missing of a state; the events that were got for that.
+
+        Parameters: `noted` takes note of what is stored.
+        """
         wanted = {*ids.pdu_ids, *ids.auth_chain_ids}
         stored = set(await self.known(wanted))
         missing = wanted - stored
@@ -346,7 +356,7 @@ class Fetcher:
             lacking = missing - set(offered)
             singly = set(sorted(lacking)[:MAX_SINGLE])
             asked = missing - lacking | singly
-            await self._store_outliers(errand, asked, offered, known=(wanted, stored))
+            await self._store_outliers(errand, asked, offered, (wanted, stored), noted)
         return offered
 
 
@@ -355,20 +365,32 @@ def _ask_for_all(missing: int, total: int) -> bool:
     return missing > _AT_ONCE and (missing * 10 >= total or missing > MAX_SINGLE)
 
 
-def _believable(txn: Transaction, errand: Errand, event: Event, ids: StateIds) -> KnownState | str:
-    """The state that somebody claims, of events that are stored; or what is wrong with it."""
+def _believable(
+    txn: Transaction,
+    errand: Errand,
+    event: Event,
+    ids: StateIds,
+    offered: Mapping[str, Event],
+    noted: Noted,
+) -> KnownState | str:
+    """The state that somebody claims, of events that are stored; or what is wrong with it.
+
+    Parameters: `offered`, events at hand, of which `noted` says which were stored just now.
+    """
     room = rooms.get(txn, errand.room_id)
     if room is None:
         return "the room is not known"
-    stored = history.known(txn, {*ids.pdu_ids, *ids.auth_chain_ids, *event.auth_event_ids})
+    names = {*ids.pdu_ids, *ids.auth_chain_ids, *event.auth_event_ids}
+    sure = noted.numbers(txn, room.room_nid).keys() & offered.keys() & names
+    stored = history.known(txn, names - sure)
     foreign = [name for name, item in stored.items() if item.room_nid != room.room_nid]
     if foreign:
         return f"{foreign[0]} belongs to another room"
-    claimed = [
-        stored[name]
-        for name in ids.pdu_ids
-        if name in stored and stored[name].status != events.REJECTED
-    ]
+    found: dict[str, Known | Event] = {**stored, **{name: offered[name] for name in sure}}
+    named = {name: gaps.Claimed(name, one.type, one.state_key) for name, one in found.items()}
+    rejected = {name for name, item in stored.items() if item.status == events.REJECTED}
+    rejected |= noted.rejected & sure
+    claimed = [named[n] for n in ids.pdu_ids if n in named and n not in rejected]
     by_key = {(item.type, item.state_key): item.event_id for item in claimed}
     keys = auth_types(event.type, event.sender, event.state_key, event.content, errand.version) | {
         gaps.CREATE,
@@ -383,13 +405,13 @@ def _believable(txn: Transaction, errand: Errand, event: Event, ids: StateIds) -
     create = state.current(txn, room.room_nid, [gaps.CREATE]).get(gaps.CREATE)
     why = gaps.why_unusable(
         event,
-        [gaps.Claimed(item.event_id, item.type, item.state_key) for item in claimed],
+        claimed,
         relevant,
         create_id=create.event_id if create is not None else None,
         had_power_levels=any(
             (item.type, item.state_key) == gaps.POWER_LEVELS
             for name in (*ids.auth_chain_ids, *event.auth_event_ids)
-            if (item := stored.get(name)) is not None
+            if (item := named.get(name)) is not None
         ),
     )
     if why is not None:

@@ -6,7 +6,7 @@ a PDU", step 4).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 
 from homeserver.core import auth_rules
 from homeserver.core.alike_joins import AlikeJoins
@@ -46,14 +46,21 @@ class Outliers:
         self._numbers = event_numbers
         self._server_name = server_name
         self.judged: dict[str, Judged] = {}
+        self.inserted: dict[str, int] = {}
         self._rows: dict[str, EventRow] = {}
         self._statuses: dict[str, int] = {}
         self._create: Event | None = None
         self._alike = AlikeJoins()
 
-    def add(self, received: Sequence[Event]) -> None:
-        """Judge events and store those that can be judged; `judged` has the outcomes."""
-        self._load(received)
+    def add(self, received: Sequence[Event], absent: Container[str] = ()) -> None:
+        """Judge events and store those that can be judged; `judged` has the outcomes, `inserted`
+        the numbers of those that were not stored before.
+
+        Parameters: `absent`, events that were not stored a moment ago, which are not looked up.
+
+        Raises IntegrityViolation if one of these is stored by now.
+        """
+        self._load(received, absent)
         self._alike = AlikeJoins()
         fresh: list[EventRow] = []
         again: list[EventRow] = []
@@ -80,6 +87,7 @@ class Outliers:
                 reason = "The event is its own ancestor."
                 self.judged[event.event_id] = Judged(event.event_id, NOT_ADDED, reason)
         events.insert(self._txn, fresh)
+        self.inserted = {row.event_id: row.event_nid for row in fresh}
         events.overwrite(self._txn, again)
         self._redact([row.event_id for row in fresh])
 
@@ -92,17 +100,23 @@ class Outliers:
                     self._tree.redact(redaction_id)
                 self._tree.forget(event_id)
 
+    @property
+    def rejected(self) -> set[str]:
+        """Those of `inserted` that their own auth events forbid."""
+        return {name for name in self.inserted if self._statuses[name] == REJECTED}
+
     def status(self, event_id: str) -> int | None:
         """The verdict on an event; None if it is not known."""
         return self._statuses.get(event_id)
 
-    def _load(self, received: Sequence[Event]) -> None:
-        wanted = {name for event in received for name in (event.event_id, *event.auth_event_ids)}
+    def _load(self, received: Sequence[Event], absent: Container[str]) -> None:
+        named = {event.auth_event_ids for event in received}
+        wanted = {event.event_id for event in received}.union(*named)
         for event in received:
             if event.version.room_id_is_create_hash:
                 wanted.add("$" + event.room_id[1:])
                 break
-        names = list(wanted)
+        names = [name for name in wanted if name not in absent]
         for start in range(0, len(names), _BATCH):
             self._rows |= events.get_many(self._txn, names[start : start + _BATCH])
         for name, row in self._rows.items():

@@ -19,6 +19,7 @@ from homeserver.rooms import blocking, redact, searchable, sticky, unread
 from homeserver.rooms.adopt import BadState, Entry, adopt, open_room
 from homeserver.rooms.append import Appender
 from homeserver.rooms.commit import CachedHead, Proposal, open_draft, policy_in_force
+from homeserver.rooms.noted import Noted
 from homeserver.rooms.outliers import Outliers, known_version
 from homeserver.rooms.receiving import NOT_ADDED, Judged, KnownState, Receiving, Reset
 from homeserver.rooms.requests import Appended, AppendRequest
@@ -195,25 +196,40 @@ class Receiver:
             await gatherResults([Deferred.fromCoroutine(ask(event)) for event in part])
         return signed
 
-    async def add_outliers(self, room_id: str, received: Sequence[Event]) -> dict[str, Judged]:
+    async def add_outliers(
+        self, room_id: str, received: Sequence[Event], noted: Noted | None = None
+    ) -> dict[str, Judged]:
         """Store events of auth chains and states, without a place in the timeline.
+
+        Parameters: `noted`, if none of the events was stored a moment ago, takes note of them.
 
         Raises BadState if the room is known with another version.
         """
         if not received:
             return {}
         now_ms = int(self._clock.seconds() * 1000)
+        absent = {event.event_id for event in received} if noted is not None else set()
 
-        def work(txn: Transaction) -> dict[str, Judged]:
+        def work(txn: Transaction) -> tuple[Outliers, int, int]:
             version = known_version(received)
             draft = open_room(txn, self._context, room_id, version, now_ms)
-            tree = RoomTree(txn, self._context.states, draft.row.room_nid, version)
+            room_nid = draft.row.room_nid
+            tree = RoomTree(txn, self._context.states, room_nid, version)
             numbers, name = self._context.event_numbers, draft.server_name
-            outliers = Outliers(txn, draft.row.room_nid, tree, numbers, name)
-            outliers.add(received)
-            return outliers.judged
+            outliers = Outliers(txn, room_nid, tree, numbers, name)
+            content_version = noted.version(txn, room_nid) if noted is not None else 0
+            try:
+                outliers.add(received, absent)
+            except IntegrityViolation:
+                # Somebody was faster: the next try looks them up.
+                absent.clear()
+                raise
+            return outliers, room_nid, content_version
 
-        return await self._retried(work)
+        outliers, room_nid, content_version = await self._retried(work)
+        if noted is not None:
+            noted.add(room_nid, content_version, outliers.inserted, outliers.rejected)
+        return outliers.judged
 
     async def add_history(
         self,

@@ -27,6 +27,7 @@ from homeserver.core.types import StateKey
 from homeserver.rooms.build import LocalSigner
 from homeserver.rooms.draft import CREATE, NewEvent, RoomDraft
 from homeserver.rooms.merging import MAX_HEADS, merges
+from homeserver.rooms.noted import Noted
 from homeserver.rooms.room_tree import RoomTree
 from homeserver.rooms.write import Current, Rooted
 from storage import events, gaps, memberships
@@ -83,11 +84,13 @@ class Judged(NamedTuple):
 class KnownState:
     """The state before an event: event IDs of events that are stored, outliers or not.
 
-    `events` has those of them that are at hand, by ID, so that they need not be read.
+    `events` has those of them that are at hand, by ID, so that they need not be read; `noted`,
+    if given, those of these that were just stored.
     """
 
     state: Mapping[StateKey, str]
     events: Mapping[str, Event] = field(default_factory=dict, compare=False, repr=False)
+    noted: Noted | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,15 @@ class RoomTree:
             # Of one that was rejected, and is judged anew.
             self._rejected.discard(event.event_id)
 
+    def know(
+        self, numbers: Mapping[str, int], given: Mapping[str, Event], rejected: Set[str]
+    ) -> None:
+        """Tell of events of this room that are stored as they are `given`, by ID."""
+        for name, number in numbers.items():
+            event = given.get(name)
+            if event is not None:
+                self.add(event, number, rejected=name in rejected)
+
     def _keep(self, event: Event, event_nid: int) -> None:
         self._by_nid[event_nid] = event
         self._by_id[event.event_id] = (event_nid, event)
@@ -300,7 +309,12 @@ class RoomTree:
         return self._nids
 
     def _names(self, nids: Collection[int]) -> dict[int, StateKey]:
-        return self._states.keys(self._txn, nids)
+        known = {number: key for key, number in self._nids.items()}
+        found = {number: known[number] for number in nids if number in known}
+        if len(found) < len(nids):
+            missing = [number for number in nids if number not in found]
+            found |= self._states.keys(self._txn, missing)
+        return found
 
 
 class _Unconflicted(Mapping[StateKey, str]):
