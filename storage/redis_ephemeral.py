@@ -4,7 +4,8 @@ Keys: `counter`; `typing` (sorted set of "room\\nuser" by the time at which it e
 `typing:ROOM` (set of users); `changed` (sorted set of rooms by the counter at their last change);
 `presence` (hash of users to "serial:value"). Each operation is one script, and so atomic.
 
-While Redis is away nobody is seen to type or to be online, and the server works on.
+While Redis is away nobody is seen to type or to be online, and the server works on. A Redis that
+does not answer is left alone for some seconds, so that no request has to wait for it again.
 """
 
 from __future__ import annotations
@@ -16,8 +17,13 @@ import structlog
 import txredisapi
 from twisted.internet.interfaces import IReactorTime
 
+from homeserver.in_time import in_time
 from storage.ephemeral import MAX_REMEMBERED, PresenceEntry
 from storage.redis import RedisAddress, RedisClient
+
+TIMEOUT_S = 2.0
+RETRY_MS = 5_000
+"""For how long Redis is not asked again after it did not answer."""
 
 _log = structlog.get_logger(__name__)
 
@@ -126,21 +132,29 @@ return tostring(at)
 class RedisEphemeral:
     """See `storage.ephemeral.EphemeralStore`."""
 
-    def __init__(self, url: str, reactor: Any, prefix: str = "hearth:") -> None:
+    def __init__(
+        self, url: str, reactor: Any, prefix: str = "hearth:", timeout_s: float = TIMEOUT_S
+    ) -> None:
         self._clock: IReactorTime = reactor
         self._prefix = prefix
         self._client: RedisClient = RedisAddress.parse(url).client(reactor)
+        self._timeout_s = timeout_s
         self._last_position = 0
         self._away = False
+        self._silent_until = 0
 
     def _now(self) -> int:
         return int(self._clock.seconds() * 1000)
 
     async def _command(self, *arguments: Any) -> Any:
         """The reply, or None while Redis is away."""
+        if self._now() < self._silent_until:
+            return None
         try:
-            reply = await self._client.command(*arguments)
-        except (txredisapi.ConnectionError, txredisapi.TimeoutError) as error:
+            reply = await in_time(self._client.command(*arguments), self._clock, self._timeout_s)
+        except (txredisapi.ConnectionError, txredisapi.TimeoutError, TimeoutError) as error:
+            if isinstance(error, TimeoutError):
+                self._silent_until = self._now() + RETRY_MS
             if not self._away:
                 self._away = True
                 _log.warning("Typing and presence are lost: Redis is away", reason=str(error))

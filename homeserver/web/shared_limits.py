@@ -16,11 +16,11 @@ from typing import Any, Protocol
 import structlog
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.python.failure import Failure
 
 from config.model import Rate, RateLimits
 from homeserver.core.errors import limit_exceeded
 from homeserver.core.rate_limit import MAX_RETRY_AFTER_MS
+from homeserver.in_time import in_time
 from homeserver.web.limits import MemoryRateLimiter, limited_key, own_rate
 from homeserver.web.request import Request, Requester
 
@@ -126,7 +126,7 @@ class SharedRateLimiter:
             asked = self._redis.command(
                 "EVAL", _TAKE, 1, bucket, rate.per_second, rate.burst, wanted
             )
-            granted, wait_ms = await self._in_time(asked)
+            granted, wait_ms = await in_time(asked, self._clock, TIMEOUT_S)
         except Exception as error:
             self._away_until = self._now() + RETRY_MS
             _log.warning("Limits are not shared: Redis does not answer", reason=str(error))
@@ -163,28 +163,6 @@ class SharedRateLimiter:
             if until > now_ms and len(self._leases) <= _MAX_LEASES:
                 return
             del self._leases[oldest]
-
-    def _in_time(self, asked: Deferred[Any]) -> Deferred[Any]:
-        """The answer, or a failure in time; `asked` is left to end by itself, because the client
-        finds the answers of commands by their order."""
-        answer: Deferred[Any] = Deferred()
-        timer = self._clock.callLater(TIMEOUT_S, self._too_late, answer)
-
-        def arrived(result: Any) -> None:
-            if timer.active():
-                timer.cancel()
-            if answer.called:
-                return
-            if isinstance(result, Failure):
-                answer.errback(result)
-            else:
-                answer.callback(result)
-
-        asked.addBoth(arrived)
-        return answer
-
-    def _too_late(self, answer: Deferred[Any]) -> None:
-        answer.errback(TimeoutError(f"no answer within {TIMEOUT_S:g} s"))
 
     def _now(self) -> int:
         return int(self._clock.seconds() * 1000)

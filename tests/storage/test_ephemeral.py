@@ -9,12 +9,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from storage.database import sleep
 from storage.ephemeral import EphemeralStore, MemoryEphemeral
-from storage.redis_ephemeral import RedisEphemeral
+from storage.redis_ephemeral import RETRY_MS, TIMEOUT_S, RedisEphemeral
 from tests.support.databases import reactor, redis_url
 from tests.support.services import RedisServer
 
@@ -98,7 +101,9 @@ class MemoryEphemeralTest(Contract, TestCase):
 
 class RedisEphemeralTest(Contract, TestCase):
     def store(self) -> EphemeralStore:
-        store = RedisEphemeral(redis_url(), reactor, f"test{next(_prefixes)}:{time.time()}:")
+        # However busy the machine is: Redis does answer.
+        prefix = f"test{next(_prefixes)}:{time.time()}:"
+        store = RedisEphemeral(redis_url(), reactor, prefix, timeout_s=60)
         self.addCleanup(store._client.close)
         return store
 
@@ -112,7 +117,7 @@ class RedisAwayTest(TestCase):
         server = RedisServer(directory)
         server.create()
         self.addCleanup(server.stop)
-        store = RedisEphemeral(server.url, reactor)
+        store = RedisEphemeral(server.url, reactor, timeout_s=60)
         self.addCleanup(store.close)
         until = int(time.time() * 1000) + 60_000
         await store.set_typing("!r", A, until)
@@ -132,3 +137,30 @@ class RedisAwayTest(TestCase):
         self.assertTrue(await store.set_typing("!r", B, until))
         self.assertGreater(await store.position(), before)
         self.assertEqual(await store.typing(["!r"], before), {"!r": [B]})
+
+    async def test_a_redis_that_hangs_is_waited_for_once(self) -> None:
+        asked: list[Deferred[Any]] = []
+
+        class Silent:
+            def command(self, *arguments: Any) -> Deferred[Any]:
+                asked.append(Deferred())
+                return asked[-1]
+
+        clock: Any = Clock()
+        store = RedisEphemeral("unix:///nowhere", MemoryReactorClock())
+        store._clock, store._client = clock, Silent()  # type: ignore[assignment]
+        first = [ensureDeferred(store.typing(["!r"], None)) for _ in range(2)]
+        clock.advance(TIMEOUT_S - 0.1)
+        self.assertNoResult(first[0])
+        clock.advance(0.2)
+        self.assertEqual([self.successResultOf(each) for each in first], [{}, {}])
+        # From now on nobody waits, until Redis is asked again.
+        self.assertEqual(await store.position(), 0)
+        self.assertEqual(await store.presence([A]), {})
+        self.assertEqual(len(asked), 2)
+        asked[0].callback([])  # at last, and nobody's
+        clock.advance(RETRY_MS / 1000)
+        again = ensureDeferred(store.position())
+        asked[-1].callback(b"7")
+        self.assertEqual((len(asked), self.successResultOf(again)), (3, 7))
+        self.assertEqual(clock.getDelayedCalls(), [])
