@@ -64,15 +64,25 @@ def words_of(txn: Transaction, user_ids: Collection[str]) -> dict[str, set[str]]
     return found
 
 
-def put(txn: Transaction, words: Mapping[str, Collection[str]]) -> None:
-    """Set the words that these users are found by."""
+def put(
+    txn: Transaction, words: Mapping[str, Collection[str]], shared: Collection[str] = ()
+) -> None:
+    """Set the words that these users are found by.
+
+    Parameters: `shared`, those of the users of whom others may do the same now.
+    """
     for part in _parts(words):
         where, args = txn.any_of("user_id", part)
         txn.execute(f"DELETE FROM user_words WHERE {where}", args)
-    txn.many(
-        "INSERT INTO user_words (word, user_id) VALUES (?, ?) ON CONFLICT DO NOTHING",
-        [(word, user_id) for user_id, found in words.items() for word in sorted(found)],
-    )
+    insert = "INSERT INTO user_words (word, user_id) VALUES (?, ?)"
+    alone = sorted(words.keys() - set(shared))
+    # Without ON CONFLICT PostgreSQL takes them by COPY, and in this order its indices are quick.
+    txn.many(insert, _rows(alone, words))
+    txn.many(f"{insert} ON CONFLICT DO NOTHING", _rows(sorted(shared), words))
+
+
+def _rows(user_ids: Iterable[str], words: Mapping[str, Collection[str]]) -> list[tuple[str, str]]:
+    return [(word, user_id) for user_id in user_ids for word in sorted(words[user_id])]
 
 
 def set_open(txn: Transaction, rooms: Mapping[int, bool]) -> None:

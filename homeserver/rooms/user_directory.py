@@ -34,14 +34,16 @@ MAX_TERMS = 8
 """Words of a search that count."""
 _CANDIDATES = 500
 _STEP = 1000
+_MANY = 100
 _STEPS = 20
 _RULES, _VISIBILITY = "m.room.join_rules", "m.room.history_visibility"
 
 
 class Changes(NamedTuple):
-    """What is new: words of users, and whether rooms are open to everybody."""
+    """What is new: users who may be found by other words, and whether rooms are open to
+    everybody."""
 
-    words: Mapping[str, Collection[str]]
+    users: Collection[str]
     rooms: Mapping[int, bool]
 
 
@@ -60,7 +62,7 @@ class UserWords(LogReader[Changes]):
     async def profile_changed(self, user_id: UserID, field: str) -> None:
         """For `UserHooks.profile_changed`: members' events follow, but perhaps not everywhere."""
         if field == "displayname":
-            await self._db.write(lambda txn: user_words.put(txn, self._changed(txn, [user_id])))
+            await self._db.write(lambda txn: self._put(txn, [user_id]))
 
     def read(self, txn: Transaction, after: int, upto: int) -> tuple[int, Changes | None]:
         upto, changed = user_words.changed_users(txn, after, upto, _STEP)
@@ -68,15 +70,22 @@ class UserWords(LogReader[Changes]):
         are_open = _openness(txn, rooms)
         known = user_words.open_among(txn, rooms)
         found = Changes(
-            self._changed(txn, changed),
+            # Of many some have changed surely: that is found out once, when it is written.
+            changed if len(changed) > _MANY else self._changed(txn, changed).keys(),
             {nid: is_open for nid, is_open in are_open.items() if is_open is not (nid in known)},
         )
-        return upto, found if found.words or found.rooms else None
+        return upto, found if found.users or found.rooms else None
 
     def write(self, txn: Transaction, found: Changes) -> None:
         # Anew: a name may have changed since, by other ways than the log.
-        user_words.put(txn, self._changed(txn, found.words))
+        self._put(txn, found.users)
         user_words.set_open(txn, found.rooms)
+
+    def _put(self, txn: Transaction, user_ids: Collection[str]) -> None:
+        words = self._changed(txn, user_ids)
+        # Those of local users are written when their profile changes, too.
+        local = [user_id for user_id in words if user_id.endswith(self._suffix)]
+        user_words.put(txn, words, shared=local)
 
     def _changed(self, txn: Transaction, user_ids: Collection[str]) -> dict[str, set[str]]:
         """The words of those of the users who have others than are noted."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from homeserver.rooms import user_directory
 from tests.support.room_case import RoomTestCase, q
 from tests.support.server import User
 
@@ -70,6 +71,18 @@ class FindingTest(DirectoryCase):
         ):
             answer = await self.alice.call("POST", "/user_directory/search", bad)
             self.assertEqual(answer.status, 400, bad)
+
+    async def test_many_who_enter_at_once(self) -> None:
+        """Shows MISC-4."""
+        self.patch(user_directory, "_MANY", 1)
+        await self.start()
+        users = [await self.server.register(f"carol{number}") for number in range(4)]
+        for user in users:
+            await user.join(self.room_id)
+        self.assertEqual(len(await self.find(self.alice, "carol")), 4)
+        await self.name(users[0], "Dora")
+        await users[1].join(self.room_id)
+        self.assertEqual(await self.find(self.alice, "dor"), [users[0].user_id])
 
     async def test_an_exact_name_comes_first(self) -> None:
         await self.start()
