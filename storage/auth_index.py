@@ -7,7 +7,7 @@ they were allowed by. It never changes, and needs none of the rest of the events
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 import msgspec
 
@@ -46,36 +46,80 @@ class AuthIndex:
         self._rooms: Cache[int, Mapping[int, tuple[int, ...]]] = Cache("auth_index", _size)
         self.caches = (self._rooms,)
 
-    def edges(
+    def of_room(
         self,
         txn: Transaction,
         room_nid: int,
-        event_nids: Collection[int],
         at_hand: Callable[[int], AtHand | None] = lambda number: None,
-    ) -> dict[int, tuple[int, ...]]:
-        """Numbers of the auth events of each of these, as far as they are stored in the room.
+    ) -> RoomEdges:
+        """The auth events of a room's events, as one transaction sees them.
 
         Parameters: `at_hand` gives what is to be read of a stored event, by its number, if the
         caller has read it already.
         """
-        known = self._rooms.get(room_nid, {})
-        asked = set(event_nids)
-        missing = list(asked.difference(known))
-        found = {number: known[number] for number in asked.difference(missing)}
-        if missing:
-            whole, partial = _read(txn, room_nid, missing, at_hand)
-            # Not before the commit: numbers of a transaction that is rolled back are used again.
-            txn.after_commit(lambda: self._remember(room_nid, whole))
-            found |= whole | partial
-        return found
+        return RoomEdges(txn, room_nid, self._rooms, at_hand)
 
-    def _remember(self, room_nid: int, fresh: Mapping[int, tuple[int, ...]]) -> None:
-        self._rooms.put(room_nid, {**self._rooms.get(room_nid, {}), **fresh})
+
+class RoomEdges:
+    """Numbers of the auth events of a room's events, as far as they are stored in the room."""
+
+    def __init__(
+        self,
+        txn: Transaction,
+        room_nid: int,
+        rooms: Cache[int, Mapping[int, tuple[int, ...]]],
+        at_hand: Callable[[int], AtHand | None],
+    ) -> None:
+        """Use `AuthIndex.of_room`."""
+        self._txn = txn
+        self._room_nid = room_nid
+        self._rooms = rooms
+        self._at_hand = at_hand
+        # Of events that were stored by others, and what this transaction has read.
+        self._known: Mapping[int, tuple[int, ...]] | None = None
+        self._fresh: dict[int, tuple[int, ...]] = {}
+
+    def of_each(self, event_nids: Collection[int]) -> dict[int, tuple[int, ...]]:
+        """The auth events of each of these that is stored in the room."""
+        known = self._known
+        if known is None:
+            known = self._known = self._rooms.get(self._room_nid, {})
+        found = dict(zip(event_nids, map(known.get, event_nids), strict=True))
+        missing = [number for number, auths in found.items() if auths is None]
+        if missing:
+            read = self._missing(missing)
+            for number in missing:
+                if number in read:
+                    found[number] = read[number]
+                else:
+                    del found[number]
+        return cast("dict[int, tuple[int, ...]]", found)
+
+    def of_all(self, event_nids: Collection[int]) -> set[int]:
+        """The auth events of all of these together."""
+        # Most events of a large room name the same few, and share the tuple.
+        return set().union(*set(self.of_each(event_nids).values()))
+
+    def _missing(self, event_nids: Collection[int]) -> dict[int, tuple[int, ...]]:
+        fresh = self._fresh
+        unread = [number for number in event_nids if number not in fresh]
+        if not unread:
+            return fresh
+        whole, partial = _read(self._txn, self._room_nid, unread, self._at_hand)
+        if whole and not fresh:
+            # Not before the commit: numbers of a transaction that is rolled back are used again.
+            self._txn.after_commit(self._remember)
+        fresh.update(whole)
+        # What names events that are not stored yet is read again, since they may be then.
+        return {**fresh, **partial} if partial else fresh
+
+    def _remember(self) -> None:
+        room_nid = self._room_nid
+        self._rooms.put(room_nid, {**self._rooms.get(room_nid, {}), **self._fresh})
 
 
 def _size(room_nid: int, edges: Mapping[int, tuple[int, ...]]) -> int:
-    # The numbers themselves are shared among those that name them.
-    return 200 + 220 * len(edges)
+    return 200 + 110 * len(edges) + 110 * len({id(auths) for auths in edges.values()})
 
 
 def _read(
@@ -114,9 +158,13 @@ def _read(
         numbers.update((row[0], row[1]) for row in rows)
     whole: dict[int, tuple[int, ...]] = {}
     partial: dict[int, tuple[int, ...]] = {}
+    shared: dict[tuple[int, ...], tuple[int, ...]] = {}
     for number, auth_ids in named.items():
         found = tuple([numbers[name] for name in auth_ids if name in numbers])
-        (whole if len(found) == len(auth_ids) else partial)[number] = found
+        if len(found) == len(auth_ids):
+            whole[number] = shared.setdefault(found, found)
+        else:
+            partial[number] = found
     return whole, partial
 
 

@@ -7,46 +7,51 @@ depend on it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from typing import TypeAlias, TypeVar
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
+from typing import Protocol, TypeVar
 
 NodeT = TypeVar("NodeT", str, int)
 """An event, by its ID or by its number."""
 
-AuthEdges: TypeAlias = Callable[[Set[NodeT]], Mapping[NodeT, Sequence[NodeT]]]
-"""Gives the auth events of each of some events. What is not known has none."""
+
+class AuthEdges(Protocol[NodeT]):
+    """The auth events of events. What is not known has none."""
+
+    def auth_edges(self, nodes: Set[NodeT]) -> Mapping[NodeT, Sequence[NodeT]]:
+        """Those of each of these that is known."""
+
+    def auth_nodes(self, nodes: Collection[NodeT]) -> set[NodeT]:
+        """Those of all of these together: a set of the caller's own."""
 
 
 def full_conflicted_set(
     conflicted_sets: Sequence[Set[NodeT]],
     unconflicted: Callable[[], Iterable[NodeT]],
-    auth_edges: AuthEdges[NodeT],
+    edges: AuthEdges[NodeT],
     *,
     subgraph: bool,
 ) -> set[NodeT]:
     """Return the full conflicted set of states.
 
-    The states are given by their conflicted events, and by those that all of them share, which
-    are asked for only if they matter. `subgraph` says whether the conflicted state subgraph
-    belongs to it.
+    The states are given by their conflicted events, and by those that all of them share (each
+    once), which are asked for only if they matter. `subgraph` says whether the conflicted state
+    subgraph belongs to it.
     """
     conflicted: set[NodeT] = set().union(*conflicted_sets)
-    graph = auth_graph(conflicted, auth_edges)
-    full = conflicted | auth_difference(conflicted_sets, unconflicted, graph, auth_edges)
+    graph = auth_graph(conflicted, edges)
+    full = conflicted | auth_difference(conflicted_sets, unconflicted, graph, edges)
     if subgraph:
         full |= conflicted_subgraph(conflicted, graph)
     return full
 
 
-def auth_graph(
-    nodes: Iterable[NodeT], auth_edges: AuthEdges[NodeT]
-) -> dict[NodeT, Sequence[NodeT]]:
+def auth_graph(nodes: Iterable[NodeT], edges: AuthEdges[NodeT]) -> dict[NodeT, Sequence[NodeT]]:
     """Return the auth events of every known event in the auth chains of `nodes`."""
     graph: dict[NodeT, Sequence[NodeT]] = {}
     level = set(nodes)
     seen = set(level)
     while level:
-        found = auth_edges(level)
+        found = edges.auth_edges(level)
         graph.update(found)
         level = set().union(*found.values())
         level -= seen
@@ -58,7 +63,7 @@ def auth_difference(
     conflicted_sets: Sequence[Set[NodeT]],
     unconflicted: Callable[[], Iterable[NodeT]],
     graph: Mapping[NodeT, Sequence[NodeT]],
-    auth_edges: AuthEdges[NodeT],
+    edges: AuthEdges[NodeT],
 ) -> set[NodeT]:
     """Return the events that are in the auth chain of some of the states, but not of all.
 
@@ -72,7 +77,7 @@ def auth_difference(
     # the chain of an unconflicted event, and so of every state. That takes a look at all of
     # them, and so it is done only if there is something to find.
     if difference:
-        difference -= chain_among(unconflicted(), difference, shared, auth_edges)
+        difference -= chain_among(unconflicted(), difference, shared, edges)
     return difference
 
 
@@ -80,22 +85,25 @@ def chain_among(
     nodes: Iterable[NodeT],
     wanted: Set[NodeT],
     passed: Set[NodeT],
-    auth_edges: AuthEdges[NodeT],
+    edges: AuthEdges[NodeT],
 ) -> set[NodeT]:
     """Return those `wanted` that are in the auth chain of some events, these included.
 
-    `passed` is a set that is closed under auth events and has none that is wanted: what is in it
-    is not looked at.
+    `nodes` has each event once. `passed` is a set that is closed under auth events and has none
+    that is wanted: what is in it is not looked at.
     """
-    level = set(nodes)
-    level.difference_update(passed)
-    seen = level.union(passed)
-    found = level & wanted
-    while level and len(found) < len(wanted):
-        level = set().union(*auth_edges(level).values())
+    first = [node for node in nodes if node not in passed]
+    found = set(wanted).intersection(first)
+    # What is in `first` is read once more if it is named, which changes nothing.
+    seen = set(passed)
+    level = edges.auth_nodes(first)
+    while len(found) < len(wanted):
         level -= seen
-        seen |= level
+        if not level:
+            break
         found |= level & wanted
+        seen |= level
+        level = edges.auth_nodes(level)
     return found
 
 
@@ -107,7 +115,11 @@ def conflicted_subgraph(
     Room version 12, "Conflicted state subgraph". `graph` is the auth graph of `conflicted`.
     """
     # All of the graph can be reached from a conflicted event. So what lies between two is what
-    # a conflicted event can be reached from: follow the edges backwards.
+    # a conflicted event can be reached from. Mostly nothing cites one but others of them.
+    apart = conflicted.isdisjoint
+    if all(map(apart, [auths for node, auths in graph.items() if node not in conflicted])):
+        return set(conflicted)
+    # Follow the edges backwards.
     cited_by: dict[NodeT, list[NodeT]] = {}
     for node, auth_nodes in graph.items():
         # Those of `conflicted` are where it starts, and need not be found.
@@ -122,7 +134,7 @@ def reachable(nodes: Iterable[NodeT], graph: Mapping[NodeT, Sequence[NodeT]]) ->
     found = set(nodes)
     level = set(found)
     while level:
-        level = set().union(*[graph[node] for node in level if node in graph])
+        level = set().union(*filter(None, map(graph.get, level)))
         level -= found
         found |= level
     return found

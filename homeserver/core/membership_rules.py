@@ -19,6 +19,8 @@ from homeserver.core.rejection import EventRejected
 from homeserver.core.signing import SignatureError, parse_verify_key, signatures_of, verify_json
 from homeserver.core.types import JsonObject, StateKey
 
+_JOIN_RULES = ("m.room.join_rules", "")
+
 MAX_SIGNATURE_CHECKS: Final = 256
 """An invite with more pairs of signature and key than this is refused: each costs a check."""
 
@@ -42,18 +44,18 @@ class _Case:
     def membership(self, user_id: str) -> str | None:
         return membership_of(self.state, user_id)
 
-    @property
-    def join_rule(self) -> str | None:
-        """`invite` if there is no join rule; None if there is one that is not a string."""
-        event = self.state.get(("m.room.join_rules", ""))
-        rule = "invite" if event is None else event.content.get("join_rule", "invite")
-        return rule if isinstance(rule, str) else None
-
 
 def membership_of(state: Mapping[StateKey, Event], user_id: str) -> str | None:
     """The membership of a user in `state`; None without a member event or a readable one."""
     event = state.get(("m.room.member", user_id))
     return None if event is None else event.membership
+
+
+def _join_rule(state: Mapping[StateKey, Event]) -> str | None:
+    """`invite` if there is no join rule; None if there is one that is not a string."""
+    event = state.get(_JOIN_RULES)
+    rule = "invite" if event is None else event.content.get("join_rule", "invite")
+    return rule if isinstance(rule, str) else None
 
 
 def check_member(
@@ -76,50 +78,57 @@ def check_member(
     if target != event.sender and not is_user_id(target):
         raise EventRejected("5.1", "The state key of the member event is not a user ID.")
     content = event.content
-    case = _Case(event, state, create, target, event.sender, content)
     # 5.2
-    if event.version.restricted_joins and "join_authorised_via_users_server" in content:
-        _check_authoriser_signature(case, signed_by)
+    if "join_authorised_via_users_server" in content and event.version.restricted_joins:
+        _check_authoriser_signature(event, content, signed_by)
     # 5.3 to 5.8
+    if membership == "join":
+        _check_join(event, state, create)
+        return
     if membership == "knock" and not event.version.knocking:
         raise EventRejected("5.8", "This room version does not know knocking.")
     rules = _RULES.get(membership)
     if rules is None:
         raise EventRejected("5.8", f"The membership {membership!r} is unknown.")
-    rules(case)
+    rules(_Case(event, state, create, target, event.sender, content))
 
 
-def _check_authoriser_signature(case: _Case, signed_by: Callable[[str], bool] | None) -> None:
+def _check_authoriser_signature(
+    event: Event, content: JsonObject, signed_by: Callable[[str], bool] | None
+) -> None:
     """Rule 5.2.1."""
-    authoriser = case.content["join_authorised_via_users_server"]
+    authoriser = content["join_authorised_via_users_server"]
     if not is_user_id(authoriser):
         signed = False
     elif signed_by is None:
-        signed = bool(signatures_of(case.event.pdu, domain_of(authoriser)))
+        signed = bool(signatures_of(event.pdu, domain_of(authoriser)))
     else:
         signed = signed_by(domain_of(authoriser))
     if not signed:
         raise EventRejected("5.2.1", "The authorising user's server has not signed the event.")
 
 
-def _check_join(case: _Case) -> None:
+def _check_join(event: Event, state: Mapping[StateKey, Event], create: Event) -> None:
     """Rule 5.3."""
+    # Nearly all member events are joins: nothing is prepared for these but what the rule needs.
+    sender, target = event.sender, event.state_key
+    version = event.version
+    previous = event.prev_event_ids
     # 5.3.1: in these versions only the sender of the create event, no additional creator.
-    version = case.event.version
-    if case.event.prev_event_ids == (case.create.event_id,):
-        create = case.create
+    if len(previous) == 1 and previous[0] == create.event_id:
         first = {create.sender} if version.implicit_room_creator else room_creators(create)
-        if case.target in first:
+        if target in first:
             return
     # 5.3.2
-    if case.sender != case.target:
+    if sender != target:
         raise EventRejected("5.3.2", "Nobody can join for somebody else.")
-    membership = membership_of(case.state, case.sender)
+    member = state.get(("m.room.member", sender))
+    membership = None if member is None else member.membership
     # 5.3.3
     if membership == "ban":
         raise EventRejected("5.3.3", "The sender is banned.")
     # 5.3.4
-    rule = case.join_rule
+    rule = _join_rule(state)
     if rule == "invite" or (rule == "knock" and version.knocking):
         if membership in ("invite", "join"):
             return
@@ -130,7 +139,7 @@ def _check_join(case: _Case) -> None:
     ):
         # 5.3.5.1
         if membership not in ("join", "invite"):
-            _check_authoriser(case)
+            _check_authoriser(_Case(event, state, create, sender, sender, event.content))
         return
     # 5.3.6, 5.3.7
     if rule != "public":
@@ -268,7 +277,7 @@ def _check_ban(case: _Case) -> None:
 def _check_knock(case: _Case) -> None:
     """Rule 5.7."""
     # 5.7.1
-    rule = case.join_rule
+    rule = _join_rule(case.state)
     if rule != "knock" and not (rule == "knock_restricted" and case.event.version.knock_restricted):
         raise EventRejected("5.7.1", "The join rule of the room does not let users knock.")
     # 5.7.2
@@ -280,7 +289,7 @@ def _check_knock(case: _Case) -> None:
 
 
 _RULES: Final[Mapping[str, Callable[[_Case], None]]] = {
-    "join": _check_join,
+    # Without `join`.
     "invite": _check_invite,
     "leave": _check_leave,
     "ban": _check_ban,

@@ -8,6 +8,7 @@ to the full conflicted set. The functions are the definitions and numbered steps
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from itertools import chain
 from typing import Any
 
 from homeserver.core import auth_chain
@@ -23,6 +24,9 @@ from homeserver.core.types import StateKey
 _CREATE = ("m.room.create", "")
 _POWER_LEVELS = ("m.room.power_levels", "")
 _JOIN_RULES = ("m.room.join_rules", "")
+_POWER_KEYS = frozenset((_CREATE, _POWER_LEVELS, _JOIN_RULES))
+_OUT = ("leave", "ban")
+_NO_POSITION = -1
 
 
 def resolve_conflicts(
@@ -72,25 +76,22 @@ def full_conflicted_set(
     if events.full_conflicted_set is not None:
         full = events.full_conflicted_set(id_sets, subgraph)
     else:
-        events.fetch(set().union(*id_sets))
+        events.fetch(chain.from_iterable(id_sets))
         full = auth_chain.full_conflicted_set(
-            id_sets, unconflicted.values, events.auth_edges, subgraph=subgraph
+            id_sets, unconflicted.values, events, subgraph=subgraph
         )
     events.fetch(full)
-    usable = events.usable
-    return {
-        event_id: event
-        for event_id in full
-        if (event := usable(event_id)) is not None and event.is_state
-    }
+    found = zip(full, map(events.usable, full), strict=True)
+    return {name: event for name, event in found if event is not None and event.is_state}
 
 
 def is_power_event(event: Event) -> bool:
     """Say whether an event might take away somebody's ability to do something."""
-    if event.type == "m.room.member":
-        return event.membership in ("leave", "ban") and event.sender != event.state_key
+    # Only member events have a membership.
+    if event.membership in _OUT:
+        return event.sender != event.state_key
     # The create event is not in the definition, but servers have it here. It comes first anyway.
-    return event.key in (_POWER_LEVELS, _JOIN_RULES, _CREATE)
+    return event.state_key == "" and event.key in _POWER_KEYS
 
 
 def _power_events_and_chains(conflicted: Mapping[str, Event]) -> dict[str, Event]:
@@ -115,7 +116,7 @@ def reverse_topological_power_ordering(
 
     `create` is the create event in room versions whose auth events do not name it.
     """
-    events.fetch(auth_id for event in unordered.values() for auth_id in event.auth_event_ids)
+    events.fetch_auth(unordered.values())
 
     def rank(event_id: str) -> tuple[int, int, str]:
         event = unordered[event_id]
@@ -147,7 +148,7 @@ def mainline_ordering(
     Events that are based on earlier power levels come first.
     """
     unordered = list(unordered)
-    events.fetch({auth_id for event in unordered for auth_id in event.auth_event_ids})
+    events.fetch_auth(unordered)
     mainline = _Mainline(power_event, events)
 
     def rank(event: Event) -> tuple[int, int, str]:
@@ -161,45 +162,60 @@ class _Mainline:
 
     def __init__(self, power_event: Event | None, events: Events) -> None:
         self._events = events
-        self._is_power_levels: dict[str, bool] = {}
-        # The position of every power-levels event met; the mainline is filled in first.
+        # The position of every power-levels event met; the mainline is filled in first. Of other
+        # events it says that they are none.
         self._positions: dict[str, int] = {}
-        name = None if power_event is None else power_event.event_id
-        while name is not None and name not in self._positions:
-            self._positions[name] = len(self._positions)
-            name = self._cited(events.get(name))
-        self._infinity = len(self._positions)
+        length = 0
+        event = power_event
+        while event is not None and event.event_id not in self._positions:
+            self._positions[event.event_id] = length
+            length += 1
+            event = self._cited(event)
+        self._infinity = length
 
     def position(self, event: Event) -> int:
         """Return the mainline position of an event, and note that of all on the way to it."""
-        cited = self._cited(event)
-        known = self._infinity if cited is None else self._positions.get(cited)
-        if known is not None:
-            return known
+        positions = self._positions
+        for event_id in event.auth_event_ids:
+            position = positions.get(event_id)
+            if position is None:
+                position = self._find(event_id)
+            if position != _NO_POSITION:
+                return position
+        return self._infinity
+
+    def _find(self, event_id: str) -> int:
+        """Return the position of an event that was not met before, or that it has none."""
+        positions = self._positions
+        event = self._power_levels(event_id)
+        if event is None:
+            return _NO_POSITION
         passed: list[str] = []
-        while cited is not None and cited not in self._positions:
-            passed.append(cited)
+        while event is not None and event.event_id not in positions:
+            passed.append(event.event_id)
             # Until it is known; also ends the way if it were to lead in a circle.
-            self._positions[cited] = self._infinity
-            cited = self._cited(self._events.get(cited))
-        position = self._infinity if cited is None else self._positions[cited]
-        for event_id in passed:
-            self._positions[event_id] = position
+            positions[event.event_id] = self._infinity
+            event = self._cited(event)
+        position = self._infinity if event is None else positions[event.event_id]
+        for name in passed:
+            positions[name] = position
         return position
 
-    def _cited(self, event: Event | None) -> str | None:
-        """Return the ID of the power-levels event among the auth events of an event."""
-        if event is None:
-            return None
-        known = self._is_power_levels
+    def _cited(self, event: Event) -> Event | None:
+        """Return the power-levels event among the auth events of an event."""
         for event_id in event.auth_event_ids:
-            is_one = known.get(event_id)
-            if is_one is None:
-                found = self._events.get(event_id)
-                is_one = found is not None and found.is_state and found.key == _POWER_LEVELS
-                known[event_id] = is_one
-            if is_one:
-                return event_id
+            if self._positions.get(event_id) != _NO_POSITION:
+                found = self._power_levels(event_id)
+                if found is not None:
+                    return found
+        return None
+
+    def _power_levels(self, event_id: str) -> Event | None:
+        """Return an event if it is one with power levels; otherwise that is noted."""
+        found = self._events.get(event_id)
+        if found is not None and found.is_state and found.key == _POWER_LEVELS:
+            return found
+        self._positions[event_id] = _NO_POSITION
         return None
 
 
@@ -218,15 +234,22 @@ def iterative_auth_checks(
     """
     state = _AuthState(resolved, base, events)
     state.fetch(ordered)
+    known, explains = state.known, events.explains
     for event in ordered:
         state.event = event
         try:
-            check(event, state, create=create)
+            # What is known is what the state would be asked for.
+            check(event, state, create=create or known.get(_CREATE))
         except EventRejected as refusal:
-            events.note(phase, event, refusal.reason)
+            if explains:
+                events.note(phase, event, refusal.reason)
             continue
-        events.note(phase, event, None)
-        state.apply(event)
+        if explains:
+            events.note(phase, event, None)
+        # On with the state after it.
+        key = event.key
+        resolved[key] = event.event_id
+        known[key] = event
 
 
 class _AuthState(Mapping[StateKey, Event]):
@@ -238,30 +261,29 @@ class _AuthState(Mapping[StateKey, Event]):
         self._resolved = resolved
         self._base = base
         self._events = events
-        # What the state has by now under the keys that were looked at, None for nothing.
-        self._known: dict[StateKey, Event | None] = {}
+        self.known: dict[StateKey, Event | None] = {}
+        """What the state has by now under the keys that were looked at, None for nothing."""
         # Events that were named, None for what cannot be part of a state.
         self._usable: dict[str, Event | None] = {}
 
     def fetch(self, ordered: Iterable[Event]) -> None:
         """Fetch what judging these events takes, as far as that can be told, many at once."""
+        if not self._events.fetches:
+            return
         keys: set[StateKey] = {("m.room.member", event.sender) for event in ordered}
         keys.update((_CREATE, _POWER_LEVELS, _JOIN_RULES))
         names = (self._resolved.get(key) or self._base.get(key) for key in keys)
         self._events.fetch([name for name in names if name is not None])
 
-    def apply(self, event: Event) -> None:
-        """Go on with the state after an event that is allowed."""
-        self._resolved[event.key] = event.event_id
-        self._known[event.key] = event
-
     def get(self, key: StateKey, default: Any = None) -> Any:
         """Return what the state has under a key, or else what the event itself names for it."""
-        found = self._known.get(key)
-        if found is None and key not in self._known:
+        known = self.known
+        found = known.get(key)
+        if found is not None:
+            return found
+        if key not in known:
             name = self._resolved.get(key) or self._base.get(key)
-            found = None if name is None else self._events.usable(name)
-            self._known[key] = found
+            found = known[key] = None if name is None else self._events.usable(name)
         return found or self._named(key) or default
 
     def _named(self, key: StateKey) -> Event | None:

@@ -29,14 +29,15 @@ class Step(NamedTuple):
 
 
 class Events:
-    """The events of one room during one resolution, each fetched once.
+    """The events of one room during one resolution.
 
     `get_event` gives an event by ID, None if it is not known. `get_events`, if given, fetches
-    many at once. `is_rejected` says whether an event was rejected against its own auth events,
-    which takes it out of state resolution; an event rejected only against the state before it
-    must not count (room version 2, "Rejected events"). `full_conflicted_set(sets,
-    subgraph)`, if given, does what `auth_chain.full_conflicted_set` does. `steps`, if given, is
-    told by versions 2 and up what they looked at, in order.
+    many at once, each once; without it `get_event` has to be quick, as nothing is kept here.
+    `is_rejected` says whether an event was rejected against its own auth events, which takes it
+    out of state resolution; an event rejected only against the state before it must not count
+    (room version 2, "Rejected events"). `full_conflicted_set(sets, subgraph)`, if given, does
+    what `auth_chain.full_conflicted_set` does. `steps`, if given, is told by versions 2 and up
+    what they looked at, in order.
     """
 
     def __init__(
@@ -48,6 +49,14 @@ class Events:
         steps: list[Step] | None = None,
     ) -> None:
         self.full_conflicted_set = full_conflicted_set
+        self.get: GetEvent = get_event if get_events is None else self._get_kept
+        """Returns an event, None if it is not known."""
+        self.usable: GetEvent = self.get if is_rejected is None else self._get_usable
+        """Returns an event, None if it is not known or was rejected against its auth events."""
+        self.fetches = get_events is not None
+        """Whether `fetch` does anything."""
+        self.explains = steps is not None
+        """Whether `note` does anything."""
         self._get_event = get_event
         self._get_events = get_events
         self._is_rejected = is_rejected
@@ -60,16 +69,14 @@ class Events:
         if self._steps is not None:
             self._steps.append(Step(phase, event, refusal))
 
-    def get(self, event_id: str) -> Event | None:
-        """Return an event, None if it is not known."""
+    def _get_kept(self, event_id: str) -> Event | None:
         known = self._known
         if event_id in known:
             return known[event_id]
         event = known[event_id] = self._get_event(event_id)
         return event
 
-    def usable(self, event_id: str) -> Event | None:
-        """Return an event, None if it is not known or was rejected against its auth events."""
+    def _get_usable(self, event_id: str) -> Event | None:
         event = self._usable.get(event_id)
         if event is None:
             event = self.get(event_id)
@@ -89,6 +96,11 @@ class Events:
             for event_id in batch:
                 self._known[event_id] = found.get(event_id)
 
+    def fetch_auth(self, events: Iterable[Event]) -> None:
+        """Fetch the events that these cite as their auth events."""
+        if self._get_events is not None:
+            self.fetch(set().union(*[event.auth_event_ids for event in events]))
+
     def auth_events(self, event: Event) -> Iterator[Event]:
         """Yield the known events that `event` cites as its auth events."""
         for event_id in event.auth_event_ids:
@@ -101,20 +113,24 @@ class Events:
 
         Those that are fetched many at once are not kept in memory.
         """
-        known = self._known
-        here = event_ids & known.keys()
-        edges = {name: event.auth_event_ids for name in here if (event := known[name]) is not None}
-        missing = event_ids - here
+        found = zip(event_ids, self._looked_at(event_ids), strict=True)
+        return {name: event.auth_event_ids for name, event in found if event is not None}
+
+    def auth_nodes(self, event_ids: Collection[str]) -> set[str]:
+        """Return the auth event IDs of all of these events; otherwise as `auth_edges`."""
+        found = self._looked_at(event_ids)
+        return set().union(*[event.auth_event_ids for event in found if event is not None])
+
+    def _looked_at(self, event_ids: Iterable[str]) -> list[Event | None]:
+        """These events in order, which are not kept where they are fetched many at once."""
         if self._get_events is None:
-            for name in missing:
-                event = self.get(name)
-                if event is not None:
-                    edges[name] = event.auth_event_ids
-        else:
-            for batch in _batches(missing):
-                found = self._get_events(batch)
-                edges.update({name: event.auth_event_ids for name, event in found.items()})
-        return edges
+            return list(map(self._get_event, event_ids))
+        known = self._known
+        names = list(event_ids)
+        others: dict[str, Event] = {}
+        for batch in _batches([name for name in names if name not in known]):
+            others.update(self._get_events(batch))
+        return [known[name] if name in known else others.get(name) for name in names]
 
 
 def separate(state_sets: Sequence[Mapping[StateKey, str]]) -> tuple[StateMap, list[StateMap]]:
@@ -126,11 +142,21 @@ def separate(state_sets: Sequence[Mapping[StateKey, str]]) -> tuple[StateMap, li
     keys: set[StateKey] = set()
     for other in others:
         if other is not first:
-            keys.update(key for key, _ in first.items() ^ other.items())
+            keys.update(_differing(first, other))
     unconflicted = dict(first)
     for key in keys:
         unconflicted.pop(key, None)
     return unconflicted, [{key: state[key] for key in keys if key in state} for state in state_sets]
+
+
+def _differing(one: Mapping[StateKey, str], other: Mapping[StateKey, str]) -> list[StateKey]:
+    """Return the keys under which two states do not have the same."""
+    get = other.get
+    found = [key for key, name in one.items() if get(key) != name]
+    shared = len(one) - sum([key not in other for key in found])
+    if shared < len(other):
+        found += [key for key in other if key not in one]
+    return found
 
 
 def _batches(event_ids: Iterable[str]) -> Iterator[list[str]]:

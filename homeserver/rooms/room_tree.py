@@ -7,6 +7,7 @@ be told with `add`.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence, Set
+from typing import Any, cast
 
 from homeserver.core import state_res, state_tree
 from homeserver.core.auth_chain import full_conflicted_set
@@ -16,6 +17,7 @@ from homeserver.core.state_sets import Step
 from homeserver.core.types import StateKey
 from homeserver.rooms import redact
 from storage import events
+from storage.auth_index import RoomEdges
 from storage.state import StateStore
 from storage.transaction import Transaction
 
@@ -43,6 +45,7 @@ class RoomTree:
         self._looked_up: dict[bytes, dict[StateKey, int | None]] = {}
         self._rejected: set[str] = set()
         self._resolved: dict[frozenset[bytes], bytes] = {}
+        self._edges: RoomEdges | None = None
 
     def add(self, event: Event, event_nid: int, *, rejected: bool = False) -> None:
         """Tell of an event that is not in the database yet.
@@ -155,7 +158,8 @@ class RoomTree:
         for start in range(0, len(missing), _BATCH):
             for row in events.texts_by_nids(self._txn, missing[start : start + _BATCH]):
                 self.tell(row)
-        return {number: self._by_nid[number] for number in numbers if number in self._by_nid}
+        found = zip(numbers, map(self._by_nid.get, numbers), strict=True)
+        return {number: event for number, event in found if event is not None}
 
     def number_of(self, event_id: str) -> int | None:
         """The number of an event."""
@@ -241,19 +245,35 @@ class RoomTree:
         def unconflicted() -> set[int]:
             return set(state_tree.values(root, self.load)).difference(*number_sets)
 
-        full = full_conflicted_set(number_sets, unconflicted, self._auth_edges, subgraph=subgraph)
-        return {event.event_id for event in self.events_of(full).values()}
+        full = full_conflicted_set(number_sets, unconflicted, self, subgraph=subgraph)
+        # What they rest on is asked for next: all is read at once.
+        found = self.events_of(full | self.auth_nodes(full))
+        return {found[number].event_id for number in full if number in found}
 
-    def _auth_edges(self, numbers: Set[int]) -> dict[int, tuple[int, ...]]:
-        added = numbers & self._added
-        found = self._states.auth.edges(
-            self._txn, self._room_nid, numbers - added, self._by_nid.get
-        )
-        for number in added:
-            # Perhaps not in the database yet.
-            auth_ids = self._by_nid[number].auth_event_ids
-            found[number] = tuple(self.numbers_of(auth_ids).values())
-        return found
+    def auth_edges(self, numbers: Set[int]) -> dict[int, tuple[int, ...]]:
+        """The auth events of each of these events, as far as they are known (`AuthEdges`)."""
+        added = self._added.intersection(numbers)
+        found = self._stored_edges().of_each(numbers - added if added else numbers)
+        return found | self._added_edges(added) if added else found
+
+    def auth_nodes(self, numbers: Collection[int]) -> set[int]:
+        """The auth events of all of these together (`AuthEdges`)."""
+        added = self._added.intersection(numbers)
+        if added:
+            numbers = [number for number in numbers if number not in added]
+        return self._stored_edges().of_all(numbers).union(*self._added_edges(added).values())
+
+    def _stored_edges(self) -> RoomEdges:
+        if self._edges is None:
+            self._edges = self._states.auth.of_room(self._txn, self._room_nid, self._by_nid.get)
+        return self._edges
+
+    def _added_edges(self, added: Collection[int]) -> dict[int, tuple[int, ...]]:
+        """Of events that are perhaps not in the database yet."""
+        return {
+            number: tuple(self.numbers_of(self._by_nid[number].auth_event_ids).values())
+            for number in added
+        }
 
     def conflicts(self, roots: Sequence[bytes]) -> tuple[set[StateKey], list[dict[StateKey, str]]]:
         """The keys in which states differ, and the event IDs that each has under them."""
@@ -328,19 +348,23 @@ class _Unconflicted(Mapping[StateKey, str]):
         self._looked_up: dict[StateKey, str | None] = {}
 
     def __getitem__(self, key: StateKey) -> str:
-        # The same few keys are asked for with every event that is resolved.
-        if key not in self._looked_up:
-            self._looked_up[key] = self._look_up(key)
-        found = self._looked_up[key]
+        found: str | None = self.get(key)
         if found is None:
             raise KeyError(key)
         return found
 
-    def _look_up(self, key: StateKey) -> str | None:
+    def __contains__(self, key: object) -> bool:
+        return self.get(cast("StateKey", key)) is not None
+
+    def get(self, key: StateKey, default: Any = None) -> Any:
+        """The ID of the event that all of them have under a key."""
         if key in self._conflicted:
-            return None
-        event = self._tree.state(self._root, [key]).get(key)
-        return event.event_id if event is not None else None
+            return default
+        # The same few keys are asked for with every event that is resolved.
+        if key not in self._looked_up:
+            event = self._tree.state(self._root, [key]).get(key)
+            self._looked_up[key] = event.event_id if event is not None else None
+        return self._looked_up[key] or default
 
     def __iter__(self) -> Iterator[StateKey]:
         return iter(self._all())

@@ -74,12 +74,7 @@ def pure(forked: Fork, rounds: int, *, parsed: bool) -> float:
         nonlocal events
         if not parsed:
             events = forked.events_again()
-        state_res.resolve(
-            forked.states,
-            events.get,
-            forked.version,
-            get_events=lambda names: {name: events[name] for name in names},
-        )
+        state_res.resolve(forked.states, events.get, forked.version)
 
     return least(work, prepare, rounds)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Set
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import TestCase
@@ -9,7 +11,7 @@ from twisted.trial.unittest import TestCase
 from homeserver.core import auth_chain
 from homeserver.core.event import Event
 from homeserver.core.room_versions import ROOM_VERSIONS
-from homeserver.core.state_sets import Events
+from homeserver.core.state_sets import Events, GetEvents
 from tests.homeserver.core.resolution_fixtures import quick_event
 from tests.support.events import ALICE
 
@@ -27,7 +29,8 @@ def events_of(rows: list[set[int]]) -> dict[str, Event]:
             ("t", str(number)),
             ALICE,
             {},
-            [f"${target}" for target in sorted(row) if target < number],
+            # Some are named twice.
+            [f"${target}" for target in [*sorted(row), *sorted(row)[:1]] if target < number],
         )
         for number, row in enumerate(rows)
     }
@@ -38,19 +41,47 @@ def chain_of(event_id: str, events: dict[str, Event]) -> set[str]:
     chain: set[str] = set()
     waiting = [event_id]
     while waiting:
-        chain.add(waiting[-1])
-        waiting.extend(set(events[waiting.pop()].auth_event_ids) - chain)
+        name = waiting.pop()
+        chain.add(name)
+        if name in events:
+            waiting.extend(set(events[name].auth_event_ids) - chain)
     return chain
+
+
+def fetching(known: Mapping[str, Event]) -> GetEvents:
+    """Many events at once."""
+    return lambda names: {name: known[name] for name in names if name in known}
+
+
+class Numbered:
+    """Auth events by number, all of which are known."""
+
+    def __init__(self, edges: Mapping[int, tuple[int, ...]]) -> None:
+        self.edges = edges
+
+    def auth_edges(self, nodes: Set[int]) -> dict[int, tuple[int, ...]]:
+        return {node: self.edges[node] for node in nodes}
+
+    def auth_nodes(self, nodes: Collection[int]) -> set[int]:
+        return {auth for node in nodes for auth in self.edges[node]}
 
 
 class AuthChain(TestCase):
     @settings(max_examples=200, deadline=None)
-    @given(GRAPHS, st.lists(NODES, min_size=2, max_size=4), NODES)
+    @given(GRAPHS, st.lists(NODES, min_size=2, max_size=4), NODES, NODES, st.booleans())
     def test_auth_difference(
-        self, rows: list[set[int]], conflicted: list[set[int]], shared: set[int]
+        self,
+        rows: list[set[int]],
+        conflicted: list[set[int]],
+        shared: set[int],
+        unknown: set[int],
+        many: bool,
     ) -> None:
-        """Shows RES-2. The difference is the union of the auth chains less what all have."""
+        """Shows RES-2. The difference is the union of the auth chains less what all have, however
+        events are fetched; those that are not known are the ends of chains."""
         known = events_of(rows)
+        for number in unknown:
+            known.pop(f"${number}", None)
         sets = [{f"${n}" for n in nodes if n < len(rows)} for nodes in conflicted]
         unconflicted = {f"${n}" for n in shared if n < len(rows)}
         chains: list[set[str]] = [
@@ -59,9 +90,9 @@ class AuthChain(TestCase):
         ]
         conflicts = set[str]().union(*sets)
         expected = set[str]().union(*chains) - chains[0].intersection(*chains) - conflicts
-        events = Events(known.get)
-        graph = auth_chain.auth_graph(conflicts, events.auth_edges)
-        found = auth_chain.auth_difference(sets, lambda: unconflicted, graph, events.auth_edges)
+        events = Events(known.get, fetching(known) if many else None)
+        graph = auth_chain.auth_graph(conflicts, events)
+        found = auth_chain.auth_difference(sets, lambda: unconflicted, graph, events)
         self.assertEqual(found, expected)
 
     @settings(max_examples=200, deadline=None)
@@ -73,14 +104,17 @@ class AuthChain(TestCase):
         known = events_of(rows)
         sets = [{n for n in nodes if n < len(rows)} for nodes in conflicted]
         rest = {n for n in shared if n < len(rows)}
-        edges = {n: tuple(t for t in row if t < n) for n, row in enumerate(rows)}
+        edges = {
+            int(name[1:]): tuple(int(auth_id[1:]) for auth_id in event.auth_event_ids)
+            for name, event in known.items()
+        }
         by_number = auth_chain.full_conflicted_set(
-            sets, lambda: rest, lambda nodes: {n: edges[n] for n in nodes}, subgraph=subgraph
+            sets, lambda: rest, Numbered(edges), subgraph=subgraph
         )
         by_id = auth_chain.full_conflicted_set(
             [{f"${n}" for n in nodes} for nodes in sets],
             lambda: {f"${n}" for n in rest},
-            Events(known.get).auth_edges,
+            Events(known.get),
             subgraph=subgraph,
         )
         self.assertEqual(by_id, {f"${n}" for n in by_number})
@@ -97,15 +131,15 @@ class AuthChain(TestCase):
             for event_id in chain_of(start, known)
             if chain_of(event_id, known) & conflicted
         }
-        graph = auth_chain.auth_graph(conflicted, Events(known.get).auth_edges)
+        graph = auth_chain.auth_graph(conflicted, Events(known.get))
         self.assertEqual(auth_chain.conflicted_subgraph(conflicted, graph), expected)
 
     def test_unknown_events(self) -> None:
         """Unknown events are part of a chain, which ends there."""
         known = events_of([set(), {0}, {1}])
         del known["$1"]
-        graph = auth_chain.auth_graph({"$2"}, Events(known.get).auth_edges)
-        self.assertEqual(graph, {"$2": ("$1",)})
+        graph = auth_chain.auth_graph({"$2"}, Events(known.get))
+        self.assertEqual(graph, {"$2": known["$2"].auth_event_ids})
         self.assertEqual(auth_chain.reachable({"$2"}, graph), {"$2", "$1"})
 
     def test_unconflicted_events_are_left_alone(self) -> None:
@@ -119,7 +153,7 @@ class AuthChain(TestCase):
 
         events = Events(get_event)
         sets = [{"$2"}, {"$3"}]
-        graph = auth_chain.auth_graph({"$2", "$3"}, events.auth_edges)
-        found = auth_chain.auth_difference(sets, lambda: ["$4"], graph, events.auth_edges)
+        graph = auth_chain.auth_graph({"$2", "$3"}, events)
+        found = auth_chain.auth_difference(sets, lambda: ["$4"], graph, events)
         self.assertEqual(found, set())
         self.assertEqual(sorted(asked), ["$0", "$1", "$2", "$3"])

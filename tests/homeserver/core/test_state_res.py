@@ -155,7 +155,7 @@ class Separating(TestCase):
         self.assertEqual(len(a), 3)
 
     def test_each_event_is_fetched_once(self) -> None:
-        """Events, known or not, are asked for once."""
+        """Events, known or not, are asked for once where many are to be had at once."""
         room = RoomBuilder.started("11")
         asked: list[str] = []
 
@@ -163,7 +163,12 @@ class Separating(TestCase):
             asked.append(event_id)
             return room.events.get(event_id)
 
-        events = Events(get_event, is_rejected=lambda event_id: event_id == room.heads[0])
+        def get_events(event_ids: Collection[str]) -> Mapping[str, Event]:
+            asked.extend(event_ids)
+            return {name: room.events[name] for name in event_ids if name in room.events}
+
+        rejected = room.heads[0]
+        events = Events(get_event, get_events, is_rejected=lambda event_id: event_id == rejected)
         for _ in range(3):
             self.assertEqual(events.get(room.create.event_id), room.create)
             self.assertIsNone(events.get("$unknown"))

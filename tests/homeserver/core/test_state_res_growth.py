@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -170,6 +170,10 @@ class Growth(TestCase):
             work.fetched += 1
             return room.events.get(event_id)
 
+        def get_events(event_ids: Collection[str]) -> dict[str, Event]:
+            work.fetched += len(event_ids)
+            return {name: room.events[name] for name in event_ids if name in room.events}
+
         def counted_check(*args: Any, **options: Any) -> None:
             work.checked += 1
             check(*args, **options)
@@ -181,7 +185,7 @@ class Growth(TestCase):
         CountedId.compared = 0
         sys.setprofile(profile if calls else None)
         try:
-            result = state_res.resolve(states, get_event, room.version)
+            result = state_res.resolve(states, get_event, room.version, get_events=get_events)
         finally:
             sys.setprofile(None)
         work.compared = CountedId.compared
