@@ -12,6 +12,7 @@ from twisted.internet.task import LoopingCall
 
 from homeserver.cache import Caches
 from homeserver.parts import Parts
+from homeserver.ticking import start_ticking
 
 LOOK_S = 5.0
 """Between two looks at the memory that the process takes."""
@@ -100,7 +101,7 @@ class MemoryWatch:
         """Begin."""
         self._sweeping.start(SWEEP_S, now=False)
         if self._limit is not None:
-            self._looking.start(LOOK_S, now=False)
+            start_ticking(self._looking, LOOK_S)
 
     def stop(self) -> None:
         """End; the caches stay as they are."""

@@ -42,6 +42,7 @@ from homeserver.startup import (
 )
 from homeserver.supervisor import PARENT_FD
 from homeserver.telemetry.logs import Logger, LogOutput, install, open_output
+from homeserver.ticking import start_ticking
 from homeserver.web.http import HttpFactory, HttpLimits
 from homeserver.web.prompt import write_at_once
 from storage.errors import DatabaseTooNew, DatabaseUnavailable, UnusableDatabase
@@ -193,7 +194,7 @@ class Server:
         assert hs is not None
         flushing = LoopingCall(self._output.flush)
         flushing.clock = self._reactor
-        flushing.start(_FLUSH_SECONDS, now=False)
+        start_ticking(flushing, _FLUSH_SECONDS)
         self._loops = [flushing, hs.metrics.watch_loop(self._reactor)]
         # What exists now lives as long as the process: collections need not look at it again.
         gc.collect()

@@ -20,6 +20,7 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
+from homeserver.ticking import start_ticking
 from storage import invalidations
 from storage.bus import Bus, Unsubscribe, once
 from storage.database import Database
@@ -57,7 +58,7 @@ class Feed:
 
     async def start(self) -> None:
         """Begin to read the clock each second."""
-        self._loop.start(INTERVAL, now=False)
+        start_ticking(self._loop, INTERVAL)
 
     def stop(self) -> None:
         """Read no more."""

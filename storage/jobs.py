@@ -19,6 +19,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 
+from homeserver.ticking import start_ticking
 from storage.bus import Unsubscribe
 from storage.database import Database
 from storage.feed import Feed
@@ -264,7 +265,7 @@ class JobRunner:
         """Begin: now, at each hint, and every few seconds."""
         self._stopped = False
         self._unsubscribe = self._feed.subscribe(CHANNEL, lambda pos: self.wake())
-        self._poll.start(POLL_SECONDS)
+        start_ticking(self._poll, POLL_SECONDS, now=True)
         self._renewal.start(CLAIM_MS / 3000, now=False)
 
     async def stop(self) -> None:

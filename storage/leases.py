@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
+from homeserver.ticking import start_ticking
 from storage.database import Database
 from storage.transaction import Transaction
 
@@ -160,7 +161,7 @@ class LeaseKeeper:
         for name in claimed:
             self._until[name] = now + self._duration
         if self._until and not self._loop.running:
-            self._loop.start(self._duration / 3000, now=False)
+            start_ticking(self._loop, self._duration / 3000)
         return claimed
 
     async def release(self, names: Collection[str]) -> None:

@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
+from homeserver.ticking import start_ticking
 from storage import jobs, leases, push_queue
 from storage.database import Database
 from storage.machine import Machine
@@ -133,7 +134,7 @@ class Heartbeat:
         dead = await self._db.write(_start, self._row, self._machine, self._alone)
         _tell("Processes of the past ended without a word", dead)
         await self.beat()
-        self._loop.start(INTERVAL, now=False)
+        start_ticking(self._loop, INTERVAL)
 
     async def stop(self) -> None:
         """Unregister, and release the leases of this process."""

@@ -19,6 +19,7 @@ from federation.sender import edus
 from homeserver.core.ids import domain_of
 from homeserver.rooms.typing import Typing
 from homeserver.rooms.write import WrittenRoom
+from homeserver.ticking import start_ticking
 from homeserver.users.presence import PresenceTracker
 from storage import memberships, outgoing
 from storage.bus import Bus
@@ -94,7 +95,7 @@ class LiveEdus:
         self._presence_upto = await self._store.position()
         for loop, interval in self._loops:
             loop.clock = self._clock
-            loop.start(interval, now=False)
+            start_ticking(loop, interval)
 
     async def stop(self) -> None:
         """Follow no more."""

@@ -27,6 +27,7 @@ from federation.sender.schedule import Schedule
 from federation.sender.shards import Shards
 from federation.sender.transmit import Transmitter
 from homeserver.cache import Cache
+from homeserver.ticking import start_ticking
 from storage import destinations, device_updates, outgoing_to_device
 from storage.bus import Bus
 from storage.database import Database
@@ -120,7 +121,7 @@ class FederationSender:
         await self._shards.look()
         for loop, interval in self._loops:
             loop.clock = self._clock
-            loop.start(interval, now=False)
+            start_ticking(loop, interval)
         self._look()
 
     async def stop(self) -> None:

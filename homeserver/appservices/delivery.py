@@ -22,6 +22,7 @@ from homeserver.appservices.interest import Owned
 from homeserver.appservices.transactions import Live, next_part
 from homeserver.core import canonical
 from homeserver.core.appservices import AppserviceRegistration
+from homeserver.ticking import start_ticking
 from homeserver.users.presence import PresenceTracker
 from storage import appservice_streams, clock, leases
 from storage.appservice_streams import StreamRow
@@ -120,9 +121,9 @@ class AppserviceDelivery:
         if self._live_lines():
             self._unsubscribe.append(self._bus.subscribe(TYPING, self._heard_typing))
             self._presence_upto = await self._store.position()
-            self._presence_loop.start(PRESENCE_EVERY_S, now=False)
+            start_ticking(self._presence_loop, PRESENCE_EVERY_S)
         self._db.on_commit(self._committed)
-        self._poll.start(POLL_S, now=True)
+        start_ticking(self._poll, POLL_S, now=True)
 
     async def stop(self) -> None:
         """Break off what is under way; whoever comes next repeats it."""

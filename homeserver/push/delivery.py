@@ -24,6 +24,7 @@ from homeserver.push import message
 from homeserver.push.gateways import BUSY, DELIVERED, FAILED, REJECTED, Answer, Channel
 from homeserver.push.message import NotTold
 from homeserver.rooms.badges import Badges
+from homeserver.ticking import start_ticking
 from storage import push_log, push_queue, pushers
 from storage.bus import Unsubscribe
 from storage.database import Database, sleep
@@ -135,7 +136,7 @@ class PushDelivery:
         self._stopped = False
         self._unsubscribe = self._feed.subscribe(push_queue.CHANNEL, lambda pos: self.wake())
         self._feed.on_missed(self.wake)
-        self._poll.start(POLL_S)
+        start_ticking(self._poll, POLL_S, now=True)
         self._upkeep.start(push_queue.CLAIM_MS / 3000, now=False)
 
     async def stop(self) -> None:

@@ -21,6 +21,7 @@ from homeserver.core.push_rules import Actions, EventClass, Ruleset, tweaks
 from homeserver.core.types import JsonObject
 from homeserver.rooms.invite_blocking import Invites
 from homeserver.rooms.notified import Judged, facts_of, invite_actions, told_by
+from homeserver.ticking import start_ticking
 from storage import (
     account_data,
     clock,
@@ -92,7 +93,7 @@ class PushReader(LogReader[Found]):
         await self._look_for_pushers()
         self._db.on_invalidate(pushers.CHANGED, self._changed, lambda: self._changed(""))
         self._db.on_commit(self._committed)
-        self._poll.start(POLL_S, now=False)
+        start_ticking(self._poll, POLL_S)
         self.wake()
 
     async def stop(self) -> None:

@@ -22,6 +22,7 @@ from twisted.internet.task import LoopingCall
 
 from homeserver.core.event import Event
 from homeserver.core.room_versions import ROOM_VERSIONS, RoomVersion
+from homeserver.ticking import start_ticking
 from storage import received, residence
 from storage.database import Database
 from storage.errors import StorageError
@@ -111,7 +112,7 @@ class Backlog:
         """Begin to work on what waits."""
         self._unsubscribe = self._feed.subscribe(received.STAGED, lambda pos: self.look())
         self._feed.on_missed(self.look)
-        self._loop.start(LOOK_EVERY_S, now=True)
+        start_ticking(self._loop, LOOK_EVERY_S, now=True)
 
     async def stop(self) -> None:
         """Work no more. What is not done stays in the table."""

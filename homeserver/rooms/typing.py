@@ -16,6 +16,7 @@ from homeserver.core.errors import forbidden
 from homeserver.core.ids import RoomID, UserID, domain_of
 from homeserver.rooms.open_to import open_to
 from homeserver.rooms.write import WrittenRoom
+from homeserver.ticking import start_ticking
 from homeserver.web.request import Requester
 from storage import memberships, residence, rooms
 from storage.database import Database
@@ -64,7 +65,7 @@ class Typing:
 
     def start(self) -> None:
         """Begin to look for those who stopped without saying so."""
-        self._loop.start(EXPIRE_EVERY, now=False)
+        start_ticking(self._loop, EXPIRE_EVERY)
 
     def stop(self) -> None:
         """Look no more."""

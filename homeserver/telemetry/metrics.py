@@ -26,6 +26,7 @@ from twisted.internet.task import LoopingCall
 import homeserver
 from homeserver.cache import Caches
 from homeserver.telemetry.request_figures import RequestFigures
+from homeserver.ticking import start_ticking
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -207,12 +208,12 @@ class Metrics:
             nonlocal due
             now = reactor.seconds()
             self.loop_lag.observe(max(0.0, now - due))
-            # LoopingCall skips ticks that it missed, on the grid of its first one.
-            due = now + interval - (now - due) % interval
+            # LoopingCall skips ticks that it missed, on the grid of its start.
+            due = now + interval - (now - (loop.starttime or due)) % interval
 
         loop = LoopingCall(measure)
         loop.clock = reactor
-        loop.start(interval, now=False)
+        start_ticking(loop, interval)
         return loop
 
 

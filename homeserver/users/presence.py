@@ -29,6 +29,7 @@ from homeserver.core.presence import OFFLINE, Presence, State
 from homeserver.core.types import JsonObject
 from homeserver.rooms.write import WrittenRoom
 from homeserver.semaphore import Semaphore
+from homeserver.ticking import start_ticking
 from homeserver.users.account_data import check_own
 from homeserver.web.request import Requester
 from storage import acquaintances, residence
@@ -151,8 +152,8 @@ class PresenceTracker:
         if self.enabled:
             self._unsubscribe = self._bus.subscribe(CHANNEL, self._heard)
             self._forgotten_upto = await self._store.position()
-            self._loops[0].start(TICK, now=False)
-            self._loops[1].start(WAKE, now=False)
+            start_ticking(self._loops[0], TICK)
+            start_ticking(self._loops[1], WAKE)
 
     def stop(self) -> None:
         """Follow them no more."""

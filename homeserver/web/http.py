@@ -12,6 +12,7 @@ from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
 
 from homeserver.telemetry.logs import Logger
+from homeserver.ticking import start_ticking
 from homeserver.web.content_coding import compress, compress_in_thread
 from homeserver.web.deadlines import Deadlines
 from homeserver.web.http_connection import HttpConnection
@@ -66,7 +67,7 @@ class HttpFactory(ServerFactory):
 
     def startFactory(self) -> None:
         if not self._sweep.running:
-            self._sweep.start(1.0, now=False)
+            start_ticking(self._sweep, 1.0)
 
     def buildProtocol(self, addr: IAddress | None) -> HttpConnection | None:  # type: ignore[override]
         if self.is_stopping or not self._has_room():
