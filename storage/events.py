@@ -52,6 +52,32 @@ COLUMNS = ", ".join(EventRow._fields)
 _INSERT = f"INSERT INTO events ({COLUMNS}) VALUES ({', '.join('?' * len(EventRow._fields))})"
 
 
+class OutlierRow(NamedTuple):
+    """A new event that has no place in its room and relates to nothing: a part of `EventRow`."""
+
+    event_nid: int
+    event_id: str
+    room_nid: int
+    depth: int
+    type: str
+    state_key: str | None
+    sender: str
+    origin_server_ts: int
+    json: str
+    status: int
+    contains_url: bool
+    notify: int = 0
+    notify_total: int = 0
+    highlight_total: int = 0
+
+
+_INSERT_OUTLIER = (
+    f"INSERT INTO events ({', '.join(OutlierRow._fields)})"
+    f" VALUES ({', '.join('?' * len(OutlierRow._fields))})"
+)
+_FEW_HELD = 100
+
+
 class TransactionKey(NamedTuple):
     """What makes a client's request the same request: see "Transaction identifiers"."""
 
@@ -68,6 +94,11 @@ def insert(txn: Transaction, rows: Iterable[EventRow]) -> None:
     fetched = {row.room_nid for row in listed if row.pos is not None and row.pos < 0}
     rooms.contents_changed(txn, fetched)
     txn.many(_INSERT, listed)
+
+
+def insert_outliers(txn: Transaction, rows: list[OutlierRow]) -> None:
+    """Add events that have no place."""
+    txn.many(_INSERT_OUTLIER, rows)
 
 
 def overwrite(txn: Transaction, rows: Iterable[EventRow]) -> None:
@@ -259,12 +290,21 @@ def held_redactions(txn: Transaction, event_ids: Collection[str]) -> dict[str, l
     """Redactions that wait for these events, by the event's ID."""
     if not event_ids:
         return {}
-    where, args = txn.any_of("redacts", event_ids)
-    found: dict[str, list[str]] = {}
-    for redacts, redaction_id in txn.all(
-        f"SELECT redacts, redaction_id FROM pending_redactions WHERE {where}", args
-    ):
-        found.setdefault(redacts, []).append(redaction_id)
+    waiting: list[tuple[str, str]] | None = None
+    if len(event_ids) > _FEW_HELD:
+        # Mostly there are few of them, or none at all.
+        sql = "SELECT redacts, redaction_id FROM pending_redactions LIMIT ?"
+        waiting = txn.all(sql, (_FEW_HELD,))
+        if len(waiting) == _FEW_HELD:
+            waiting = None
+    if waiting is None:
+        where, args = txn.any_of("redacts", event_ids)
+        sql = f"SELECT redacts, redaction_id FROM pending_redactions WHERE {where}"
+        waiting = txn.all(sql, args)
+    wanted, found = set(event_ids), dict[str, list[str]]()
+    for redacts, redaction_id in waiting:
+        if redacts in wanted:
+            found.setdefault(redacts, []).append(redaction_id)
     return found
 
 

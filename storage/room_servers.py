@@ -9,15 +9,12 @@ from storage.transaction import Transaction
 
 def change(txn: Transaction, room_nid: int, joined: Mapping[str, int]) -> None:
     """Count users in or out: `joined` has by how many each server has more of them."""
-    for server_name, difference in joined.items():
-        if not difference:
-            continue
-        txn.execute(
-            "INSERT INTO room_servers (room_nid, server_name, joined) VALUES (?, ?, ?)"
-            " ON CONFLICT (room_nid, server_name)"
-            " DO UPDATE SET joined = room_servers.joined + excluded.joined",
-            (room_nid, server_name, difference),
-        )
+    txn.many(
+        "INSERT INTO room_servers (room_nid, server_name, joined) VALUES (?, ?, ?)"
+        " ON CONFLICT (room_nid, server_name)"
+        " DO UPDATE SET joined = room_servers.joined + excluded.joined",
+        [(room_nid, name, difference) for name, difference in joined.items() if difference],
+    )
     txn.execute("DELETE FROM room_servers WHERE room_nid = ? AND joined <= 0", (room_nid,))
 
 

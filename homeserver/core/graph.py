@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence, Set
 from heapq import heapify, heappop, heappush
+from operator import attrgetter
 from typing import Any, TypeVar
 
 from homeserver.core.event import Event
@@ -52,8 +53,8 @@ def topological_order(events: Iterable[Event]) -> list[Event]:
         event = by_id[event_id]
         return event.depth, event.origin_server_ts, event_id
 
-    ranked = [by_id[event_id] for event_id in sorted(by_id, key=rank)]
-    if _cites_only_earlier(ranked, by_id):
+    ranked = sorted(by_id.values(), key=_RANK)
+    if _cites_only_earlier(ranked, by_id.keys()):
         # As it mostly is. Of all orders this is the smallest, so that it is the wanted one.
         return ranked
     before = {
@@ -63,14 +64,17 @@ def topological_order(events: Iterable[Event]) -> list[Event]:
     return [by_id[event_id] for event_id in lexicographical_topological_sort(before, rank)]
 
 
-def _cites_only_earlier(events: Sequence[Event], by_id: Container[str]) -> bool:
-    """Whether what each event cites of `by_id` stands before it."""
-    seen: set[str] = set()
+_RANK = attrgetter("depth", "origin_server_ts", "event_id")
+
+
+def _cites_only_earlier(events: Sequence[Event], names: Set[str]) -> bool:
+    """Whether what each event cites of `names`, which are theirs, stands before it."""
+    later = set(names)
     for event in events:
-        for name in event.prev_event_ids + event.auth_event_ids:
-            if name in by_id and name not in seen:
-                return False
-        seen.add(event.event_id)
+        # Itself included.
+        if not later.isdisjoint(event.prev_event_ids) or not later.isdisjoint(event.auth_event_ids):
+            return False
+        later.discard(event.event_id)
     return True
 
 

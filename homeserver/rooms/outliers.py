@@ -19,9 +19,9 @@ from homeserver.rooms.draft import CREATE
 from homeserver.rooms.receiving import NOT_ADDED, Judged
 from homeserver.rooms.relations import relation_of
 from homeserver.rooms.room_tree import RoomTree
-from homeserver.rooms.write import Current, Rooted, event_row
+from homeserver.rooms.write import Current, Rooted, event_row, federation_text
 from storage import events
-from storage.events import ACCEPTED, MISPLACED, REJECTED, EventRow
+from storage.events import ACCEPTED, MISPLACED, REJECTED, EventRow, OutlierRow
 from storage.state import NumberBlocks
 from storage.transaction import Transaction
 
@@ -49,6 +49,8 @@ class Outliers:
         self.inserted: dict[str, int] = {}
         self._rows: dict[str, EventRow] = {}
         self._statuses: dict[str, int] = {}
+        self._fresh: list[OutlierRow] = []
+        self._related: list[EventRow] = []
         self._create: Event | None = None
         self._alike = AlikeJoins()
 
@@ -62,12 +64,19 @@ class Outliers:
         """
         self._load(received, absent)
         self._alike = AlikeJoins()
-        fresh: list[EventRow] = []
+        self._fresh, self._related = [], []
         again: list[EventRow] = []
         ordered = topological_order(received)
         numbers = iter(self._numbers.take(self._txn, len(ordered))) if ordered else iter(())
         for event in ordered:
-            row = self._rows.get(event.event_id)
+            name = event.event_id
+            row = self._rows.get(name)
+            if row is None and self._alike.allow(event, self._create):
+                # Nothing is left to look at: what is alike names the same auth events.
+                self.judged[name] = Judged(name, ACCEPTED, None, (), (), None, True)
+                self._statuses[name] = ACCEPTED
+                self._keep(event, next(numbers), ACCEPTED)
+                continue
             if row is not None and not self._is_judged_anew(row):
                 self._answer(event, row)
                 continue
@@ -75,21 +84,25 @@ class Outliers:
             if row is not None and row.status == judged.status:
                 self._answer(event, row)
                 continue
-            self.judged[event.event_id] = judged
+            self.judged[name] = judged
             if judged.status == NOT_ADDED:
-                self._statuses.pop(event.event_id, None)
+                self._statuses.pop(name, None)
                 continue
-            self._statuses[event.event_id] = judged.status
-            number = row.event_nid if row is not None else next(numbers)
-            (again if row is not None else fresh).append(self._row(event, number, judged.status))
+            self._statuses[name] = judged.status
+            if row is None:
+                self._keep(event, next(numbers), judged.status)
+            else:
+                again.append(self._row(event, row.event_nid, judged.status))
         for event in received:
             if event.event_id not in self.judged:
                 reason = "The event is its own ancestor."
                 self.judged[event.event_id] = Judged(event.event_id, NOT_ADDED, reason)
-        events.insert(self._txn, fresh)
-        self.inserted = {row.event_id: row.event_nid for row in fresh}
+        events.insert_outliers(self._txn, self._fresh)
+        events.insert(self._txn, self._related)
         events.overwrite(self._txn, again)
-        self._redact([row.event_id for row in fresh])
+        self.inserted = {row.event_id: row.event_nid for row in self._fresh}
+        self.inserted |= {row.event_id: row.event_nid for row in self._related}
+        self._redact(list(self.inserted))
 
     def _redact(self, event_ids: Sequence[str]) -> None:
         """Apply the redactions that waited for these events."""
@@ -110,8 +123,8 @@ class Outliers:
         return self._statuses.get(event_id)
 
     def _load(self, received: Sequence[Event], absent: Container[str]) -> None:
-        named = {event.auth_event_ids for event in received}
-        wanted = {event.event_id for event in received}.union(*named)
+        wanted = {event.event_id for event in received if event.event_id not in absent}
+        wanted.update(*{event.auth_event_ids for event in received})
         for event in received:
             if event.version.room_id_is_create_hash:
                 wanted.add("$" + event.room_id[1:])
@@ -176,6 +189,28 @@ class Outliers:
         judged_by = create if create is not None else state.get(CREATE)
         if judged_by is not None and len(named) == len(set(event.auth_event_ids)):
             self._alike.note(event, named, self._create, judged_by)
+
+    def _keep(self, event: Event, number: int, status: int) -> None:
+        """Have a new event inserted."""
+        if not event.is_state and relation_of(event) is not None:
+            self._related.append(self._row(event, number, status))
+            return
+        self._tree.add(event, number, rejected=status == REJECTED)
+        self._fresh.append(
+            OutlierRow(
+                number,
+                event.event_id,
+                self._room_nid,
+                event.depth,
+                event.type,
+                event.state_key,
+                event.sender,
+                event.origin_server_ts,
+                federation_text(event),
+                status,
+                isinstance(event.content.get("url"), str),
+            )
+        )
 
     def _row(self, event: Event, number: int, status: int) -> EventRow:
         self._tree.add(event, number, rejected=status == REJECTED)

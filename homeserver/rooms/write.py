@@ -7,8 +7,8 @@ commit, which makes commit order equal position order.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from homeserver.core import canonical
@@ -56,7 +56,12 @@ class WrittenRoom:
     room_nid: int
     room_id: str
     entries: tuple[WrittenEvent, ...]
+    is_searchable: bool = False
+    """Whether their texts are findable by words already."""
 
+
+Index = Callable[[Transaction, Sequence[tuple[Event, EventRow]]], bool]
+"""See `homeserver.rooms.searchable.add_written`."""
 
 MEMBER = "m.room.member"
 
@@ -140,11 +145,13 @@ def insert(
     states: StateStore,
     judged: Mapping[str, unread.Judgement],
     rooms_events: Sequence[tuple[RoomDraft, Sequence[Rooted]]],
+    index: Index | None = None,
 ) -> list[WrittenRoom]:
     """Insert events with known roots. Must be the transaction's last step.
 
     A draft's row has the new head already; its `changed` has the events that the current state
-    had before. Returns the accepted events: the others have no place in the timeline.
+    had before. Returns the accepted events: the others have no place in the timeline. `index`
+    makes the texts of events findable, if it can.
     """
     relations = relations_among(txn, [item.event for _, rooted in rooms_events for item in rooted])
     total = sum(_length(item) for _, rooted in rooms_events for item in rooted)
@@ -170,7 +177,11 @@ def insert(
         written.append(WrittenRoom(draft.row.room_nid, draft.row.room_id, tuple(entries)))
     events.insert(txn, rows)
     events.overwrite(txn, known)
-    unread.add_marks(txn, [entry.row for room in written for entry in room.entries], judged)
+    entries = [entry for room in written for entry in room.entries]
+    # Before redactions, which take out again what they find.
+    if index and total and not known and index(txn, [(each.event, each.row) for each in entries]):
+        written = [replace(room, is_searchable=True) for room in written]
+    unread.add_marks(txn, [entry.row for entry in entries], judged)
     for (draft, rooted), room in zip(rooms_events, written, strict=True):
         _project(txn, states, draft, rooted, room)
         draft.is_new = False
@@ -372,7 +383,9 @@ def project_state(
     pos = first_pos
     for item in rooted:
         first_aside = pos + (item.status == ACCEPTED)
-        places = {key: place for place, key in enumerate(item.asides, first_aside)}
+        asides = item.asides
+        length = (item.status == ACCEPTED) + len(asides)
+        places = {key: place for place, key in enumerate(asides, first_aside)}
         if item.event.is_state:
             places[item.event.key] = pos
         for key, now in item.changes.items():
@@ -380,7 +393,6 @@ def project_state(
             last[key] = Placed(now, place) if now is not None else None
             if key[0] == MEMBER and key in places:
                 log.append(_membership_change(draft, key[1], now, place, item, previous))
-        length = _length(item)
         if item.changes and item.current is not None:
             # From its first position on, as who left by it sees the room as it is then.
             begin = pos if length else max(pos - 1, 1)
@@ -427,16 +439,23 @@ def _project_members(
 ) -> None:
     rows, gone = [], []
     joined: Counter[str] = Counter()
+    own, changed = ":" + draft.server_name, draft.changed
+    notified = []
     for key, now in last.items():
         if key[0] != MEMBER:
             continue
+        user_id, is_in = key[1], False
         if now is None:
-            gone.append(key[1])
+            gone.append(user_id)
         else:
+            (event, _), _ = now
+            is_in = event.membership == "join"
             rows.append(member_row(draft, now.current, now.pos))
-        old = draft.changed.get(key)
-        is_in = now is not None and now.current.event.membership == "join"
-        joined[domain_of(key[1])] += is_in - (old is not None and old.membership == "join")
+        if user_id.endswith(own):
+            notified.append(f"user:{user_id}")
+        old = changed.get(key)
+        if is_in is not (old is not None and old.membership == "join"):
+            joined[domain_of(user_id)] += 1 if is_in else -1
     memberships.put(txn, rows)
     memberships.vanish(txn, draft.row.room_nid, gone, pos)
     del joined[draft.server_name]
@@ -444,33 +463,33 @@ def _project_members(
         room_servers.change(txn, draft.row.room_nid, joined)
         count = room_servers.count(txn, draft.row.room_nid)
         draft.row = draft.row._replace(remote_servers=count)
-    own = ":" + draft.server_name
-    users = [row.user_id for row in rows] + gone
-    txn.notify(*(f"user:{user_id}" for user_id in users if user_id.endswith(own)))
+    txn.notify(*notified)
 
 
 def member_row(draft: RoomDraft, current: Current, pos: int) -> memberships.MembershipRow:
     """The projection of a member event that became current at a position."""
-    event = current.event
+    event, event_nid = current
     user_id = event.state_key or ""
     membership = event.membership or "leave"
     is_local = user_id.endswith(":" + draft.server_name)
     stripped = None
     if is_local and membership in ("invite", "knock"):
         stripped = canonical.encode_lenient({"s": _stripped(draft, event)})[5:-1].decode()
+    content = event.content
+    # By their places, as they are many.
     return memberships.MembershipRow(
-        room_nid=draft.row.room_nid,
-        user_id=user_id,
-        membership=membership,
-        event_id=event.event_id,
-        event_nid=current.event_nid,
-        sender=event.sender,
-        pos=pos,
-        is_local=is_local,
-        forgotten=False,
-        displayname=_text(event.content.get("displayname")),
-        avatar_url=_text(event.content.get("avatar_url")),
-        stripped_state=stripped,
+        draft.row.room_nid,
+        user_id,
+        membership,
+        event.event_id,
+        event_nid,
+        event.sender,
+        pos,
+        is_local,
+        False,  # forgotten
+        _text(content.get("displayname")),
+        _text(content.get("avatar_url")),
+        stripped,
     )
 
 
