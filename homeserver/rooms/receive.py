@@ -312,7 +312,8 @@ class Receiver:
         receiving.tree.save()
         _note_gaps(txn, receiving)
         judged = unread.judge(txn, context.crowds, [draft]) if draft.added else {}
-        written = insert(txn, context.states, judged, [(draft, receiving.rooted)])
+        places = [(draft, receiving.rooted)]
+        written = insert(txn, context.states, judged, places, searchable.add_written)
         sticky.keep_received(txn, receiving, written, receiving.now_ms)
         behind = {gap.successor for gap in receiving.new_gaps}
         if behind:

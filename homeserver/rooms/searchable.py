@@ -14,9 +14,10 @@ import orjson
 from twisted.internet.interfaces import IReactorTime
 
 from homeserver.core import words
+from homeserver.core.event import Event
 from homeserver.core.texts import TYPES, text_of
 from homeserver.rooms.write import WrittenRoom
-from storage import message_words
+from storage import log_readers, message_words
 from storage.database import Database
 from storage.events import EventRow
 from storage.log_readers import LogReader
@@ -34,11 +35,9 @@ def texts_of(rows: Iterable[EventRow | Written]) -> list[Text]:
     for row in rows:
         if row.type not in TYPES or row.redacted_by is not None:
             continue
-        text = text_of(row.type, row.state_key, _content(row.json))
-        contained = words.words(text[1]) if text is not None else []
-        if text is not None and contained:
-            place = (row.event_nid, row.room_nid, row.origin_server_ts)
-            found.append(Text(*place, text[0], contained))
+        text = _text(row, _content(row.json))
+        if text is not None:
+            found.append(text)
     return found
 
 
@@ -47,6 +46,35 @@ def _content(text: str) -> Any:
         return orjson.loads(text).get("content")
     except orjson.JSONDecodeError:
         return json.loads(text).get("content")
+
+
+def add_written(txn: Transaction, rows: Sequence[tuple[Event, EventRow]]) -> bool:
+    """Make events findable in the transaction that has just added them, if the reader of the log
+    has all that was before; whether that was done.
+
+    `rows` are all events that got the positions of the transaction. What it redacts besides has to
+    be redacted afterwards.
+    """
+    if not log_readers.pass_over(txn, NAME, txn.first_pos, txn.last_pos):
+        return False
+    message_words.add(
+        txn,
+        [
+            text
+            for event, row in rows
+            if row.type in TYPES and (text := _text(row, event.content)) is not None
+        ],
+    )
+    return True
+
+
+def _text(row: EventRow | Written, content: object) -> Text | None:
+    """What the table gets of an event."""
+    text = text_of(row.type, row.state_key, content)
+    contained = words.words(text[1]) if text is not None else []
+    if text is None or not contained:
+        return None
+    return Text(row.event_nid, row.room_nid, row.origin_server_ts, text[0], contained)
 
 
 def add_fetched(txn: Transaction, rows: Iterable[EventRow]) -> None:
@@ -62,7 +90,7 @@ class SearchableTexts(LogReader[Sequence[Text]]):
 
     def written(self, room: WrittenRoom) -> None:
         """For `Appender.on_written`."""
-        if any(entry.row.type in TYPES for entry in room.entries):
+        if not room.is_searchable and any(entry.row.type in TYPES for entry in room.entries):
             self.wake()
 
     def read(self, txn: Transaction, after: int, upto: int) -> tuple[int, Sequence[Text] | None]:
