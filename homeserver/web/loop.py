@@ -3,11 +3,15 @@
 For whatever is ready the loop opens a context for Twisted's log, asks for a prefix of its lines,
 and looks whether the descriptor is still one. A connection of `homeserver.web.prompt` that has
 something to read needs none of that. Everything else goes Twisted's way.
+
+Twisted keeps when something is due by the time of day. Where somebody sets the clock back by an
+hour, nothing would be due for that hour; so what is pending is moved with the clock.
 """
 
 from __future__ import annotations
 
 from select import EPOLLIN
+from time import monotonic
 from typing import Any
 
 from twisted.internet.epollreactor import EPollReactor
@@ -16,9 +20,25 @@ from twisted.python import log
 
 from homeserver.web.prompt import PromptServer
 
+_SET_BACK_S = 0.5
+"""Less is not told from a clock that is corrected slowly."""
+
 
 class PromptReactor(EPollReactor):
     """See the module."""
+
+    _ahead: float | None = None
+    """Of the time of day, how far it is ahead of the time that nobody sets."""
+
+    def timeout(self) -> float | None:
+        """As Twisted's; asked in each turn."""
+        found: Any = self
+        before, self._ahead = self._ahead, found.seconds() - monotonic()
+        if before is not None and before - self._ahead > _SET_BACK_S:
+            for call in found._pendingTimedCalls:  # in an order that does not change
+                call.time -= before - self._ahead
+        longest: float | None = super().timeout()
+        return longest
 
     def doPoll(self, timeout: float | None) -> None:
         """Wait for at most `timeout` seconds (None: until something is ready), and do what is."""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import select
 import socket
+import time
 from typing import Any
 
 from twisted.internet.protocol import Factory, Protocol
@@ -82,3 +83,37 @@ class LoopTests(SynchronousTestCase):
     def test_the_end_of_the_client(self) -> None:
         self.client.close()
         self.turn_until(lambda: self.made[0].ended)
+
+    def test_a_clock_that_is_set_back_holds_up_nothing(self) -> None:
+        began = time.time()
+        error = 0.0
+        self.reactor.seconds = lambda: time.time() - error
+        ran: list[str] = []
+        for name, delay in (("second", 0.2), ("first", 0.1), ("third", 0.3), ("late", 60.0)):
+            call = self.reactor.callLater(delay, ran.append, name)
+        self.reactor.iterate(0)
+        self.reactor.timeout()
+        error = 3600.0
+        while len(ran) < 3:
+            self.assertLess(time.time() - began, 30, "nothing is due any more")
+            self.reactor.doIteration(self.reactor.timeout())
+            self.reactor.runUntilCurrent()
+        self.assertEqual(ran, ["first", "second", "third"])
+        self.assertLess(call.getTime() - self.reactor.seconds(), 60)
+        call.cancel()
+        # What begins afterwards goes by the new time.
+        self.reactor.callLater(0.1, ran.append, "fourth")
+        while len(ran) < 4:
+            self.reactor.doIteration(self.reactor.timeout())
+            self.reactor.runUntilCurrent()
+
+    def test_a_clock_that_is_set_forward(self) -> None:
+        error = 0.0
+        self.reactor.seconds = lambda: time.time() + error
+        ran: list[str] = []
+        self.reactor.callLater(60, ran.append, "due")
+        self.reactor.timeout()
+        error = 3600.0
+        self.assertEqual(self.reactor.timeout(), 0)
+        self.reactor.runUntilCurrent()
+        self.assertEqual(ran, ["due"])
