@@ -27,6 +27,9 @@ _COMMENT = re.compile(r"^\s*--.*$|\s--\s.*$", re.MULTILINE)
 # statement cache is not filled with variants and the limit on arguments is never met.
 _SPELLED_OUT = 32
 
+_AS_TEXT = {str, int}
+"""Types of which `array_text` makes arrays. (U+0000 is found by `check_text` in it, too.)"""
+
 
 @lru_cache(maxsize=4096)
 def to_format_style(sql: str) -> str:
@@ -64,6 +67,13 @@ def array_text(values: Iterable[Any]) -> str:
     """
     quoted = [str(value).replace("\\", "\\\\").replace('"', '\\"') for value in values]
     return '{"' + '","'.join(quoted) + '"}' if quoted else "{}"
+
+
+def _array(values: Sequence[Any]) -> str | list[Any]:
+    """Values of one kind, as psycopg2 is given them."""
+    if set(map(type, values)) <= _AS_TEXT:
+        return array_text(values)
+    return list(values)
 
 
 def statements(script: str, dialect_name: str) -> list[str]:
@@ -132,7 +142,7 @@ class Dialect:
             # Of a list PostgreSQL supposes that it has ten, and so plans it anew each time.
             return f"{column} = ?", listed
         if self.name == "postgres":
-            return f"{column} = ANY(?)", [listed]
+            return f"{column} = ANY(?)", [_array(listed)]
         if len(listed) <= _SPELLED_OUT or isinstance(listed[0], bytes):
             return f"{column} IN ({','.join('?' * len(listed))})", listed
         return f"{column} IN (SELECT value FROM json_each(?))", [json.dumps(listed)]
@@ -152,9 +162,7 @@ class Dialect:
         """
         if self.name == "postgres" and len(rows) > 1:
             marks = ", ".join([f"?::{kind}[]" for kind in types])
-            return f"SELECT * FROM unnest({marks})", [
-                list(each) for each in zip(*rows, strict=True)
-            ]
+            return f"SELECT * FROM unnest({marks})", [_array(c) for c in zip(*rows, strict=True)]
         if self.name == "postgres":
             one = ", ".join(f"?::{kind}" for kind in types)
             return f"VALUES ({one})", list(rows[0])

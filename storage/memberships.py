@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from storage.point_query import point_query
@@ -53,7 +54,8 @@ def put(txn: Transaction, rows: Iterable[MembershipRow]) -> None:
     """
     listed = list(rows)
     if len(listed) >= _MANY:
-        listed = _insert_new(txn, listed)
+        # In the order of the primary key, whose index is quicker so.
+        listed = _insert_new(txn, sorted(listed, key=itemgetter(0, 1)))
     names = [name for name in MembershipRow._fields[2:] if name != "forgotten"]
     updates = ", ".join(f"{name} = excluded.{name}" for name in names)
     updates += (

@@ -6,10 +6,12 @@ import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from sys import intern
 from threading import Lock
+from typing import TypeVar
 
 from homeserver.cache import Cache
 from homeserver.core.types import StateKey
 from storage.auth_index import AuthIndex
+from storage.errors import IntegrityViolation
 from storage.events import COLUMNS, EventRow
 from storage.transaction import Transaction
 
@@ -17,6 +19,16 @@ _PART = 300
 _MANY = 2000
 """So many new state keys at once are not remembered: they would push out what is in use."""
 
+_BY_KEY = {
+    "sqlite": "SELECT type, state_key, state_key_nid FROM state_keys"
+    " WHERE (type, state_key) IN ({})",
+    # By the index in turn (the limit keeps it so): of many keys PostgreSQL would read the table.
+    "postgres": "SELECT k.type, k.state_key, s.state_key_nid FROM ({}) AS k (type, state_key)"
+    " CROSS JOIN LATERAL (SELECT state_key_nid FROM state_keys s"
+    " WHERE s.type = k.type AND s.state_key = k.state_key LIMIT 1) s",
+}
+
+T = TypeVar("T")
 Load = Callable[[Sequence[bytes]], Mapping[bytes, bytes]]
 
 
@@ -132,9 +144,11 @@ class StateStore:
         """Give numbers to keys that had none a moment ago."""
         ordered = sorted(keys)
         made = dict(zip(ordered, self._numbers.take(txn, len(ordered)), strict=True))
+        all_rows = [(number, *key) for key, number in made.items()]
+        if len(all_rows) > _PART and _copied(txn, all_rows):
+            return made
         inserted = 0
-        for start in range(0, len(ordered), _PART):
-            rows = [(made[key], *key) for key in ordered[start : start + _PART]]
+        for rows in _parts(txn, all_rows):
             query, args = txn.dialect.rows_of(("bigint", "text", "text"), rows)
             inserted += txn.execute(
                 f"INSERT INTO state_keys (state_key_nid, type, state_key) {query}"
@@ -173,13 +187,9 @@ class StateStore:
     ) -> dict[StateKey, int]:
         found: dict[StateKey, int] = {}
         made = txn.uncommitted
-        for start in range(0, len(keys), _PART):
-            query, args = txn.dialect.rows_of(("text", "text"), keys[start : start + _PART])
-            rows = txn.all(
-                "SELECT type, state_key, state_key_nid FROM state_keys"
-                f" WHERE (type, state_key) IN ({query})",
-                args,
-            )
+        for part in _parts(txn, keys):
+            query, args = txn.dialect.rows_of(("text", "text"), part)
+            rows = txn.all(_BY_KEY[txn.dialect.name].format(query), args)
             found |= {(row[0], row[1]): row[2] for row in rows}
         if cache:
             self._remember({k: number for k, number in found.items() if number not in made})
@@ -187,6 +197,28 @@ class StateStore:
 
     def _remember(self, nids: Mapping[StateKey, int]) -> None:
         self._nids.update(nids)
+
+
+def _parts(txn: Transaction, rows: Sequence[T]) -> Iterable[Sequence[T]]:
+    """What one statement takes of many rows: all, where they are a few arrays."""
+    if txn.dialect.name == "postgres":
+        return [rows]
+    return [rows[start : start + _PART] for start in range(0, len(rows), _PART)]
+
+
+def _copied(txn: Transaction, rows: list[tuple[int, str, str]]) -> bool:
+    """Insert many keys without ON CONFLICT, which on PostgreSQL is half the work; False: another
+    process has made one of them meanwhile, and nothing was inserted."""
+    if txn.dialect.name != "postgres":
+        return False
+    txn.execute("SAVEPOINT new_state_keys")
+    try:
+        txn.many("INSERT INTO state_keys (state_key_nid, type, state_key) VALUES (?, ?, ?)", rows)
+    except IntegrityViolation:
+        txn.execute("ROLLBACK TO SAVEPOINT new_state_keys")
+        return False
+    txn.execute("RELEASE SAVEPOINT new_state_keys")
+    return True
 
 
 def _node_size(node_hash: bytes, body: bytes) -> int:
@@ -232,7 +264,8 @@ def put_current(
         else:
             rows.append((room_nid, *key, event_nid))
     if len(rows) >= _PART:
-        rows = _insert_new(txn, room_nid, rows)
+        # In the order of the index, which is quicker so.
+        rows = _insert_new(txn, room_nid, sorted(rows))
     if rows:
         txn.many(
             "INSERT INTO current_state (room_nid, type, state_key, event_nid) VALUES (?, ?, ?, ?)"

@@ -904,7 +904,7 @@ CREATE INDEX aliases_room ON aliases (room_nid);
 
 CREATE INDEX backed_up_keys_room ON backed_up_keys (user_id, version, room_id);
 
-CREATE INDEX current_state_type ON current_state (type, state_key, room_nid);
+CREATE INDEX current_state_type ON current_state (type, room_nid) WHERE state_key = '';
 
 CREATE INDEX delayed_events_due ON delayed_events (send_ts) WHERE finalised_ts IS NULL;
 
@@ -1121,3 +1121,6 @@ CREATE TABLE message_words (
 
 -- only: postgres
 CREATE INDEX message_words_found ON message_words USING gin (words);
+
+-- only: postgres
+ALTER TABLE received_transactions SET (toast_tuple_target = 8160);

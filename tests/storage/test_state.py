@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import chain, repeat
+from typing import Any
+from unittest import mock
+
 from storage.state import StateStore
 from storage.transaction import Transaction
 from tests.support.databases import DatabaseTestCase, on_each_database
@@ -30,3 +34,16 @@ class StateKeysTest(DatabaseTestCase):
         self.assertEqual(again["m.d", ""], mine["m.d", ""])
         self.assertNotIn(again["m.a", ""], mine.values())
         self.assertEqual(await db.read(StateStore().lookup, list(again)), again)
+
+    async def test_many_new_keys_of_which_another_makes_one_meanwhile(self) -> None:
+        db = await self.open()
+        keys = [("m.room.member", f"@user{number:03}\t\\:far") for number in range(400)]
+        (number,) = (await db.write(StateStore().intern, keys[100:101])).values()
+        store = StateStore()
+        # It was not there when it was looked for.
+        answers: Any = chain([{}], repeat(mock.DEFAULT))
+        with mock.patch.object(store, "_fetch", wraps=store._fetch, side_effect=answers):
+            found = await db.write(store.intern, keys)
+        self.assertEqual(found[keys[100]], number)
+        self.assertEqual(len(set(found.values())), 400)
+        self.assertEqual(await db.read(StateStore().lookup, keys), found)

@@ -1,0 +1,11 @@
+-- The index is for finding the rooms that have a state event of some type, whose key is empty. The
+-- members of all rooms, which are most of the current state, need not be in it.
+
+DROP INDEX current_state_type;
+CREATE INDEX current_state_type ON current_state (type, room_nid) WHERE state_key = '';
+
+-- Answers to transactions are short-lived, and mostly IDs of events: PostgreSQL's attempts to make
+-- them shorter are not worth their time.
+
+-- only: postgres
+ALTER TABLE received_transactions SET (toast_tuple_target = 8160);
