@@ -115,8 +115,8 @@ class Keep(NamedTuple):
 
     def in_steps(self, txn: Transaction) -> str:
         """See `storage.single.Single`."""
-        txn.execute(_KEEP, (self.origin, self.txn_id, self.answer, self.now_ms))
-        return answer_to(txn, self.origin, self.txn_id) or self.answer
+        args = (self.origin, self.txn_id, self.answer, self.now_ms)
+        return str(txn.value(f"{_KEEP} RETURNING answer", args))
 
 
 _KEEP = (

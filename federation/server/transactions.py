@@ -20,7 +20,7 @@ from federation.server.edus.registry import EduHandlers
 from homeserver.core.errors import MatrixError, bad_json, invalid_param, limit_exceeded, unavailable
 from homeserver.core.ids import ServerName
 from homeserver.core.types import JsonObject
-from homeserver.rooms.inbound import Inbound
+from homeserver.rooms.inbound import Answers, Inbound
 from homeserver.semaphore import Semaphore
 from homeserver.web.endpoint import Auth, RawJson, endpoint
 from homeserver.web.responses import encode_json
@@ -28,6 +28,7 @@ from storage import received
 from storage.database import Database
 from storage.errors import StorageError
 from storage.machine import Machine
+from storage.transaction import Transaction
 
 MAX_PDUS = 50
 MAX_EDUS = 100
@@ -148,9 +149,11 @@ class Transactions:
         if known is not None:
             self._told("repeated")
             return known
-        answer = await self._work(origin, pdus, [])
-        now_ms = int(self._clock.seconds() * 1000)
-        answer = await self._db.write_single(received.Keep(origin, txn_id, answer, now_ms))
+        kept = _Kept(origin, txn_id, self._clock)
+        answers = await self._inbound.receive(origin, pdus, kept) if pdus else {}
+        answer = kept.answer
+        if answer is None:
+            answer = await self._db.write_single(kept.of(answers))
         self._told("new")
         return answer
 
@@ -174,7 +177,7 @@ class Transactions:
         answers = await self._inbound.receive(origin, pdus) if pdus else {}
         if edus:
             await self._edus.receive(origin, edus)
-        return encode_json({"pdus": answers}).decode()
+        return _encoded(answers)
 
     async def _abandon(self, origin: str, txn_id: str) -> None:
         try:
@@ -191,6 +194,41 @@ class Transactions:
         return done.addErrback(
             lambda failure: _log.warning("Transactions not forgotten", reason=str(failure.value))
         )
+
+
+class _Kept:
+    """Keeps the answer to a transaction of events, best together with the events.
+
+    `answer` is what it is answered with, once that is stored.
+    """
+
+    def __init__(self, origin: str, txn_id: str, clock: IReactorTime) -> None:
+        self.answer: str | None = None
+        self._origin = origin
+        self._txn_id = txn_id
+        self._clock = clock
+        self._stored: str | None = None
+
+    def of(self, answers: Answers) -> received.Keep:
+        """The statement that does it."""
+        now_ms = int(self._clock.seconds() * 1000)
+        return received.Keep(self._origin, self._txn_id, _encoded(answers), now_ms)
+
+    def begin(self) -> None:
+        """See `homeserver.rooms.inbound.Keeping`."""
+        self._stored = None
+
+    def store(self, txn: Transaction, answers: Answers) -> None:
+        """See `homeserver.rooms.inbound.Keeping`."""
+        self._stored = self.of(answers).in_steps(txn)
+
+    def committed(self) -> None:
+        """See `homeserver.rooms.inbound.Keeping`."""
+        self.answer = self._stored
+
+
+def _encoded(answers: Answers) -> str:
+    return encode_json({"pdus": answers}).decode()
 
 
 async def _sleep(clock: IReactorTime, seconds: float) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Collection, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 import structlog
@@ -31,6 +32,7 @@ from homeserver.core.types import JsonObject
 from homeserver.rooms import open_to
 from homeserver.rooms.backlog import Backlog, Verdict
 from homeserver.rooms.open_to import OpenRoom
+from homeserver.rooms.receive import Keeper
 from storage import received, residence
 from storage.database import Database
 from storage.errors import StorageError
@@ -50,7 +52,9 @@ _log = structlog.get_logger(__name__)
 class EventReceiver(Protocol):
     """What is needed of `homeserver.rooms.receive.Receiver`."""
 
-    async def add(self, room_id: str, events: Sequence[Event], /) -> Mapping[str, Verdict]: ...
+    async def add(
+        self, room_id: str, events: Sequence[Event], /, *, keeper: Keeper | None = None
+    ) -> Mapping[str, Verdict]: ...
 
 
 class Checker(Protocol):
@@ -73,6 +77,19 @@ class Joins(Protocol):
 
 Answers = dict[str, JsonObject]
 """By event ID: {}, or {"error": why}."""
+
+
+class Keeping(Protocol):
+    """Stores the answer to a transaction together with its events, where that can be done."""
+
+    def begin(self) -> None:
+        """Nothing is stored yet: a transaction of the database begins, perhaps not the first."""
+
+    def store(self, txn: Transaction, answers: Answers) -> None:
+        """Store it."""
+
+    def committed(self) -> None:
+        """What `store` did last is there for good. Called on the reactor thread."""
 
 
 class _Pdu(NamedTuple):
@@ -107,14 +124,18 @@ class Inbound:
         self.joins: Joins | None = None
         """Knows which rooms this server is entering: others send events there already."""
 
-    async def receive(self, origin: str, pdus: Sequence[Any]) -> Answers:
+    async def receive(
+        self, origin: str, pdus: Sequence[Any], keeping: Keeping | None = None
+    ) -> Answers:
         """What became of the PDUs that a server sent; the caller bounds their number.
 
-        PDUs that have no event ID are not answered. What is answered with {} is stored. Raises
-        StorageError if the database is away.
+        PDUs that have no event ID are not answered. What is answered with {} is stored; so is the
+        answer itself, if `keeping` is told so at the end. Raises StorageError if the database is
+        away.
         """
         answers: Answers = {}
-        room_ids = {room_id for pdu in pdus if (room_id := _room_id(pdu)) is not None}
+        named = [_room_id(pdu) for pdu in pdus]
+        room_ids = {room_id for room_id in named if room_id is not None}
         if not room_ids:
             return {name: _error("The event names no room.") for name in _named(pdus)}
         found, waiting = await self._look_up(origin, room_ids)
@@ -122,8 +143,7 @@ class Inbound:
         if strange and self.joins is not None and await self.joins.settled(strange):
             found, waiting = await self._look_up(origin, room_ids)
         good: list[_Pdu] = []
-        for pdu in pdus:
-            room_id = _room_id(pdu)
+        for pdu, room_id in zip(pdus, named, strict=True):
             room = found.get(room_id) if room_id is not None else None
             refusal = self._refusal(pdu, room)
             if refusal is None and room is not None:
@@ -133,7 +153,7 @@ class Inbound:
             if name is not None:
                 answers[name] = _error(refusal or "The room is unknown.")
         checked = await self._check(origin, good, answers)
-        await self._deliver(origin, checked, waiting, answers)
+        await self._deliver(origin, checked, waiting, answers, keeping)
         refused = [answer["error"] for answer in answers.values() if "error" in answer]
         if refused:
             _log.info(
@@ -215,14 +235,18 @@ class Inbound:
         checked: Mapping[str, tuple[OpenRoom, list[Event]]],
         waiting: set[int],
         answers: Answers,
+        keeping: Keeping | None,
     ) -> None:
+        # With events of one room all of the answer is known where they are added.
+        keeper = _Keeper(keeping, dict(answers)) if keeping and len(checked) == 1 else None
+
         async def one(found: OpenRoom, events: list[Event]) -> Answers:
             room_nid = found.room.room_nid
             if not found.room.is_here:
                 return await self._withdraw(origin, events)
             if room_nid in waiting or self._adding[found.room.room_id] >= MAX_QUEUED:
                 return await self._stage(room_nid, origin, events)
-            return await self._add(origin, found, events)
+            return await self._add(origin, found, events, keeper)
 
         for part in await _all(one(found, events) for found, events in checked.values()):
             answers.update(part)
@@ -235,13 +259,15 @@ class Inbound:
             answers[event.event_id] = {} if done else _error(refusal)
         return answers
 
-    async def _add(self, origin: str, found: OpenRoom, events: list[Event]) -> Answers:
+    async def _add(
+        self, origin: str, found: OpenRoom, events: list[Event], keeper: _Keeper | None
+    ) -> Answers:
         room_id, room_nid = found.room.room_id, found.room.room_nid
 
         async def add() -> Mapping[str, Verdict]:
             self._adding[room_id] += 1
             try:
-                return await self._receiver.add(room_id, events)
+                return await self._receiver.add(room_id, events, keeper=keeper)
             finally:
                 self._adding[room_id] -= 1
                 self._adding += Counter()
@@ -262,16 +288,9 @@ class Inbound:
         except Exception as error:
             _log.error("events not added", room_id=room_id, origin=origin, exc_info=error)
             return await self._stage(room_nid, origin, events)
-        answers: Answers = {}
-        lacking = []
-        for event in events:
-            verdict = verdicts.get(event.event_id)
-            if verdict is None or verdict.status < 0:
-                lacking.append(event)
-            elif verdict.status in (REJECTED, MISPLACED):
-                answers[event.event_id] = _error(verdict.reason or "The event is rejected.")
-            else:
-                answers[event.event_id] = {}
+        answers, lacking = _answered(events, verdicts)
+        if keeper is not None:
+            keeper.committed()
         if lacking:
             answers |= await self._stage(room_nid, origin, lacking)
         return answers
@@ -284,6 +303,54 @@ class Inbound:
             else _error("Too many events wait to be added.")
             for event in events
         }
+
+
+class _Keeper:
+    """Stores the answer to a transaction with the events of it that are added.
+
+    Parameters: `before`, the answer for those PDUs that are not.
+    """
+
+    def __init__(self, keeping: Keeping, before: Answers) -> None:
+        self._keeping = keeping
+        self._before = before
+        self._has_stored = False
+
+    def begin(self) -> None:
+        """See `homeserver.rooms.receive.Keeper`."""
+        self._has_stored = False
+        self._keeping.begin()
+
+    def keep(
+        self, txn: Transaction, events: Sequence[Event], verdicts: Mapping[str, Verdict]
+    ) -> None:
+        """See `homeserver.rooms.receive.Keeper`."""
+        answers, lacking = _answered(events, verdicts)
+        if not lacking:
+            self._keeping.store(txn, self._before | answers)
+            self._has_stored = True
+
+    def committed(self) -> None:
+        """What was done last was committed."""
+        if self._has_stored:
+            self._keeping.committed()
+
+
+def _answered(
+    events: Sequence[Event], verdicts: Mapping[str, Verdict]
+) -> tuple[Answers, list[Event]]:
+    """The answers for the events that have one, and those that have to wait for others."""
+    answers: Answers = {}
+    lacking = []
+    for event in events:
+        verdict = verdicts.get(event.event_id)
+        if verdict is None or verdict.status < 0:
+            lacking.append(event)
+        elif verdict.status in (REJECTED, MISPLACED):
+            answers[event.event_id] = _error(verdict.reason or "The event is rejected.")
+        else:
+            answers[event.event_id] = {}
+    return answers, lacking
 
 
 def _rooms(
@@ -334,10 +401,14 @@ def _error(reason: str) -> JsonObject:
 def _room_id(pdu: Any) -> str | None:
     """The room that a PDU names."""
     room_id = pdu.get("room_id") if isinstance(pdu, dict) else None
-    if not isinstance(room_id, str):
-        return None
+    return _valid_room_id(room_id) if isinstance(room_id, str) else None
+
+
+@lru_cache(maxsize=256)
+def _valid_room_id(text: str) -> str | None:
+    # Events come many of a room at a time.
     try:
-        return RoomID.parse(room_id)
+        return RoomID.parse(text)
     except InvalidIdentifier:
         return None
 

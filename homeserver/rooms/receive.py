@@ -49,6 +49,18 @@ class Observer(Protocol):
     def __call__(self, status: int, count: int, /) -> None: ...
 
 
+class Keeper(Protocol):
+    """Stores something with what is added: what became of it."""
+
+    def begin(self) -> None:
+        """A transaction of the database begins: what was done in one before did not count."""
+
+    def keep(
+        self, txn: Transaction, events: Sequence[Event], verdicts: Mapping[str, Judged], /
+    ) -> None:
+        """Store it. Positions are not known yet."""
+
+
 @dataclass(slots=True)
 class _Added:
     """What a transaction did; or, with `unsigned`, what `policy` has to sign before."""
@@ -93,18 +105,22 @@ class Receiver:
         *,
         states: Mapping[str, KnownState] = NO_STATES,
         outgoing: bool = False,
+        keeper: Keeper | None = None,
     ) -> dict[str, Judged]:
         """Add events at the head of a room; what became of each, by its ID.
 
         Parameters: `states`, the state before those events whose predecessors are not known, by
-        event ID; `outgoing`, whether this server is to tell the others in the room.
+        event ID; `outgoing`, whether this server is to tell the others in the room; `keeper`,
+        which is called in the same transaction, unless nobody may add to the room.
         """
 
-        done = await self._add(room_id, received, states, outgoing, ask_policy=True)
+        done = await self._add(room_id, received, states, outgoing, ask_policy=True, keeper=keeper)
         if done.policy is not None and done.unsigned:
             signed = await self._ask(done.unsigned, done.policy)
             again = [signed.get(event.event_id, event) for event in received]
-            done = await self._add(room_id, again, states, outgoing, ask_policy=False)
+            done = await self._add(
+                room_id, again, states, outgoing, ask_policy=False, keeper=keeper
+            )
         self._tell(room_id, done.judged, done.written)
         if done.resets:
             for callback in self.on_reset:
@@ -140,8 +156,11 @@ class Receiver:
         *,
         ask_policy: bool,
         request: AppendRequest | None = None,
+        keeper: Keeper | None = None,
     ) -> _Added:
         def work(txn: Transaction) -> _Added:
+            if keeper is not None:
+                keeper.begin()
             receiving = self._open(txn, room_id, live=True)
             if receiving is None:
                 return _Added(_unknown_room(received))
@@ -152,6 +171,8 @@ class Receiver:
                 return _Added({}, unsigned=receiving.unsigned, policy=receiving.policy)
             if request is not None:
                 _as_requested(txn, receiving, request)
+            if keeper is not None:
+                keeper.keep(txn, received, receiving.judged)
             written = self._write(txn, receiving) if receiving.rooted else []
             places = {entry.event.event_id: entry.pos for w in written for entry in w.entries}
             draft = receiving.draft

@@ -322,7 +322,7 @@ class FakeInbound:
         self.hold: Deferred[None] | None = None
         self.fails = False
 
-    async def receive(self, origin: str, pdus: Any) -> JsonObject:
+    async def receive(self, origin: str, pdus: Any, keeping: object = None) -> JsonObject:
         self.seen.append(pdus)
         if self.hold is not None:
             waiter: Deferred[None] = Deferred()

@@ -10,12 +10,35 @@ from twisted.internet.defer import Deferred
 
 from homeserver.core.types import JsonObject
 from homeserver.rooms import inbound as module
+from homeserver.rooms.inbound import Answers
 from storage.errors import DatabaseUnavailable
 from storage.received import Bound, Bounds
+from storage.transaction import Transaction
 from tests.homeserver.rooms.waiting import ORIGIN, SERVER, Verdict, WaitingCase
 from tests.support.databases import on_each_database
 from tests.support.events import RoomBuilder
 from tests.support.federation import eventually
+
+
+class FakeKeeping:
+    """`answers` are those that were committed."""
+
+    def __init__(self) -> None:
+        self.begun = self.stored = 0
+        self.answers: Answers | None = None
+        self._last: Answers | None = None
+
+    def begin(self) -> None:
+        self.begun += 1
+        self._last = None
+
+    def store(self, txn: Transaction, answers: Answers) -> None:
+        self.stored += 1
+        self._last = answers
+
+    def committed(self) -> None:
+        assert self._last is not None
+        self.answers = self._last
 
 
 @on_each_database
@@ -47,6 +70,38 @@ class InboundTest(WaitingCase):
         self.assertEqual(await self.waiting(), {})
         # One bulk check for the sender's own events, one for those of others.
         self.assertEqual((self.checker.calls, len(self.script.calls)), (2, 2))
+
+    async def test_the_answer_is_stored_with_the_events(self) -> None:
+        """Where all of it is known then, and only what was committed counts."""
+        good, late = self.message(self.one), self.message(self.one, "late")
+        keeping = FakeKeeping()
+        answers = await self.inbound.receive(ORIGIN, [good.pdu], keeping)
+        self.assertEqual((keeping.answers, keeping.begun), (answers, 2))
+        # Events of two rooms are added apart.
+        keeping = FakeKeeping()
+        pdus = [self.message(self.one).pdu, self.message(self.two).pdu]
+        await self.inbound.receive(ORIGIN, pdus, keeping)
+        self.assertEqual((keeping.answers, keeping.begun), (None, 0))
+        # It was not committed.
+        failing = self.message(self.one)
+        self.script.fails.add(failing.event_id)
+        await self.inbound.receive(ORIGIN, [failing.pdu], keeping)
+        self.assertEqual((keeping.answers, keeping.begun), (None, 2))
+        await self.db.write(lambda txn: txn.execute("DELETE FROM staged_pdus"))
+        # Nobody knows yet whether it will be.
+        self.script.hold[self.one.room_id] = Deferred()
+        keeping, slow = FakeKeeping(), self.message(self.one)
+        waiting = Deferred.fromCoroutine(self.inbound.receive(ORIGIN, [slow.pdu], keeping))
+        await eventually(lambda: len(self.script.calls) == 5)
+        self.clock.advance(module.PATIENCE_S + 1)
+        self.assertEqual(await waiting, {slow.event_id: {}})
+        self.script.hold.pop(self.one.room_id).callback(None)
+        self.assertEqual((keeping.answers, keeping.begun), (None, 2))
+        await self.db.write(lambda txn: txn.execute("DELETE FROM staged_pdus"))
+        # What lacks something is stored elsewhere.
+        self.script.verdicts[late.event_id] = Verdict(-1, "lacking")
+        await self.inbound.receive(ORIGIN, [late.pdu], keeping)
+        self.assertEqual((keeping.answers, keeping.stored), (None, 2))
 
     async def test_what_lacks_something_waits(self) -> None:
         event = self.message(self.one)
@@ -127,7 +182,7 @@ class InboundTest(WaitingCase):
         self.flushLoggedErrors()
 
     async def test_a_database_that_is_away_fails_the_transaction(self) -> None:
-        async def fail(*args: Any) -> Any:
+        async def fail(*args: Any, **options: Any) -> Any:
             raise DatabaseUnavailable("on purpose")
 
         self.patch(self.script, "add", fail)

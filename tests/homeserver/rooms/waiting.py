@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -13,6 +13,7 @@ from homeserver.core.event import Event
 from homeserver.core.room_versions import RoomVersion
 from homeserver.rooms.backlog import Backlog
 from homeserver.rooms.inbound import Inbound
+from homeserver.rooms.receive import Keeper
 from storage import memberships, received, rooms
 from storage.bus import MemoryBus
 from storage.database import Database
@@ -60,7 +61,14 @@ class Script:
         self.hold: dict[str, Deferred[None]] = {}
         self.fails: set[str] = set()
 
-    async def add(self, room_id: str, events: Sequence[Event], /) -> Mapping[str, Verdict]:
+    async def add(
+        self, room_id: str, events: Sequence[Event], /, *, keeper: Keeper | None = None
+    ) -> Mapping[str, Verdict]:
+        if keeper is not None:
+            verdicts: Any = self._verdicts(events)
+            for _ in range(2):  # A transaction of the database may have to be repeated.
+                keeper.begin()
+                keeper.keep(cast(Transaction, None), events, verdicts)
         return await self._take("", room_id, events)
 
     async def receive(
@@ -78,6 +86,10 @@ class Script:
                 await shared(self.hold[name])
         if self.fails & set(names):
             raise ValueError("on purpose")
+        return self._verdicts(events)
+
+    def _verdicts(self, events: Sequence[Event]) -> dict[str, Verdict]:
+        names = [event.event_id for event in events]
         return {name: self.verdicts.get(name, Verdict(0)) for name in names}
 
 
