@@ -12,9 +12,12 @@ from typing import Protocol, cast
 import msgspec
 
 from homeserver.cache import Cache
+from storage import auth_packs
 from storage.transaction import Transaction
 
 _PART = 2000
+_MANY = 500
+"""So many events are not read before looking into `auth_packs`, and what they say is put there."""
 
 
 class AtHand(Protocol):
@@ -78,6 +81,8 @@ class RoomEdges:
         # Of events that were stored by others, and what this transaction has read.
         self._known: Mapping[int, tuple[int, ...]] | None = None
         self._fresh: dict[int, tuple[int, ...]] = {}
+        self._unsaved: dict[int, tuple[int, ...]] = {}
+        self._has_packs = False
 
     def of_each(self, event_nids: Collection[int]) -> dict[int, tuple[int, ...]]:
         """The auth events of each of these that is stored in the room."""
@@ -103,15 +108,31 @@ class RoomEdges:
     def _missing(self, event_nids: Collection[int]) -> dict[int, tuple[int, ...]]:
         fresh = self._fresh
         unread = [number for number in event_nids if number not in fresh]
+        if len(unread) >= _MANY and not self._has_packs:
+            self._has_packs = True
+            self._keep(auth_packs.load(self._txn, self._room_nid))
+            unread = [number for number in unread if number not in fresh]
         if not unread:
             return fresh
         whole, partial = _read(self._txn, self._room_nid, unread, self._at_hand)
-        if whole and not fresh:
-            # Not before the commit: numbers of a transaction that is rolled back are used again.
-            self._txn.after_commit(self._remember)
-        fresh.update(whole)
+        self._keep(whole)
+        if self._has_packs:
+            self._unsaved.update(whole)
         # What names events that are not stored yet is read again, since they may be then.
         return {**fresh, **partial} if partial else fresh
+
+    def save(self) -> None:
+        """Store what many events had to be read for, in a transaction that holds the room's lock:
+        then it need not be read again."""
+        if len(self._unsaved) >= _MANY:
+            auth_packs.save(self._txn, self._room_nid, self._unsaved)
+            self._unsaved = {}
+
+    def _keep(self, edges: Mapping[int, tuple[int, ...]]) -> None:
+        if edges and not self._fresh:
+            # Not before the commit: numbers of a transaction that is rolled back are used again.
+            self._txn.after_commit(self._remember)
+        self._fresh.update(edges)
 
     def _remember(self) -> None:
         room_nid = self._room_nid

@@ -28,6 +28,7 @@ BY_NUMBER = (
     Table("room_servers", ("server_name",)),
     Table("room_states", ("pos",)),
     Table("state_nodes", ("hash",)),
+    Table("auth_packs", ("first_nid",)),
     Table("staged_pdus", ("event_id",)),
     Table("event_gaps", ("event_id", "successor")),
     Table("timeline_breaks", ("pos",)),

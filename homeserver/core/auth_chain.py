@@ -134,7 +134,7 @@ def reachable(nodes: Iterable[NodeT], graph: Mapping[NodeT, Sequence[NodeT]]) ->
     found = set(nodes)
     level = set(found)
     while level:
-        level = set().union(*filter(None, map(graph.get, level)))
+        level = set().union(*[auths for auths in map(graph.get, level) if auths])
         level -= found
         found |= level
     return found

@@ -92,8 +92,10 @@ class RoomTree:
         return found | {name: self._fresh[name] for name in hashes if name in self._fresh}
 
     def save(self) -> None:
-        """Store the new nodes."""
+        """Store the new nodes, and what a resolution had to find out at length."""
         self._states.save(self._txn, self._room_nid, self._fresh)
+        if self._edges is not None:
+            self._edges.save()
 
     def build(self, numbers: Mapping[StateKey, int]) -> bytes:
         """The root of a state that is given whole."""

@@ -41,6 +41,13 @@ CREATE TABLE appservice_streams (
     body TEXT
 );
 
+CREATE TABLE auth_packs (
+    room_nid BIGINT NOT NULL,
+    first_nid BIGINT NOT NULL,
+    body BLOB NOT NULL,
+    PRIMARY KEY (room_nid, first_nid)
+);
+
 CREATE TABLE backed_up_keys (
     user_id TEXT NOT NULL,
     version BIGINT NOT NULL,

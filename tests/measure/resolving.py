@@ -3,7 +3,8 @@
 Two branches of a room with many members, which differ in some of them, and in power levels. CPU in
 milliseconds, the least of some rounds: by the algorithm alone, with all events in memory
 (`pure`; `reading`, with reading all of them from their texts before), and by two state trees of a
-database whose caches are empty (`cold`) or full (`warm`), without what PostgreSQL itself uses.
+database whose caches are empty (`cold`; `first` if it never resolved the room's state before) or
+full (`warm`), without what PostgreSQL itself uses.
 With `--synapse`, the Python of a virtual environment that has matrix-synapse, its resolver gets
 the same, with all events in memory.
 """
@@ -79,12 +80,14 @@ def pure(forked: Fork, rounds: int, *, parsed: bool) -> float:
     return least(work, prepare, rounds)
 
 
-def stored(forked: Fork, url: str, rounds: int) -> tuple[float, float]:
-    """By two state trees in a database: with empty caches, and with full ones."""
+def stored(forked: Fork, url: str, rounds: int) -> tuple[float, float, float]:
+    """By two state trees in a database: for the first time, with empty caches, with full ones."""
     with opened(url) as session:
         fork = StoredFork(session, forked.states, forked.events, forked.version)
+        first = fork.milliseconds(rounds, cold=True)
+        fork.keep()
         cold = fork.milliseconds(rounds, cold=True)
-        return min(cold), min(fork.milliseconds(rounds, cold=False))
+        return min(first), min(cold), min(fork.milliseconds(rounds, cold=False))
 
 
 def by_synapse(python: str, forked: Fork, directory: Path, rounds: int) -> float:
@@ -122,8 +125,8 @@ def main() -> None:
             }
             for kind in options.databases.split(","):
                 with databases[kind]() as url:
-                    cold, warm = stored(forked, url, options.rounds)
-                figures |= {f"{kind} cold": cold, f"{kind} warm": warm}
+                    first, cold, warm = stored(forked, url, options.rounds)
+                figures |= {f"{kind} first": first, f"{kind} cold": cold, f"{kind} warm": warm}
             if options.synapse:
                 with tempfile.TemporaryDirectory() as directory:
                     figures["synapse"] = by_synapse(

@@ -58,6 +58,15 @@ class StoredFork:
         tree.save()
         session.commit()
 
+    def keep(self) -> None:
+        """Resolve, and store what the database keeps of that for the next time."""
+        self.forget()
+        txn = self._session.begin()
+        tree = RoomTree(txn, self._store, _ROOM, self._version)
+        tree.resolve(self._roots)
+        tree.save()
+        self._session.commit()
+
     def forget(self) -> None:
         """Begin with empty caches."""
         self._store = StateStore()

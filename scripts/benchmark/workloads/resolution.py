@@ -16,6 +16,13 @@ VERSIONS = ("11", "12")
 """Room versions whose resolution differs."""
 
 
+_FROM_DATABASE = (
+    ("stored", "reading included"),
+    ("cold", "reading, empty caches"),
+    ("first", "reading, empty caches, never resolved before"),
+)
+
+
 class Different(Exception):
     """The servers do not agree on the state."""
 
@@ -48,7 +55,7 @@ async def run(ctx: Context) -> None:
         )
         title = f"room version {version}, CPU without what stands in for Synapse's database"
         ctx.value(f"resolution.{version}_alone", title, least, "ms")
-        for name, what in (("stored", "reading included"), ("cold", "reading, empty caches")):
+        for name, what in _FROM_DATABASE:
             if f"{name}_ms" in answer:
                 title = f"room version {version}, CPU from a database, {what}"
                 ctx.value(f"resolution.{version}_{name}", title, min(answer[f"{name}_ms"]), "ms")

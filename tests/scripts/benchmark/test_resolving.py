@@ -31,6 +31,6 @@ class ForkTests(TestCase):
         with contextlib.redirect_stdout(said):
             by_hearth.main(str(file), "2")
         answer = json.loads(said.getvalue())
-        for name in ("ms", "stored_ms", "cold_ms"):
+        for name in ("ms", "stored_ms", "cold_ms", "first_ms"):
             self.assertEqual(len(answer[name]), 2)
         self.assertEqual(len(answer["digest"]), 64)
