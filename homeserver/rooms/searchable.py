@@ -27,6 +27,11 @@ from storage.transaction import Transaction
 NAME = "messages"
 STEP = 200
 """Events of one step."""
+MOST_AT_ONCE = 10_000
+"""Characters of texts up to which their events are made findable where they are added: the clock
+is locked meanwhile."""
+MOST_DIRECTLY = 1_000
+"""Words up to which the reactor thread says what is to be written."""
 
 
 def texts_of(rows: Iterable[EventRow | Written]) -> list[Text]:
@@ -35,7 +40,7 @@ def texts_of(rows: Iterable[EventRow | Written]) -> list[Text]:
     for row in rows:
         if row.type not in TYPES or row.redacted_by is not None:
             continue
-        text = _text(row, _content(row.json))
+        text = _text(row, text_of(row.type, row.state_key, _content(row.json)))
         if text is not None:
             found.append(text)
     return found
@@ -50,27 +55,22 @@ def _content(text: str) -> Any:
 
 def add_written(txn: Transaction, rows: Sequence[tuple[Event, EventRow]]) -> bool:
     """Make events findable in the transaction that has just added them, if the reader of the log
-    has all that was before; whether that was done.
+    has all that was before, and the texts are not long; whether that was done.
 
     `rows` are all events that got the positions of the transaction. What it redacts besides has to
     be redacted afterwards.
     """
-    if not log_readers.pass_over(txn, NAME, txn.first_pos, txn.last_pos):
+    texts = [(row, text_of(row.type, row.state_key, event.content)) for event, row in rows]
+    length = sum(len(text[1]) for _, text in texts if text is not None)
+    if length > MOST_AT_ONCE or not log_readers.pass_over(txn, NAME, txn.first_pos, txn.last_pos):
         return False
-    message_words.add(
-        txn,
-        [
-            text
-            for event, row in rows
-            if row.type in TYPES and (text := _text(row, event.content)) is not None
-        ],
-    )
+    found = [_text(row, text) for row, text in texts]
+    message_words.add(txn, [text for text in found if text is not None])
     return True
 
 
-def _text(row: EventRow | Written, content: object) -> Text | None:
-    """What the table gets of an event."""
-    text = text_of(row.type, row.state_key, content)
+def _text(row: EventRow | Written, text: tuple[str, str] | None) -> Text | None:
+    """What the table gets of an event with this kind of text."""
     contained = words.words(text[1]) if text is not None else []
     if text is None or not contained:
         return None
@@ -103,5 +103,7 @@ class SearchableTexts(LogReader[Sequence[Text]]):
         # What was redacted since it was read must not come back.
         message_words.add_kept(txn, found)
 
-    def single(self, after: int, upto: int, found: Sequence[Text]) -> AddRead:
+    def single(self, after: int, upto: int, found: Sequence[Text]) -> AddRead | None:
+        if sum(len(text.words) for text in found) > MOST_DIRECTLY:
+            return None
         return AddRead(NAME, after, upto, found)

@@ -30,13 +30,16 @@ class PromptReactor(EPollReactor):
     _ahead: float | None = None
     """Of the time of day, how far it is ahead of the time that nobody sets."""
 
-    def timeout(self) -> float | None:
-        """As Twisted's; asked in each turn."""
+    def _look_at_clock(self) -> None:
         found: Any = self
         before, self._ahead = self._ahead, found.seconds() - monotonic()
         if before is not None and before - self._ahead > _SET_BACK_S:
             for call in found._pendingTimedCalls:  # in an order that does not change
                 call.time -= before - self._ahead
+
+    def timeout(self) -> float | None:
+        """As Twisted's; asked in each turn."""
+        self._look_at_clock()
         longest: float | None = super().timeout()
         return longest
 
@@ -45,6 +48,8 @@ class PromptReactor(EPollReactor):
         found: Any = self
         selectables: dict[int, Any] = found._selectables
         ready = found._poller.poll(-1 if timeout is None else timeout, len(selectables))
+        # Now, as what is put off from here on goes by the clock as it is.
+        self._look_at_clock()
         for fd, event in ready:
             # One that was ready may be gone by what another has done.
             selectable = selectables.get(fd)

@@ -7,6 +7,7 @@ import random
 from homeserver.rooms.searchable import SearchableTexts
 from homeserver.rooms.write import WrittenRoom
 from storage import log_readers
+from storage.message_words import Text
 from storage.transaction import Transaction
 from tests.homeserver.rooms.test_receiving import ReceivingCase
 from tests.support.databases import on_each_database, reactor
@@ -79,6 +80,17 @@ class AtOnceTest(ReceivingCase):
         await self.texts.catch_up()
         self.assertEqual(len(await self.found()), 2)
 
+    async def test_long_texts_are_left_to_the_reader(self) -> None:
+        """Nobody can write while they are made findable where they are added."""
+        await self.start()
+        long = "\u6771\u4eac " * 1_000
+        await self.receive(*[self.room.message(BOB, long) for _ in range(5)])
+        self.assertEqual(await self.found(), [])
+        self.assertFalse(self.written[-1].is_searchable)
+        self.assertTrue(self.is_woken())
+        await self.texts.catch_up()
+        self.assertEqual(len(await self.found()), 5)
+
     async def test_what_is_redacted_in_the_same_transaction_is_not_found(self) -> None:
         """Shows MISC-3."""
         await self.start()
@@ -88,6 +100,14 @@ class AtOnceTest(ReceivingCase):
         late = self.room.message(CAROL, "late")
         await self.receive(late, self.room.redaction(CAROL, late))
         self.assertEqual(len(await self.found()), 1)
+
+    async def test_the_reactor_writes_down_few_words(self) -> None:
+        """Many are for a thread, as is reading them."""
+        await self.start()
+        few = [Text(1, 1, 1, "b", ["word"] * 10)]
+        many = [Text(number, 1, 1, "b", ["word"] * 100) for number in range(20)]
+        self.assertIsNotNone(self.texts.single(1, 2, few))
+        self.assertIsNone(self.texts.single(1, 2, many))
 
     async def test_the_same_as_the_reader_makes(self) -> None:
         """Whatever the events are, in batches of any size."""

@@ -16,10 +16,13 @@ if hasattr(select, "epoll"):
 
 class _Echo(Protocol):
     ended: Any = None
+    heard: Any = None
 
     def dataReceived(self, data: bytes) -> None:
         if data == b"fail":
             raise ValueError("as asked")
+        if self.heard is not None:
+            self.heard()
         assert self.transport is not None
         self.transport.write(data)
 
@@ -117,3 +120,21 @@ class LoopTests(SynchronousTestCase):
         self.assertEqual(self.reactor.timeout(), 0)
         self.reactor.runUntilCurrent()
         self.assertEqual(ran, ["due"])
+
+    def test_what_is_put_off_after_the_clock_was_set_back_is_not_moved(self) -> None:
+        error = 0.0
+        self.reactor.seconds = lambda: time.time() - error
+        calls: list[Any] = []
+        self.made[0].heard = lambda: calls.append(self.reactor.callLater(600.0, str))
+        self.reactor.runUntilCurrent()
+        self.reactor.timeout()
+        # Somebody sets it back while the loop waits, and what comes is put off.
+        error = 3600.0
+        self.client.sendall(b"one")
+        self.reactor.doIteration(5)
+        for _ in range(2):
+            self.reactor.runUntilCurrent()
+            self.reactor.timeout()
+        self.assertTrue(calls[0].active())
+        self.assertGreater(calls[0].getTime(), self.reactor.seconds() + 300)
+        calls[0].cancel()
