@@ -14,7 +14,7 @@ Server-Server API, "Checks performed on receipt of a PDU", from step 4 on (steps
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -102,6 +102,11 @@ class Reset:
     new: str | None
 
 
+def _alike(event: Event, before: bytes, current: bytes | None) -> tuple[object, ...]:
+    """What the rules ask of a message that is judged by its sender and the states alone."""
+    return (event.type, event.sender, event.room_id, event.auth_event_ids, before, current)
+
+
 @dataclass(slots=True)
 class Receiving:
     """Events of one room on their way in. `draft` has the room's head.
@@ -158,7 +163,13 @@ class Receiving:
         ordered = topological_order(received)
         fresh = [event for event in ordered if not self._answered(event)]
         numbers = iter(self.numbers(len(fresh))) if fresh else iter(())
-        for event in fresh:
+        behind = 0
+        for place, event in enumerate(fresh):
+            if place < behind:
+                continue
+            behind = self._go_on(fresh, place, numbers, states, outgoing)
+            if place < behind:
+                continue
             stored = self._rows.get(event.event_id)
             number = next(numbers) if stored is None else stored.event_nid
             self._one(event, number, states.get(event.event_id), outgoing)
@@ -247,6 +258,58 @@ class Receiving:
             event.event_id, status, reason_or_none, is_new=event.event_id not in self._rows
         )
 
+    def _go_on(
+        self,
+        fresh: Sequence[Event],
+        place: int,
+        numbers: Iterator[int],
+        states: Mapping[str, KnownState],
+        outgoing: bool,
+    ) -> int:
+        """Place messages from `place` on that come one right after the other at the head, in the
+        state of the head, and are to the rules as ones that were accepted; the place behind them.
+
+        The same comes of it as of `_one` for each.
+        """
+        row, root = self.draft.row, self.draft.row.state_root
+        heads, depth = row.extremities, row.depth
+        if not self._verdicts or not self.live or self.policy is not None or root is None:
+            return place
+        for head in heads:
+            if self._after.get(head) != root or self._statuses.get(head) != ACCEPTED:
+                return place
+        first = place
+        while place < len(fresh):
+            event = fresh[place]
+            name = event.event_id
+            if (
+                event.prev_event_ids != heads
+                or event.state_key is not None
+                or name in self._rows
+                or name in self._referenced
+                or name in states
+                or name in heads
+                # Each event of the same sort named known auth events of this room.
+                or self._verdicts.get(_alike(event, root, root)) != (ACCEPTED, None)
+            ):
+                break
+            number = next(numbers)
+            self.tree.add(event, number)
+            self._after[name] = root
+            self._statuses[name] = ACCEPTED
+            self.draft.added.append(NewEvent(event, None, None))
+            self.rooted.append(
+                Rooted(event, number, root, root, root, {}, ACCEPTED, None, None, outgoing)
+            )
+            self.judged[name] = Judged(name, ACCEPTED, None, (), (), None, True)
+            heads, depth = (name,), max(depth, event.depth)
+            place += 1
+        if place > first:
+            self.draft.row = row._replace(
+                head_version=row.head_version + place - first, depth=depth, extremities=heads
+            )
+        return place
+
     def _is_elsewhere(self, event_id: str) -> bool:
         row = self._rows.get(event_id)
         return row is not None and row.room_nid != self.draft.row.room_nid
@@ -285,14 +348,7 @@ class Receiving:
         """What the authorisation rules say; asked once for messages that are alike to them."""
         if event.state_key is not None or event.type in _JUDGED_BY_CONTENT:
             return self._judge(event, before)
-        alike = (
-            event.type,
-            event.sender,
-            event.room_id,
-            event.auth_event_ids,
-            before,
-            self.draft.row.state_root,
-        )
+        alike = _alike(event, before, self.draft.row.state_root)
         verdict = self._verdicts.get(alike)
         if verdict is None:
             verdict = self._verdicts[alike] = self._judge(event, before)
