@@ -25,7 +25,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from federation.client.pdus import CheckedPdu
 from homeserver.core.event import Event
-from homeserver.core.ids import EventID, InvalidIdentifier, RoomID, domain_of
+from homeserver.core.ids import MAX_ID_BYTES, EventID, InvalidIdentifier, RoomID, domain_of
 from homeserver.core.room_versions import ROOM_VERSIONS, RoomVersion
 from homeserver.core.signing import event_id_for
 from homeserver.core.types import JsonObject
@@ -401,7 +401,10 @@ def _error(reason: str) -> JsonObject:
 def _room_id(pdu: Any) -> str | None:
     """The room that a PDU names."""
     room_id = pdu.get("room_id") if isinstance(pdu, dict) else None
-    return _valid_room_id(room_id) if isinstance(room_id, str) else None
+    # Nothing as long as a whole transaction is remembered.
+    if not isinstance(room_id, str) or len(room_id) > MAX_ID_BYTES:
+        return None
+    return _valid_room_id(room_id)
 
 
 @lru_cache(maxsize=256)

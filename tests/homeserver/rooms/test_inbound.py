@@ -211,6 +211,14 @@ class InboundTest(WaitingCase):
         self.assertEqual(list(await self.receive(create.pdu)), [create.event_id])
         self.assertEqual(self.script.calls, [])
 
+    async def test_long_room_ids_are_not_remembered(self) -> None:
+        """They may be as long as a transaction."""
+        before = module._valid_room_id.cache_info().misses
+        pdu = {**self.message(self.one).pdu, "room_id": "!" + "a" * 100_000 + ":b.example"}
+        answers = await self.receive(pdu)
+        self.assertTrue(all("error" in answer for answer in answers.values()))
+        self.assertEqual(module._valid_room_id.cache_info().misses, before)
+
     async def test_rubbish(self) -> None:
         """Shows RECV-2."""
         event = self.message(self.one)
