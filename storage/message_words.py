@@ -22,6 +22,8 @@ _MAX_SCOPED_ROOMS = 200
 """Up to so many rooms are looked up by the index; of more the results are sifted."""
 _SCOPE = "\u00a4"
 """Begins the words of a scope where they stand among the others: no word has it."""
+_MANY = 20
+_INSERT = "INSERT INTO message_words (event_nid, room_nid, ts, words) VALUES (?, ?, ?, ?)"
 _EVENT = ", ".join("e." + column for column in COLUMNS.split(", "))
 
 
@@ -52,11 +54,17 @@ class Scope(NamedTuple):
     wanted: Wanted = Wanted()
 
 
-def add(txn: Transaction, texts: Iterable[Text]) -> None:
-    """Make texts known."""
+def add(txn: Transaction, texts: Iterable[Text], *, is_new: bool = False) -> None:
+    """Make texts known.
+
+    Parameters: `is_new`, whether their events were added by the same transaction.
+    """
     if txn.dialect.name == "postgres":
         rows = [(each.event_nid, each.room_nid, each.ts, _vector(each)) for each in texts]
-        if rows:
+        if is_new and len(rows) > _MANY:
+            # By COPY, as nothing can be there already.
+            txn.many(_INSERT, rows)
+        elif rows:
             query, args = txn.dialect.rows_of(("bigint", "bigint", "bigint", "text"), rows)
             txn.execute(
                 "INSERT INTO message_words (event_nid, room_nid, ts, words)"

@@ -65,7 +65,7 @@ def add_written(txn: Transaction, rows: Sequence[tuple[Event, EventRow]]) -> boo
     if length > MOST_AT_ONCE or not log_readers.pass_over(txn, NAME, txn.first_pos, txn.last_pos):
         return False
     found = [_text(row, text) for row, text in texts]
-    message_words.add(txn, [text for text in found if text is not None])
+    message_words.add(txn, [text for text in found if text is not None], is_new=True)
     return True
 
 

@@ -114,7 +114,7 @@ class AtOnceTest(ReceivingCase):
         await self.start()
         drawn = random.Random(7)
         events = []
-        for number in range(60):
+        for number in range(150):
             match drawn.randrange(4):
                 case 0:
                     name = drawn.choice(_TEXTS)
@@ -127,7 +127,7 @@ class AtOnceTest(ReceivingCase):
                     events.append(self.room.message(drawn.choice((BOB, CAROL)), words))
         rest = list(events)
         while rest:
-            size = drawn.randint(1, 9)
+            size = drawn.choice((1, 4, 9, 50))
             await self.receive(*rest[:size])
             del rest[:size]
         self.assertTrue(all(room.is_searchable for room in self.written))
