@@ -12,8 +12,11 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import wraps
 from typing import Any, Concatenate, NamedTuple, ParamSpec, Protocol, TypeGuard, TypeVar
 
+import msgspec
+
 from federation.client.errors import BadAnswer
 from federation.client.requests import federation_path
+from homeserver.core import canonical
 from homeserver.core.ids import MAX_ID_BYTES
 from homeserver.core.types import JsonObject
 
@@ -50,6 +53,7 @@ class JsonClient(Protocol):
         query: Mapping[str, str | list[str]] | None = ...,
         timeout_s: float = ...,
         max_bytes: int = ...,
+        read: Callable[[bytes], Any] = ...,
     ) -> JsonObject: ...
 
     async def post_json(
@@ -71,7 +75,8 @@ class StateIds(NamedTuple):
 
 
 class StatePdus(NamedTuple):
-    """A state and its auth chain, as PDUs that nobody has checked."""
+    """A state and its auth chain, as PDUs that nobody has checked: JSON values, or their text as
+    `msgspec.Raw`."""
 
     pdus: Sequence[Any]
     auth_chain: Sequence[Any]
@@ -152,6 +157,7 @@ class EventsClient:
             query={"event_id": event_id},
             timeout_s=_STATE_S,
             max_bytes=_MAX_STATE_BYTES,
+            read=_read_state,
         )
         return StatePdus(
             _array(destination, answer, "pdus", MAX_STATE),
@@ -228,6 +234,29 @@ class EventsClient:
         if type(origin_server_ts) is not int or not -_MAX_TIME <= origin_server_ts <= _MAX_TIME:
             raise BadAnswer(destination, "answered without an origin_server_ts")
         return TimedEvent(event_id, origin_server_ts)
+
+
+class _State(msgspec.Struct, gc=False):
+    """An answer with a state, of which the PDUs are left as they came."""
+
+    pdus: list[msgspec.Raw]
+    auth_chain: list[msgspec.Raw]
+
+
+_STATE = msgspec.json.Decoder(_State)
+
+
+def _read_state(text: bytes) -> Any:
+    """Parse the answer, but not the PDUs: they are many, and whoever checks them does it beside.
+
+    Raises `canonical.NotJSON`.
+    """
+    try:
+        found = _STATE.decode(text)
+    except (msgspec.MsgspecError, RecursionError):
+        # What is wrong with it, the usual way tells.
+        return canonical.parse(text)
+    return {"pdus": found.pdus, "auth_chain": found.auth_chain}
 
 
 def _array(destination: str, answer: JsonObject, name: str, limit: int) -> list[Any]:

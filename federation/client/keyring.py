@@ -185,20 +185,17 @@ class Keyring:
         key = (await self.lookup(wanted, before_asking)).get((server, key_id))
         return key if key is not None and key.valid_until_ts >= now_ms else None
 
-    async def keys_for_events(
-        self, pdus: Iterable[JsonObject], version: RoomVersion
-    ) -> dict[str, dict[str, KnownKey]]:
+    async def keys_for(self, wanted: Mapping[ServerKey, int]) -> dict[str, dict[str, KnownKey]]:
         """The keys for `signing.verify_event`, by server and key ID.
 
-        All events are of one room version; where it says so, keys are looked for that were valid
-        when the events were sent.
+        Parameters: `wanted`, what `want_keys` has noted of the events.
         """
-        return _by_server(await self.lookup(_wanted(pdus, version)))
+        return _by_server(await self.lookup(wanted))
 
     def keys_at_hand(
         self, pdus: Iterable[JsonObject], version: RoomVersion
     ) -> dict[str, dict[str, KnownKey]] | None:
-        """What `keys_for_events` would return, if nobody has to be asked for any of it."""
+        """What `keys_for` would return of events, if nobody has to be asked for any of it."""
         found: dict[ServerKey, KnownKey] = {}
         if self._take_known(_wanted(pdus, version), found):
             return None
@@ -376,15 +373,33 @@ def _wanted(pdus: Iterable[JsonObject], version: RoomVersion) -> dict[ServerKey,
     """The keys by which events are signed, with the times (ms) until which they must be valid."""
     wanted: dict[ServerKey, int] = {}
     for pdu in pdus:
-        sent: Any = pdu.get("origin_server_ts")
-        enforced = version.key_validity_enforced and type(sent) is int
-        for server in required_signers(pdu, version):
-            for key_id in list(signatures_of(pdu, server))[:MAX_SIGNATURES]:
-                if key_id == POLICY_KEY_ID:
-                    continue
-                key = (server, key_id)
-                wanted[key] = max(wanted.get(key, 0), sent if enforced else 0)
+        want_keys(wanted, signatures_by_signer(pdu, version), pdu.get("origin_server_ts"), version)
     return wanted
+
+
+Signatures: TypeAlias = Sequence[tuple[str, Mapping[str, str]]]
+"""The servers that must have signed an event, each with its signatures by key ID."""
+
+
+def signatures_by_signer(pdu: JsonObject, version: RoomVersion) -> Signatures:
+    """What is looked at of an event's signatures."""
+    return [(server, signatures_of(pdu, server)) for server in required_signers(pdu, version)]
+
+
+def want_keys(
+    wanted: dict[ServerKey, int], signatures: Signatures, sent: Any, version: RoomVersion
+) -> None:
+    """Note in `wanted` which keys an event needs, and until when (ms) they must be valid: where
+    the room version says so, when it was sent."""
+    minimum = sent if version.key_validity_enforced and type(sent) is int else 0
+    for server, by_key in signatures:
+        for key_id in by_key if len(by_key) <= MAX_SIGNATURES else list(by_key)[:MAX_SIGNATURES]:
+            if key_id == POLICY_KEY_ID:
+                continue
+            key = (server, key_id)
+            known = wanted.get(key)
+            if known is None or known < minimum:
+                wanted[key] = max(minimum, 0)
 
 
 def _by_server(found: Mapping[ServerKey, KnownKey]) -> dict[str, dict[str, KnownKey]]:

@@ -10,12 +10,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import chain
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from twisted.internet.defer import Deferred, gatherResults
+from msgspec import Raw
+from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.threads import deferToThreadPool
 
+from federation.client.keyring import ServerKey, Signatures, signatures_by_signer, want_keys
+from federation.client.plain_pdus import read_plain
+from homeserver.core import canonical
 from homeserver.core.canonical import CanonicalJSONError
 from homeserver.core.event import Event
 from homeserver.core.event_format import (
@@ -30,9 +36,9 @@ from homeserver.core.signing import (
     SignatureError,
     checked_message,
     content_hash_matches,
+    encode_checked,
     event_id_for,
-    required_signers,
-    verify_event,
+    verify_signatures,
 )
 from homeserver.core.types import JsonObject
 from homeserver.semaphore import Semaphore
@@ -51,13 +57,13 @@ CORES = len(os.sched_getaffinity(0))
 Keys = Mapping[str, Mapping[str, KnownKey]]
 """By server and key ID."""
 
+_NO_KEYS: Mapping[str, KnownKey] = {}
+
 
 class EventKeys(Protocol):
     """What is needed of `federation.client.keyring.Keyring`."""
 
-    async def keys_for_events(
-        self, pdus: Sequence[JsonObject], version: RoomVersion
-    ) -> dict[str, dict[str, KnownKey]]: ...
+    async def keys_for(self, wanted: Mapping[ServerKey, int]) -> dict[str, dict[str, KnownKey]]: ...
 
     def keys_at_hand(
         self, pdus: Sequence[JsonObject], version: RoomVersion
@@ -74,6 +80,16 @@ class CheckedPdu(NamedTuple):
     event_id: str | None
     event: Event | None
     error: str | None
+
+
+class _Shaped(NamedTuple):
+    """A PDU after step 1: `message` is what is signed of it, `signatures` are those that matter,
+    `is_whole` says whether its content hash is right. With all that nobody needs the PDU again."""
+
+    checked: CheckedPdu
+    message: bytes = b""
+    signatures: Signatures = ()
+    is_whole: bool = True
 
 
 class PduChecker:
@@ -98,49 +114,60 @@ class PduChecker:
     ) -> list[CheckedPdu]:
         """What became of each PDU, in the same order.
 
-        Parameters: `room_id`, the only room that events may belong to, if given; `is_new`, False
-        for those that this server asked for, which may name more events than new ones may.
+        Parameters: `pdus`, JSON values, or their text as `msgspec.Raw`; `room_id`, the only room
+        that events may belong to, if given; `is_new`, False for those that this server asked for,
+        which may name more events than new ones may.
+
+        Raises `canonical.NotJSON` for a text.
         """
-        # What may have no form of an event makes nobody ask others for keys. But if all keys are
-        # known, one turn in a thread does.
-        if len(pdus) <= CHUNK and all(map(_names_its_signers, pdus)):
-            at_hand = self._keys.keys_at_hand(pdus, version)
-            if at_hand is not None:
-                known: Keys = at_hand
-                now_ms = int(self._clock.seconds() * 1000)
-                return await self._run(
-                    pdus,
-                    lambda part: [
-                        _signed(*_shape(p, version, room_id, is_new), known, now_ms) for p in part
-                    ],
-                )
-        shaped = await self._run(
-            pdus, lambda part: [_shape(p, version, room_id, is_new) for p in part]
-        )
-        sound = [item.event for item, _ in shaped if item.event is not None]
-        if not sound:
-            return [item for item, _ in shaped]
-        keys = await self._keys.keys_for_events([event.pdu for event in sound], version)
+        shape = partial(_shape, version=version, room_id=room_id, is_new=is_new)
+        if len(pdus) <= CHUNK:
+            pdus = [canonical.parse(bytes(p)) if type(p) is Raw else p for p in pdus]
+            # What may have no form of an event makes nobody ask others for keys. But if all keys
+            # are known, one turn in a thread does.
+            if all(map(_names_its_signers, pdus)):
+                at_hand = self._keys.keys_at_hand(pdus, version)
+                if at_hand is not None:
+                    return await self._at_once(pdus, shape, at_hand)
+        parts = await self._run(_chunks(pdus), partial(_shape_all, shape))
+        wanted: dict[ServerKey, int] = {}
+        for _, of_part in parts:
+            for key, minimum in of_part.items():
+                wanted[key] = max(wanted.get(key, 0), minimum)
+        shaped = [part for part, _ in parts]
+        if any(each.checked.event is not None for part in shaped for each in part):
+            keys = await self._keys.keys_for(wanted)
+            now_ms = int(self._clock.seconds() * 1000)
+            done = await self._run(shaped, partial(_sign_all, keys=keys, now_ms=now_ms))
+        else:
+            done = [[each.checked for each in part] for part in shaped]
+        return list(chain.from_iterable(done))
+
+    async def _at_once(
+        self, pdus: Sequence[Any], shape: Callable[[Any], _Shaped], keys: Keys
+    ) -> list[CheckedPdu]:
         now_ms = int(self._clock.seconds() * 1000)
-        return await self._run(
-            shaped, lambda part: [_signed(item, message, keys, now_ms) for item, message in part]
+        [done] = await self._run(
+            [pdus], lambda part: [_signed(shape(pdu), keys, now_ms) for pdu in part]
         )
+        return done
 
-    async def _run(self, items: Sequence[Any], work: Callable[[Sequence[Any]], list[T]]) -> list[T]:
-        if len(items) <= INLINE:
-            return work(items)
-        if len(items) <= CHUNK:
-            return await self._in_thread(work, items)
-        # Those who have many take turns with each other, and leave threads for those with few.
-        chunks = [
-            self._turns.run(self._in_thread, work, items[start : start + CHUNK])
-            for start in range(0, len(items), CHUNK)
+    async def _run(
+        self, parts: Sequence[Sequence[Any]], work: Callable[[Sequence[Any]], T]
+    ) -> list[T]:
+        if len(parts) > 1:
+            # Those who have many take turns with each other, and leave threads for those with few.
+            turns = [self._turns.run(self._in_thread, work, part) for part in parts]
+            try:
+                return await gatherResults(turns, consumeErrors=True)
+            except FirstError as first:
+                first.subFailure.raiseException()
+        return [
+            work(part) if len(part) <= INLINE else await self._in_thread(work, part)
+            for part in parts
         ]
-        return [item for part in await gatherResults(chunks, consumeErrors=True) for item in part]
 
-    def _in_thread(
-        self, work: Callable[[Sequence[Any]], list[T]], items: Sequence[Any]
-    ) -> Deferred[list[T]]:
+    def _in_thread(self, work: Callable[[Sequence[Any]], T], items: Sequence[Any]) -> Deferred[T]:
         return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), work, items)
 
 
@@ -153,45 +180,80 @@ def _names_its_signers(pdu: Any) -> bool:
     )
 
 
-def _shape(
-    pdu: Any, version: RoomVersion, room_id: str | None, is_new: bool
-) -> tuple[CheckedPdu, bytes]:
-    """Step 1, the event's ID, and what is signed of it."""
+def _chunks(pdus: Sequence[Any]) -> list[Sequence[Any]]:
+    return [pdus[start : start + CHUNK] for start in range(0, len(pdus), CHUNK)]
+
+
+def _shape_all(
+    shape: Callable[[Any], _Shaped], pdus: Sequence[Any]
+) -> tuple[list[_Shaped], dict[ServerKey, int]]:
+    """Step 1 of some events, and the keys that the next steps need. Raises `NotJSON`."""
+    done = [shape(pdu) for pdu in pdus]
+    wanted: dict[ServerKey, int] = {}
+    for each in done:
+        event = each.checked.event
+        if event is not None:
+            want_keys(wanted, each.signatures, event.origin_server_ts, event.version)
+    return done, wanted
+
+
+def _shape(pdu: Any, version: RoomVersion, room_id: str | None, is_new: bool) -> _Shaped:
+    """Step 1, the event's ID, and what the next steps look at. Raises `NotJSON`."""
+    is_text, is_plain, encoded = type(pdu) is Raw, False, None
+    if is_text:
+        written = bytes(pdu)
+        read = read_plain(written, version, room_id, is_new=is_new)
+        if read is not None:
+            event, message, signatures = read
+            return _Shaped(CheckedPdu(event.event_id, event, None), message, signatures)
+        pdu, is_plain = canonical.parse_plain(written)
     try:
-        encoded = check_pdu(pdu, version, is_new=is_new)
+        if is_plain and version.strict_canonical_json and type(pdu) is dict:
+            encoded = encode_checked(pdu, version)
+        encoded = check_pdu(pdu, version, is_new=is_new, encoded=encoded)
         signed, text = pdu, encoded or b""
         if "unsigned" in pdu:
             # Nobody signs what is in `unsigned`, and nothing of it is ours to repeat.
-            text = b""
             signed = {key: value for key, value in pdu.items() if key != "unsigned"}
+            text = encode_checked(signed, version) if is_text and text else b""
         # A copy has no more memory than it needs, as the encoder's has.
         message = bytes(memoryview(checked_message(signed, version)))
         event_id = event_id_for(signed, version, message)
-        event = Event.checked(signed, version, event_id, bytes(memoryview(text)))
+        text = bytes(memoryview(text))
+        event = Event.checked(signed, version, event_id, text, keep=not is_text)
     except (EventFormatError, CanonicalJSONError) as problem:
-        return CheckedPdu(None, None, str(problem)), b""
+        return _Shaped(CheckedPdu(None, None, str(problem)))
     except RecursionError:
-        return CheckedPdu(None, None, "The event is nested too deeply."), b""
+        return _Shaped(CheckedPdu(None, None, "The event is nested too deeply."))
     try:
         check_received_sizes(pdu, version, encoded)
     except EventTooLarge as problem:
-        return CheckedPdu(event.event_id, None, str(problem)), b""
+        return _Shaped(CheckedPdu(event.event_id, None, str(problem)))
     if room_id is not None and event.room_id != room_id:
-        return CheckedPdu(event.event_id, None, "The event belongs to another room."), b""
-    return CheckedPdu(event.event_id, event, None), message
+        return _Shaped(CheckedPdu(event.event_id, None, "The event belongs to another room."))
+    return _Shaped(
+        CheckedPdu(event.event_id, event, None),
+        message,
+        signatures_by_signer(pdu, version),
+        content_hash_matches(signed, version, is_checked=True),
+    )
 
 
-def _signed(checked: CheckedPdu, message: bytes, keys: Keys, now_ms: int) -> CheckedPdu:
+def _sign_all(shaped: Sequence[_Shaped], keys: Keys, now_ms: int) -> list[CheckedPdu]:
+    return [_signed(each, keys, now_ms) for each in shaped]
+
+
+def _signed(shaped: _Shaped, keys: Keys, now_ms: int) -> CheckedPdu:
     """Steps 2 and 3."""
+    checked, message, signatures, is_whole = shaped
     event = checked.event
     if event is None:
         return checked
-    pdu, version = event.pdu, event.version
+    version, sent = event.version, event.origin_server_ts
     try:
-        for server in required_signers(pdu, version):
-            verify_event(pdu, version, server, keys.get(server, {}), now_ms, message)
+        for server, by_key in signatures:
+            known = keys.get(server, _NO_KEYS)
+            verify_signatures(by_key, message, version, server, known, sent, now_ms)
     except SignatureError as problem:
         return CheckedPdu(event.event_id, None, str(problem))
-    if not content_hash_matches(pdu, version, is_checked=True):
-        return CheckedPdu(event.event_id, event.redacted(), None)
-    return checked
+    return checked if is_whole else CheckedPdu(event.event_id, event.redacted(), None)

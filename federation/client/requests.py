@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import quote, urlencode
@@ -93,13 +93,15 @@ class FederationClient:
         signed: bool = True,
         timeout_s: float = DEFAULT_TIMEOUT_S,
         max_bytes: int = DEFAULT_MAX_BYTES,
+        read: Callable[[bytes], Any] = canonical.parse,
     ) -> JsonObject:
         """GET a JSON object.
 
         Parameters: `destination` is a server name before any delegation; `path` is
         percent-encoded (see `federation_path`); `signed` is False for what needs no
         authorisation; `timeout_s` (seconds) spans discovery to the last byte; an answer of more
-        than `max_bytes` is refused. Raises `RemoteError` in its kinds, nothing else of theirs.
+        than `max_bytes` is refused; `read` parses the answer, or raises `canonical.NotJSON`.
+        Raises `RemoteError` in its kinds, nothing else of theirs.
         """
         return _object(
             destination,
@@ -111,6 +113,7 @@ class FederationClient:
                 signed=signed,
                 timeout_s=timeout_s,
                 max_bytes=max_bytes,
+                read=read,
             ),
         )
 
@@ -218,6 +221,7 @@ class FederationClient:
         signed: bool = True,
         timeout_s: float = DEFAULT_TIMEOUT_S,
         max_bytes: int = DEFAULT_MAX_BYTES,
+        read: Callable[[bytes], Any] = canonical.parse,
     ) -> Any:
         """Send a request and give the JSON value of its answer, of any type.
 
@@ -246,7 +250,7 @@ class FederationClient:
         )
         asking.addTimeout(timeout_s, self._clock)
         try:
-            value = _value(destination, await asking)
+            value = _value(destination, await asking, read)
         except DeferredTimeout:
             error = RemoteTimeout(destination, f"no complete answer in {timeout_s:g} s")
             _log.info("federation request failed", method=method, path=path, reason=str(error))
@@ -266,11 +270,11 @@ class FederationClient:
         return name
 
 
-def _value(destination: str, answer: Answer) -> Any:
+def _value(destination: str, answer: Answer, read: Callable[[bytes], Any]) -> Any:
     if not 200 <= answer.status < 300:
         raise _http_error(destination, answer)
     try:
-        return canonical.parse(answer.body)
+        return read(answer.body)
     except canonical.NotJSON as error:
         raise BadAnswer(destination, str(error)) from None
 

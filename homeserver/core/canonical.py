@@ -18,6 +18,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import canonicaljson
+import msgspec
 import orjson
 
 MAX_INT = 2**53 - 1
@@ -137,6 +138,22 @@ def parse(text: bytes | str) -> Any:
         return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite_float)
     except (ValueError, RecursionError) as exc:
         raise NotJSON(f"Not JSON: {exc}") from None
+
+
+def parse_plain(text: bytes) -> tuple[Any, bool]:
+    """`parse`, and whether it is sure that the value holds no floats: then `encode_checked` does
+    for it what `encode` does."""
+    try:
+        return _WITHOUT_FLOATS.decode(text), True
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return parse(text), False
+
+
+def _refuse_float(text: str) -> None:
+    raise ValueError("A float.")
+
+
+_WITHOUT_FLOATS = msgspec.json.Decoder(float_hook=_refuse_float)
 
 
 def parse_object(text: bytes | str) -> dict[str, Any]:

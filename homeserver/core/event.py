@@ -105,15 +105,63 @@ class Event:
         return cls(event_id, version, pdu, text)
 
     @classmethod
-    def checked(cls, pdu: JsonObject, version: RoomVersion, event_id: str, text: bytes) -> Self:
+    def checked(
+        cls,
+        pdu: JsonObject,
+        version: RoomVersion,
+        event_id: str,
+        text: bytes,
+        *,
+        keep: bool = True,
+    ) -> Self:
         """As `from_pdu`, of what `event_format.check_pdu` has let through, with the attributes
-        read at once that all are asked of who take it in."""
-        event = cls(event_id, version, pdu, text)
+        read at once that all are asked of who take it in.
+
+        Parameters: `keep`, False to forget the parsed form where there is a `text`: of very many
+        events that takes more memory than all else.
+        """
+        event = cls(event_id, version, pdu if keep or not text else None, text)
         _read_common(event, pdu)
         event.depth = pdu["depth"]
         event.origin_server_ts = pdu["origin_server_ts"]
         event.prev_event_ids = _referenced(pdu["prev_events"], version)
         _read_room_id(event, pdu)
+        return event
+
+    @classmethod
+    def of_state(
+        cls,
+        event_id: str,
+        version: RoomVersion,
+        text: bytes,
+        *,
+        kind: str,
+        state_key: str,
+        sender: str,
+        content: JsonObject,
+        auth_event_ids: tuple[str, ...],
+        prev_event_ids: tuple[str, ...],
+        depth: int,
+        origin_server_ts: int,
+        room_id: str,
+    ) -> Self:
+        """A state event with this federation form, of which everything was read and checked, and
+        that creates no room. `text` is its canonical JSON."""
+        event = cls(event_id, version, None, text)
+        event.type = kind
+        event.state_key = state_key
+        event.is_state = True
+        event.is_create = False
+        event.sender = sender
+        event.content = content
+        event.auth_event_ids = auth_event_ids
+        event.prev_event_ids = prev_event_ids
+        event.depth = depth
+        event.origin_server_ts = origin_server_ts
+        event.room_id = room_id
+        event.key = (kind, state_key)
+        membership = content.get("membership") if kind == "m.room.member" else None
+        event.membership = membership if isinstance(membership, str) else None
         return event
 
     @classmethod

@@ -36,20 +36,23 @@ class EventTooLarge(ValueError):
     """An event, or one of its keys, is larger than permitted."""
 
 
-def check_pdu(pdu: Any, version: RoomVersion, *, is_new: bool = True) -> bytes | None:
+def check_pdu(
+    pdu: Any, version: RoomVersion, *, is_new: bool = True, encoded: bytes | None = None
+) -> bytes | None:
     """Raise `EventFormatError` unless `pdu` has the format of events of this version.
 
     Returns its canonical JSON, which is made on the way, from version 6 on.
 
     Parameters: `is_new`, whether it may name no more than so many predecessors and auth events:
-    rooms hold older events that name more.
+    rooms hold older events that name more; `encoded`, its canonical JSON, if at hand.
 
     Sizes are for `check_sizes`. Whether a create event of version 12 may carry a `room_id` is
     for the authorisation rules.
     """
     if not isinstance(pdu, dict):
         raise EventFormatError("An event is a JSON object.")
-    encoded = _check_json(pdu, version)
+    if encoded is None:
+        encoded = _check_json(pdu, version)
     _check_plain_keys(pdu, version)
     _check_ids(pdu, version)
     _check_proofs(pdu)
@@ -114,6 +117,21 @@ def check_references(value: Any, name: str, limit: int, version: RoomVersion) ->
         if not isinstance(event_id, str):
             raise EventFormatError(f"An entry of {name!r} is not an event ID.")
         _parse(EventID, event_id, name)
+
+
+def are_plain_references(names: Iterable[str]) -> bool:
+    """Whether these are surely event IDs that may be referred to, from room version 3 on."""
+    return all(map(_PLAIN_EVENT_ID, names))
+
+
+def is_plain_room(room_id: str, is_create_hash: bool) -> bool:
+    """Whether this is a room ID of the form that a room version wants: see `RoomVersion`."""
+    if len(room_id) > MAX_ID_BYTES:
+        return False
+    try:
+        return _room_has_domain(room_id) is not is_create_hash
+    except EventFormatError:
+        return False
 
 
 def next_depth(prev_depths: Iterable[int], version: RoomVersion) -> int:

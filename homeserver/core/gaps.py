@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from itertools import chain
-from typing import NamedTuple
+from typing import Protocol
 
 from homeserver.core.auth_rules import check
 from homeserver.core.event import Event
@@ -54,8 +54,8 @@ def ancestors(wanted: Iterable[str], events: Iterable[Event]) -> dict[str, Event
 
 def auth_chain(wanted: Iterable[str], events: Mapping[str, Event]) -> dict[str, Event]:
     """Those of `events` that are `wanted`, or in the auth chain of one of these."""
-    found: dict[str, Event] = {}
-    waiting = list(wanted)
+    found = {name: events[name] for name in wanted if name in events}
+    waiting = list(auth_ids(found.values()).difference(found))
     # Most events of a large room name the same few.
     followed: set[tuple[str, ...]] = set()
     while waiting:
@@ -64,10 +64,10 @@ def auth_chain(wanted: Iterable[str], events: Mapping[str, Event]) -> dict[str, 
         if event is None or event_id in found:
             continue
         found[event_id] = event
-        auth_ids = event.auth_event_ids
-        if auth_ids not in followed:
-            followed.add(auth_ids)
-            waiting.extend(auth_ids)
+        below = event.auth_event_ids
+        if below not in followed:
+            followed.add(below)
+            waiting.extend(below)
     return found
 
 
@@ -112,17 +112,22 @@ def complete_by_auth(events: Mapping[str, Event], stored: Collection[str]) -> li
     return done
 
 
-class Claimed(NamedTuple):
+class Claim(Protocol):
     """An event of a state that somebody claims."""
 
-    event_id: str
-    type: str
-    state_key: str | None
+    @property
+    def event_id(self) -> str: ...
+
+    @property
+    def type(self) -> str: ...
+
+    @property
+    def state_key(self) -> str | None: ...
 
 
 def why_unusable(
     event: Event,
-    state: Iterable[Claimed],
+    state: Iterable[Claim],
     relevant: Mapping[StateKey, Event],
     *,
     create_id: str | None,

@@ -335,19 +335,38 @@ def verify_event(
     `origin_server_ts`; all others must be right, and there must be one. `keys` maps key IDs;
     `message` is the `redacted_message`, if at hand.
     """
+    if message is None:
+        try:
+            message = redacted_message(pdu, version)
+        except canonical.CanonicalJSONError as exc:
+            raise SignatureError(str(exc)) from None
     signatures = signatures_of(pdu, server)
+    verify_signatures(
+        signatures, message, version, server, keys, pdu.get("origin_server_ts"), now_ms
+    )
+
+
+def verify_signatures(
+    signatures: Mapping[str, str],
+    message: bytes,
+    version: RoomVersion,
+    server: str,
+    keys: Mapping[str, KnownKey],
+    sent: object,
+    now_ms: int,
+) -> None:
+    """`verify_event` of what was read of an event before.
+
+    Parameters: `signatures`, those of `signatures_of`; `message`, the event's `redacted_message`;
+    `sent`, its `origin_server_ts`.
+    """
     usable = {
         key_id: keys[key_id].verify_key
         for key_id in signatures
-        if key_id in keys and key_valid_for(pdu, version, keys[key_id], now_ms)
+        if key_id in keys and _is_valid(keys[key_id], sent, version, now_ms)
     }
     if not usable:
         raise SignatureError(f"No signature of {server} by a known, valid key.")
-    try:
-        if message is None:
-            message = redacted_message(pdu, version)
-    except canonical.CanonicalJSONError as exc:
-        raise SignatureError(str(exc)) from None
     for key_id, verify_key in usable.items():
         _verify(message, signatures, server, key_id, verify_key)
 
@@ -368,9 +387,12 @@ def key_valid_for(pdu: JsonObject, version: RoomVersion, key: KnownKey, now_ms: 
 
     Always, up to version 4.
     """
+    return _is_valid(key, pdu.get("origin_server_ts"), version, now_ms)
+
+
+def _is_valid(key: KnownKey, sent: object, version: RoomVersion, now_ms: int) -> bool:
     if not version.key_validity_enforced:
         return True
-    sent = pdu.get("origin_server_ts")
     valid_until = min(key.valid_until_ts, now_ms + MAX_KEY_VALIDITY_MS)
     return isinstance(sent, int) and sent <= valid_until
 
@@ -413,7 +435,7 @@ def _add_signature(obj: JsonObject, server: str, key: SigningKey, signature: byt
 
 
 def _verify(
-    message: bytes, signatures: dict[str, str], server: str, key_id: str, verify_key: VerifyKey
+    message: bytes, signatures: Mapping[str, str], server: str, key_id: str, verify_key: VerifyKey
 ) -> None:
     encoded = signatures.get(key_id)
     if encoded is None:

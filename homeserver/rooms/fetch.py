@@ -13,11 +13,12 @@ from typing import Any, Protocol, TypeVar
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IReactorTime
 
-from federation.client.errors import RemoteError
+from federation.client.errors import BadAnswer, RemoteError
 from federation.client.events import StateIds, StatePdus, TimedEvent
 from federation.client.pdus import CheckedPdu
 from homeserver.core import gaps
 from homeserver.core.auth_rules import auth_types
+from homeserver.core.canonical import NotJSON
 from homeserver.core.event import Event
 from homeserver.core.room_versions import RoomVersion
 from homeserver.rooms.noted import Noted
@@ -294,18 +295,20 @@ class Fetcher:
         `noted` takes note of what is stored now.
         """
         chain = gaps.auth_chain(wanted, offered)
-        names = {*wanted, *chain, *gaps.auth_ids(chain.values())}
+        named = gaps.auth_ids(chain.values())
+        names = {*wanted, *chain, *named}
         stored = {*known[1], *await self.known(names - known[0])}
         asked: set[str] = set()
         while True:
-            missing = {name for name in wanted if name not in chain and name not in stored}
-            missing = (missing | gaps.missing_auth(chain, stored)) - asked
+            missing = {*wanted, *named}.difference(chain, stored, asked)
             if not missing or self._is_over(errand):
                 break
             asked |= missing
             fetched = await self.events(errand, missing)
             chain |= fetched
-            stored |= set(await self.known(gaps.auth_ids(fetched.values())))
+            fetched_named = gaps.auth_ids(fetched.values())
+            named |= fetched_named
+            stored |= set(await self.known(fetched_named))
         complete = gaps.complete_by_auth(chain, stored)
         new = [event for event in complete if event.event_id not in stored]
         errand.outliers += len(new)
@@ -350,7 +353,11 @@ class Fetcher:
                 errand, server, lambda s: self.source.get_state(s, errand.room_id, event.event_id)
             )
             if whole is not None:
-                offered = await self.check(errand, [*whole.pdus, *whole.auth_chain])
+                try:
+                    offered = await self.check(errand, [*whole.pdus, *whole.auth_chain])
+                except NotJSON as problem:
+                    errand.note(str(BadAnswer(server, str(problem))))
+                del whole
         if missing:
             # Only a few are asked for singly: who lacks thousands of them gave a poor answer.
             lacking = missing - set(offered)
@@ -386,8 +393,7 @@ def _believable(
     foreign = [name for name, item in stored.items() if item.room_nid != room.room_nid]
     if foreign:
         return f"{foreign[0]} belongs to another room"
-    found: dict[str, Known | Event] = {**stored, **{name: offered[name] for name in sure}}
-    named = {name: gaps.Claimed(name, one.type, one.state_key) for name, one in found.items()}
+    named: dict[str, Known | Event] = {**stored, **{name: offered[name] for name in sure}}
     rejected = {name for name, item in stored.items() if item.status == events.REJECTED}
     rejected |= noted.rejected & sure
     claimed = [named[n] for n in ids.pdu_ids if n in named and n not in rejected]

@@ -15,6 +15,7 @@ from twisted.trial.unittest import TestCase
 
 from federation.client.errors import RemoteHttpError, Unreachable
 from federation.client.events import StateIds, StatePdus, TimedEvent
+from federation.client.keyring import ServerKey
 from federation.client.pdus import PduChecker
 from federation.client.requests import FederationClient
 from homeserver.core.event import Event
@@ -56,14 +57,11 @@ async def nobody_answers(
 class Keys:
     """Knows the key that every server has in tests."""
 
-    async def keys_for_events(
-        self, pdus: Sequence[JsonObject], version: RoomVersion
-    ) -> dict[str, dict[str, KnownKey]]:
+    async def keys_for(self, wanted: Mapping[ServerKey, int]) -> dict[str, dict[str, KnownKey]]:
         found: dict[str, dict[str, KnownKey]] = {}
-        for pdu in pdus:
-            for server in pdu["signatures"]:
-                key = test_key(server)
-                found[server] = {key.key_id: KnownKey(key.verify_key, 2**53 - 1)}
+        for server, _ in wanted:
+            key = test_key(server)
+            found[server] = {key.key_id: KnownKey(key.verify_key, 2**53 - 1)}
         return found
 
     def keys_at_hand(self, pdus: Sequence[JsonObject], version: RoomVersion) -> None:

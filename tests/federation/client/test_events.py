@@ -10,6 +10,8 @@ from twisted.trial.unittest import TestCase
 from federation.client import events
 from federation.client.errors import BadAnswer, RemoteError, RemoteHttpError
 from federation.client.events import EventsClient
+from homeserver.core import canonical
+from homeserver.core.canonical import NotJSON
 
 ROOM = "!room/with:a.example"
 EVENT = "$event+x/y"
@@ -30,6 +32,7 @@ class Answering:
         query: Any = None,
         timeout_s: float = 0,
         max_bytes: int = 0,
+        read: Any = None,
     ) -> Any:
         self.asked.append(("GET", destination, path, query, max_bytes))
         return self._answer()
@@ -181,3 +184,25 @@ class Calls(TestCase):
         for call, _, _ in CALLS.values():
             with self.assertRaises(RemoteError):
                 await call(EventsClient(Answering(RemoteHttpError("b", 403))))
+
+    async def test_states_are_read_as_far_as_needed(self) -> None:
+        """What is wrong with an answer is found as if all of it were parsed at once."""
+
+        class Reading(Answering):
+            async def get_json(self, *args: Any, read: Any = None, **options: Any) -> Any:
+                return read(self.answer)
+
+        async def read(text: bytes) -> Any:
+            try:
+                pdus, chain = await EventsClient(Reading(text)).get_state("b", ROOM, EVENT)
+            except (NotJSON, BadAnswer, AttributeError) as error:
+                return type(error)
+            return [[canonical.parse(bytes(raw)) for raw in raws] for raws in (pdus, chain)]
+
+        good = b'{"pdus":[{"a":1.5},2,"\\u00e4"],"other":{"x":null},"auth_chain":[{},{"b":[]}]}'
+        self.assertEqual(await read(good), [[{"a": 1.5}, 2, "ä"], [{}, {"b": []}]])
+        self.assertEqual(await read(b'{"pdus":[1],"pdus":[],"auth_chain":[]}'), [[], []])
+        for bad in (b"", b"{", good + b"x", good[:-1], good.replace(b"1.5", b"1.")):
+            self.assertEqual(await read(bad), NotJSON)
+        for bad in (b"{}", b'{"pdus":[]}', b'{"pdus":{},"auth_chain":[]}'):
+            self.assertEqual(await read(bad), BadAnswer)

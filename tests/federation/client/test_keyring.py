@@ -8,7 +8,13 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
-from federation.client.keyring import Keyring, Pauses
+from federation.client.keyring import (
+    Keyring,
+    Pauses,
+    ServerKey,
+    signatures_by_signer,
+    want_keys,
+)
 from homeserver.core.room_versions import ROOM_VERSIONS
 from homeserver.core.signing import (
     MAX_KEY_VALIDITY_MS,
@@ -189,7 +195,10 @@ class KeyringTest(DatabaseTestCase):
 
     async def is_good(self, sent: int, key: SigningKey, version: str) -> bool:
         pdu = self.event(sent, key, version)
-        keys = await self.keyring.keys_for_events([pdu], ROOM_VERSIONS[version])
+        wanted: dict[ServerKey, int] = {}
+        signatures = signatures_by_signer(pdu, ROOM_VERSIONS[version])
+        want_keys(wanted, signatures, sent, ROOM_VERSIONS[version])
+        keys = await self.keyring.keys_for(wanted)
         try:
             verify_event(
                 pdu, ROOM_VERSIONS[version], "a.example", keys.get("a.example", {}), self.now()

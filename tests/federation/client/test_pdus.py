@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from msgspec import Raw
 from twisted.internet import reactor as installed_reactor
 from twisted.internet.defer import ensureDeferred
 from twisted.trial.unittest import TestCase
 
-from federation.client.pdus import CheckedPdu, PduChecker
+from federation.client.keyring import ServerKey
+from federation.client.pdus import CHUNK, CheckedPdu, PduChecker
+from homeserver.core.canonical import NotJSON
 from homeserver.core.room_versions import RoomVersion
 from homeserver.core.signing import KnownKey
 from homeserver.core.types import JsonObject
@@ -29,9 +33,7 @@ class Keys:
         self.is_at_hand = is_at_hand
         self.asked = 0
 
-    async def keys_for_events(
-        self, pdus: Sequence[JsonObject], version: RoomVersion
-    ) -> dict[str, dict[str, KnownKey]]:
+    async def keys_for(self, wanted: Mapping[ServerKey, int]) -> dict[str, dict[str, KnownKey]]:
         self.asked += 1
         return KEYS
 
@@ -53,6 +55,12 @@ def good_and_bad(version: str) -> tuple[RoomBuilder, list[Any]]:
     strange["sender"] = f"@somebody:{PEER}:x"
     noted["unsigned"] = {"age": 1}
     return room, [*good, changed, unsigned, shapeless, large, strange, noted]
+
+
+def odd_numbers(pdu: Any) -> list[Any]:
+    """Events with numbers that newer room versions refuse, signed as if these were nothing."""
+    numbers: list[Any] = [1.0, 1e300, -0.0, 2**53, 2**64, -(2**70), [[2.5]]]
+    return [{**pdu, "content": {**pdu["content"], "number": number}} for number in numbers]
 
 
 def shown(checked: Sequence[CheckedPdu]) -> list[tuple[str | None, Any, str | None]]:
@@ -77,6 +85,25 @@ class CheckTest(TestCase):
     def test_keys_at_hand_make_no_difference(self) -> Any:
         """One turn or two: every event is checked by the same steps."""
         return ensureDeferred(self._same("11"))
+
+    async def _as_text(self, version: str) -> None:
+        room, pdus = good_and_bad(version)
+        mixed = [*pdus, *odd_numbers(pdus[0]), 7, 1.5, None, "x", [], {}]
+        for given in (mixed, mixed * (CHUNK // len(mixed) + 2)):
+            texts = [Raw(json.dumps(pdu).encode()) for pdu in given]
+            found = await self._check(Keys(is_at_hand=False), texts, room)
+            expected = await self._check(Keys(is_at_hand=False), given, room)
+            self.assertEqual(shown(found), shown(expected))
+            for wrong in (b'{"a":"\xff"}', b'{"a":1e999}'):
+                with self.assertRaises(NotJSON):
+                    await self._check(Keys(is_at_hand=False), [*texts, Raw(wrong)], room)
+
+    def test_texts_of_events(self) -> Any:
+        """As if whoever asks had parsed them."""
+        return ensureDeferred(self._as_text("11"))
+
+    def test_texts_in_lenient_versions(self) -> Any:
+        return ensureDeferred(self._as_text("5"))
 
     def test_lenient_versions(self) -> Any:
         """The same in a version whose events may hold floats."""

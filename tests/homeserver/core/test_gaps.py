@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from twisted.trial.unittest import TestCase
 
 from homeserver.core import gaps
 from homeserver.core.event import Event
-from homeserver.core.gaps import Claimed
 from tests.support.events import ALICE, BOB, RoomBuilder
+
+
+class Claimed(NamedTuple):
+    """An event that is known by its names."""
+
+    event_id: str
+    type: str
+    state_key: str | None
 
 
 def by_id(*events: Event) -> dict[str, Event]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import structlog
+from msgspec import Raw
 from twisted.internet.task import Clock
 
 from federation.client.errors import BadAnswer, RemoteTimeout
-from federation.client.events import StateIds
+from federation.client.events import StateIds, StatePdus
 from federation.client.pdus import PduChecker
 from homeserver.core.event import Event
 from homeserver.rooms import fetch, missing
@@ -99,6 +100,38 @@ class FillingGaps(MissingCase):
         self.source.on[PEER, "missing"] = lambda *_: []
         self.assertEqual((await self.receive(last)).status, ACCEPTED)
         self.assertEqual(self.source.count("state"), 1)
+        self.assertEqual(self.source.count("event"), 0)
+        self.assertIn(("m.room.member", f"@u39:{PEER}"), await self.current())
+
+    async def test_a_state_that_is_no_json(self) -> None:
+        """What one event makes unreadable counts for nothing: the next server is asked."""
+        await self.start()
+        for number in range(40):
+            self.member(f"@u{number}:{PEER}", test_key(PEER), PEER)
+        (last,) = self.messages(1)
+        self.source.on[PEER, "missing"] = lambda *_: []
+        unreadable = Raw(b'{"sender":"\xff"}')
+        honest = self.source.state_of(last.event_id)
+        assert honest is not None
+        texts = [*(Raw(event.to_json()) for event in honest), unreadable]
+        self.source.on[PEER, "state"] = lambda *_: StatePdus(texts, [])
+        self.assertEqual((await self.receive(last)).status, ACCEPTED)
+        self.assertEqual(self.source.count("state"), 1)
+        # Each was asked for singly.
+        self.assertGreaterEqual(self.source.count("event"), 40)
+        self.assertIn(("m.room.member", f"@u39:{PEER}"), await self.current())
+
+    async def test_a_state_as_text(self) -> None:
+        await self.start()
+        for number in range(40):
+            self.member(f"@u{number}:{PEER}", test_key(PEER), PEER)
+        (last,) = self.messages(1)
+        self.source.on[PEER, "missing"] = lambda *_: []
+        honest = self.source.state_of(last.event_id)
+        assert honest is not None
+        texts = [Raw(event.to_json()) for event in honest]
+        self.source.on[PEER, "state"] = lambda *_: StatePdus(texts, [])
+        self.assertEqual((await self.receive(last)).status, ACCEPTED)
         self.assertEqual(self.source.count("event"), 0)
         self.assertIn(("m.room.member", f"@u39:{PEER}"), await self.current())
 

@@ -1,0 +1,137 @@
+"""Ordinary state events are read in one go, with what the general path says of them."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+from unittest.mock import patch
+
+from msgspec import Raw
+from twisted.trial.unittest import SynchronousTestCase
+
+from federation.client import pdus, plain_pdus
+from homeserver.core.room_versions import ROOM_VERSIONS, RoomVersion
+from tests.support.events import RoomBuilder
+
+PEER = "b.example"
+ATTRIBUTES = (
+    "auth_event_ids",
+    "content",
+    "depth",
+    "is_create",
+    "is_state",
+    "key",
+    "membership",
+    "origin_server_ts",
+    "prev_event_ids",
+    "room_id",
+    "sender",
+    "state_key",
+    "type",
+)
+STRICT = [version for version in ROOM_VERSIONS.values() if version.strict_canonical_json]
+
+DEEP: Any = []
+for _ in range(300):
+    DEEP = [DEEP]
+VALUES: tuple[Any, ...] = (
+    *(None, True, False, 0, -1, 1, 2**53 - 1, 2**53, -(2**53), 2**63, 2**64, -(2**70)),
+    *(1.0, 1e300, 0.5, "", "x", "\0", "ä", "a\0b", "x" * 255, "x" * 256, "ä" * 130, "x" * 70_000),
+    *([], {}, [1], ["$a"], ["$ä"], ["$"], ["a"], ["$a"] * 11, ["$a"] * 21, [["$a", {}]], [1.5]),
+    *({"a": 1.0}, {"a": None}, {"sha256": 1}, {"sha256": "x"}, {PEER: {}}, {PEER: 1}),
+    *("@a:b", "@a", "@ä:b", "@a:b:c", "!a:b", "!a", "!" + "x" * 260, "m.room.create", DEEP),
+    *("m.room.member", "m.room.topic", "m.room.redaction", "$a", {"unsigned": {}}),
+)
+KEYS = (
+    *("auth_events", "content", "depth", "hashes", "origin_server_ts", "prev_events", "room_id"),
+    *("sender", "signatures", "state_key", "type", "unsigned", "redacts", "event_id", "origin"),
+)
+CONTENT = (
+    *("membership", "displayname", "third_party_invite", "join_authorised_via_users_server"),
+    *("users", "x", "reason"),
+)
+
+
+def said(text: bytes, version: RoomVersion, room_id: str | None, is_new: bool) -> Any:
+    """All that is known of an event after step 1."""
+    checked, message, signatures, is_whole = pdus._shape(Raw(text), version, room_id, is_new)
+    event = checked.event
+    shown: list[Any] = []
+    if event is not None:
+        names = [name for name in ATTRIBUTES if name != "key" or event.is_state]
+        shown = [event.to_json(), [getattr(event, name) for name in names], event.pdu]
+    by_key = sorted((server, dict(found)) for server, found in signatures)
+    return [checked.event_id, checked.error, shown, message, by_key, is_whole]
+
+
+def state_of(version: RoomVersion) -> list[Any]:
+    room = RoomBuilder.started(version.identifier, creator=f"@creator:{PEER}", sign=True)
+    room.join(f"@dora:{PEER}", {"displayname": "Dora \U0001f600", "n": [1, {"b": None, "a": 2}]})
+    return [event.pdu for event in room.state.values()]
+
+
+class PlainPdusTest(SynchronousTestCase):
+    def same(
+        self, text: bytes, version: RoomVersion, room_id: str | None, is_new: bool = False
+    ) -> bool:
+        """Compare; whether it was read in one go."""
+        found = said(text, version, room_id, is_new)
+        with patch.object(pdus, "read_plain", lambda *_, **__: None):
+            self.assertEqual(found, said(text, version, room_id, is_new), text[:500])
+        return plain_pdus.read_plain(text, version, room_id, is_new=is_new) is not None
+
+    def test_sound_events(self) -> None:
+        """In every version that knows canonical JSON, however they are written."""
+        self.assertGreater(len(STRICT), 5)
+        for version in STRICT:
+            state = state_of(version)
+            for pdu in state:
+                for options in ({}, {"indent": 1}, {"ensure_ascii": False}):
+                    text = json.dumps(pdu, **options).encode()
+                    is_plain = self.same(text, version, pdu.get("room_id"))
+                    self.assertEqual(is_plain, pdu["type"] != "m.room.create")
+            room_id = state[-1]["room_id"]
+            self.assertFalse(self.same(text, version, room_id + "x"))
+            self.assertTrue(self.same(text, version, None, is_new=True))
+
+    def test_others(self) -> None:
+        """Some part of an event is of another kind, or lacks."""
+        rng = random.Random(8)
+        plain = 0
+        for version in STRICT:
+            state = [json.dumps(pdu) for pdu in state_of(version)]
+            for _ in range(700):
+                pdu = json.loads(rng.choice(state))
+                room_id = pdu.get("room_id")
+                for _ in range(rng.choice((1, 1, 2))):
+                    value = rng.choice(VALUES)
+                    choice = rng.random()
+                    if choice < 0.15:
+                        pdu.pop(rng.choice(KEYS), None)
+                    elif choice < 0.35 and isinstance(pdu.get("content"), dict):
+                        pdu["content"][rng.choice(CONTENT)] = value
+                    elif choice < 0.5 and isinstance(pdu.get("signatures"), dict):
+                        key_id = rng.choice(("ed25519:x", "rsa:1", "ed25519:policy_server", "y"))
+                        server = rng.choice((PEER, "c.example"))
+                        pdu["signatures"][server] = {key_id: rng.choice(("AAAA", value))}
+                    else:
+                        pdu[rng.choice(KEYS)] = value
+                is_new = rng.random() < 0.5
+                plain += self.same(json.dumps(pdu).encode(), version, room_id, is_new)
+        # What is not hashed may change.
+        self.assertGreater(plain, 100)
+
+    def test_hashes(self) -> None:
+        """Padded ones are as good, others are told; of keys that come twice the last counts."""
+        [*_, pdu] = state_of(ROOM_VERSIONS["11"])
+        right = pdu["hashes"]["sha256"]
+        version, room_id = ROOM_VERSIONS["11"], pdu["room_id"]
+        for changed in (right + "=", right[:-1], "", "?"):
+            text = json.dumps({**pdu, "hashes": {"sha256": changed}}).encode()
+            self.assertFalse(self.same(text, version, room_id))
+        text = json.dumps({**pdu, "hashes": {"sha256": right, "sha512": "x"}}).encode()
+        self.assertTrue(self.same(text, version, room_id))
+        twice = json.dumps(pdu).encode()[:-1] + b',"depth":1,"depth":%d}' % pdu["depth"]
+        self.assertTrue(self.same(twice, version, room_id))
+        self.assertFalse(self.same(twice[:-1] + b',"depth":1}', version, room_id))
