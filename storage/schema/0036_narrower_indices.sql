@@ -9,3 +9,9 @@ CREATE INDEX current_state_type ON current_state (type, room_nid) WHERE state_ke
 
 -- only: postgres
 ALTER TABLE received_transactions SET (toast_tuple_target = 8160);
+
+-- New words are gathered and then sorted into the index by whoever comes when there are many, perhaps
+-- while the clock is locked: by less at a time, which is hardly more work in all.
+
+-- only: postgres
+ALTER INDEX message_words_found SET (gin_pending_list_limit = 1024);

@@ -1131,3 +1131,6 @@ CREATE INDEX message_words_found ON message_words USING gin (words);
 
 -- only: postgres
 ALTER TABLE received_transactions SET (toast_tuple_target = 8160);
+
+-- only: postgres
+ALTER INDEX message_words_found SET (gin_pending_list_limit = 1024);
