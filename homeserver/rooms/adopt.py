@@ -187,10 +187,14 @@ def change_state(
     numbers = {number for pair in differences.values() for number in pair if number is not None}
     found = tree.events_of(numbers)
     changes: dict[StateKey, Current | None] = {}
+    changed, known = draft.changed, draft.known
     for key, (old_number, new_number) in differences.items():
-        draft.changed[key] = found[old_number] if old_number is not None else None
-        event = draft.known[key] = found[new_number] if new_number is not None else None
-        changes[key] = Current(event, new_number) if event and new_number is not None else None
+        changed[key] = found[old_number] if old_number is not None else None
+        if new_number is None:
+            known[key] = changes[key] = None
+        else:
+            known[key] = event = found[new_number]
+            changes[key] = Current(event, new_number)
     return changes
 
 

@@ -389,9 +389,9 @@ def project_state(
         if item.event.is_state:
             places[item.event.key] = pos
         for key, now in item.changes.items():
-            place = places.get(key, pos)
-            last[key] = Placed(now, place) if now is not None else None
-            if key[0] == MEMBER and key in places:
+            place = places.get(key)
+            last[key] = Placed(now, pos if place is None else place) if now is not None else None
+            if place is not None and key[0] == MEMBER:
                 log.append(_membership_change(draft, key[1], now, place, item, previous))
         if item.changes and item.current is not None:
             # From its first position on, as who left by it sees the room as it is then.
@@ -444,14 +444,14 @@ def _project_members(
     for key, now in last.items():
         if key[0] != MEMBER:
             continue
-        user_id, is_in = key[1], False
+        user_id, is_in, is_local = key[1], False, key[1].endswith(own)
         if now is None:
             gone.append(user_id)
         else:
-            (event, _), _ = now
-            is_in = event.membership == "join"
-            rows.append(member_row(draft, now.current, now.pos))
-        if user_id.endswith(own):
+            current, place = now
+            is_in = current[0].membership == "join"
+            rows.append(_member_row(draft, current, place, is_local))
+        if is_local:
             notified.append(f"user:{user_id}")
         old = changed.get(key)
         if is_in is not (old is not None and old.membership == "join"):
@@ -468,10 +468,15 @@ def _project_members(
 
 def member_row(draft: RoomDraft, current: Current, pos: int) -> memberships.MembershipRow:
     """The projection of a member event that became current at a position."""
+    user_id = current.event.state_key or ""
+    return _member_row(draft, current, pos, user_id.endswith(":" + draft.server_name))
+
+
+def _member_row(
+    draft: RoomDraft, current: Current, pos: int, is_local: bool
+) -> memberships.MembershipRow:
     event, event_nid = current
-    user_id = event.state_key or ""
     membership = event.membership or "leave"
-    is_local = user_id.endswith(":" + draft.server_name)
     stripped = None
     if is_local and membership in ("invite", "knock"):
         stripped = canonical.encode_lenient({"s": _stripped(draft, event)})[5:-1].decode()
@@ -479,7 +484,7 @@ def member_row(draft: RoomDraft, current: Current, pos: int) -> memberships.Memb
     # By their places, as they are many.
     return memberships.MembershipRow(
         draft.row.room_nid,
-        user_id,
+        event.state_key or "",
         membership,
         event.event_id,
         event_nid,
