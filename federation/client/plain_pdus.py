@@ -98,8 +98,10 @@ def _checked(
 ) -> PlainPdu | None:
     if (read.room_id != room_id and room_id is not None) or not _is_plain(read, version, is_new):
         return None
-    kind, content, auth_events = read.type, read.content, _auth_events(read.auth_events)
-    if auth_events is None:
+    kind, content, auth_events = read.type, read.content, read.auth_events
+    if len(auth_events) <= MAX_AUTH_EVENTS:
+        auth_events = _shared(auth_events)
+    if not are_plain_references(auth_events):
         return None
     # What a redaction keeps is signed, with the hash of the rest; a hash is over all but itself.
     kept: JsonObject = {
@@ -179,7 +181,6 @@ def _is_plain(read: _Text, version: RoomVersion, is_new: bool) -> bool:
 
 
 @lru_cache(maxsize=1024)
-def _auth_events(names: tuple[str, ...]) -> tuple[str, ...] | None:
-    """These names, the same objects for all events that name them, as most of a room do; None if
-    they need a closer look."""
-    return names if are_plain_references(names) else None
+def _shared(names: tuple[str, ...]) -> tuple[str, ...]:
+    """These names, the same objects for all events that name them, as most of a room do."""
+    return names

@@ -135,3 +135,15 @@ class PlainPdusTest(SynchronousTestCase):
         twice = json.dumps(pdu).encode()[:-1] + b',"depth":1,"depth":%d}' % pdu["depth"]
         self.assertTrue(self.same(twice, version, room_id))
         self.assertFalse(self.same(twice[:-1] + b',"depth":1}', version, room_id))
+
+    def test_many_auth_events_are_not_remembered(self) -> None:
+        """They may be as long as an event."""
+        room = RoomBuilder.started("11", creator=f"@creator:{PEER}", sign=True)
+        names = [f"${number:043}" for number in range(500)]
+        few = room.set_state("x", {}, auth=names[:10])
+        many = room.set_state("x", {}, auth=names)
+        version = ROOM_VERSIONS["11"]
+        before = plain_pdus._shared.cache_info().misses
+        for event, misses in ((few, 1), (few, 1), (many, 1)):
+            self.assertTrue(self.same(json.dumps(event.pdu).encode(), version, room.room_id))
+            self.assertEqual(plain_pdus._shared.cache_info().misses - before, misses)
