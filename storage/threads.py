@@ -84,7 +84,7 @@ class Threads:
         self._backend = backend
         self._reactor = reactor
         self._take_effect = take_effect
-        self._report_to = report
+        self._report = report
         self._readers = Pool("read", backend.readers, lambda: backend.connect(writable=False))
         self._writers = Pool("write", backend.writers, lambda: backend.connect(writable=True))
         self._running = 0
@@ -135,32 +135,30 @@ class Threads:
         began = self._reactor.seconds()
         session: Session | None = None
         txn: Transaction | None = None
-        failed = True
         try:
             if job.cancelled:
-                self._back(self._finished, job, None, None)
+                self._back(self._finished, job, None, None, None)
                 return
             session = self._readers.take()
             txn = session.begin()
             result = job.context.run(job.fn, txn, *job.args, **job.kwargs)
         except BaseException as error:
             self._end(self._readers, session)
-            self._back(self._finished, job, None, self._cause(session, error))
+            timing = self._timing(job, began, txn, failed=True)
+            self._back(self._finished, job, None, self._cause(session, error), timing)
         else:
             # The answer need not wait for the end of a transaction that changed nothing.
-            self._back(self._finished, job, result, None)
+            timing = self._timing(job, began, txn, failed=False)
+            self._back(self._finished, job, result, None, timing)
             self._end(self._readers, session)
-            failed = False
-        self._report(job, began, txn, failed)
 
     def _run_write(self, job: _Job) -> None:
         began = self._reactor.seconds()
         session: Session | None = None
         txn: Transaction | None = None
-        failed = True
         try:
             if job.cancelled:
-                self._back(self._finished, job, None, None)
+                self._back(self._finished, job, None, None, None)
                 return
             session = self._writers.take()
             txn = session.begin_single() if job.kind == "single" else session.begin()
@@ -171,12 +169,12 @@ class Threads:
             session.commit()
         except BaseException as error:
             self._end(self._writers, session)
-            self._back(self._finished, job, None, self._cause(session, error))
+            timing = self._timing(job, began, txn, failed=True)
+            self._back(self._finished, job, None, self._cause(session, error), timing)
         else:
             self._writers.give_back(session)
-            self._back(self._committed, job, txn, result)
-            failed = False
-        self._report(job, began, txn, failed)
+            timing = self._timing(job, began, txn, failed=False)
+            self._back(self._committed, job, txn, result, timing)
 
     @staticmethod
     def _cause(session: Session | None, error: BaseException) -> BaseException:
@@ -196,30 +194,34 @@ class Threads:
     def _back(self, fn: Callable[..., Any], *args: Any) -> None:
         self._reactor.callFromThread(fn, *args)
 
-    def _report(self, job: _Job, began: float, txn: Transaction | None, failed: bool) -> None:
+    def _timing(self, job: _Job, began: float, txn: Transaction | None, *, failed: bool) -> Timing:
         name = getattr(job.fn, "__qualname__", type(job.fn).__name__)
         took = self._reactor.seconds() - began
         statements = 0 if txn is None else txn.statements
-        timing = Timing(name, job.kind, began - job.queued, took, statements, failed)
-        self._back(self._report_to, timing)
+        return Timing(name, job.kind, began - job.queued, took, statements, failed)
 
-    # Back on the reactor thread
+    # Back on the reactor thread: once for each job, as each time wakes it
 
-    def _finished(self, job: _Job, result: Any, error: BaseException | None) -> None:
+    def _finished(
+        self, job: _Job, result: Any, error: BaseException | None, timing: Timing | None
+    ) -> None:
         if not job.done.called:  # else cancelled
             if error is None:
                 job.done.callback(result)
             else:
                 job.done.errback(error)
         self.one_less()
+        if timing is not None:
+            self._report(timing)
 
-    def _committed(self, job: _Job, txn: Transaction, result: Any) -> None:
+    def _committed(self, job: _Job, txn: Transaction, result: Any, timing: Timing) -> None:
         try:
             job.context.run(self._take_effect, txn)
         finally:
             if not job.done.called:
                 job.done.callback(result)
             self.one_less()
+            self._report(timing)
 
     # The end
 

@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 from federation.client.errors import RemoteError
 from federation.client.key_answer import BadKeyAnswer, read_answer
 from homeserver.cache import Cache
+from homeserver.core.ids import domain_of
 from homeserver.core.room_versions import RoomVersion
 from homeserver.core.signing import (
     KnownKey,
@@ -383,6 +384,11 @@ Signatures: TypeAlias = Sequence[tuple[str, Mapping[str, str]]]
 
 def signatures_by_signer(pdu: JsonObject, version: RoomVersion) -> Signatures:
     """What is looked at of an event's signatures."""
+    kind, sender = pdu.get("type"), pdu.get("sender")
+    if version.event_format != 1 and kind != "m.room.member" and type(sender) is str:
+        # What `required_signers` says of these.
+        server = domain_of(sender)
+        return ((server, signatures_of(pdu, server)),)
     return [(server, signatures_of(pdu, server)) for server in required_signers(pdu, version)]
 
 

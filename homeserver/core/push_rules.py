@@ -441,8 +441,11 @@ def event_class(event: PushEvent) -> EventClass:
     `highlighted_users` and `invited_user` name."""
     event_type = event.fields.get("type")
     wanted = event_type.lower() if isinstance(event_type, str) else ""
-    for rule, found in _BY_TYPE.get(wanted, _OF_ANY_TYPE):
-        if rule.matches(event, None):
+    for tests, found in _BY_TYPE.get(wanted, _OF_ANY_TYPE):
+        for test in tests:
+            if not test(event, None):
+                break
+        else:
             return found
     return EventClass.NONE
 
@@ -456,10 +459,16 @@ def _type_of(rule: PushRule) -> str | None:
     return None
 
 
-def _for_type(event_type: str | None) -> tuple[tuple[PushRule, EventClass], ...]:
-    """The rules that can match events of a type, with what they make of those."""
+def _for_type(event_type: str | None) -> tuple[tuple[tuple[Condition, ...], EventClass], ...]:
+    """Of the rules that can match events of a type: their conditions but for that of the type, and
+    what they make of these events."""
+
+    def is_open(condition: JsonObject) -> bool:
+        is_of_type = condition.get("kind") == "event_match" and condition.get("key") == "type"
+        return not (is_of_type and condition["pattern"].lower() == event_type)
+
     return tuple(
-        (rule, class_of(rule.actions))
+        (tuple(map(compile_condition, filter(is_open, rule.conditions))), class_of(rule.actions))
         for rule in _FOR_EVERYBODY
         if rule.can_match and _type_of(rule) in (None, event_type)
     )

@@ -28,6 +28,7 @@ from homeserver.core.room_versions import RoomVersion
 from homeserver.core.types import JsonObject
 
 ALGORITHM = "ed25519"
+_PREFIX = f"{ALGORITHM}:"
 MAX_KEY_VALIDITY_MS = 7 * 24 * 3600 * 1000
 """A published `valid_until_ts` counts for at most this long from now."""
 
@@ -202,11 +203,10 @@ def signatures_of(obj: Mapping[str, Any], server: str) -> dict[str, str]:
     by_server = signatures.get(server) if isinstance(signatures, dict) else None
     if not isinstance(by_server, dict):
         return {}
-    prefix = f"{ALGORITHM}:"
     return {
         key_id: signature
         for key_id, signature in by_server.items()
-        if key_id.startswith(prefix) and isinstance(signature, str)
+        if key_id.startswith(_PREFIX) and isinstance(signature, str)
     }
 
 

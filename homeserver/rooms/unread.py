@@ -250,7 +250,8 @@ class _Room:
                 self._invite(question, judgement)
             if self._listeners:
                 self._listen(new.event, question, judgement, threads)
-            self._tell_followers(new.event, question, judgement, threads)
+            if threads.displaynames:
+                self._tell_followers(new.event, question, judgement, threads)
             judged[new.event.event_id] = judgement
         return judged
 

@@ -18,7 +18,7 @@ _STORED = (
     "SELECT * FROM events ORDER BY event_nid",
     "SELECT room_id, head_version, state_version, depth, extremities, state_root, last_pos,"
     " notify_total, highlight_total, remote_servers FROM rooms",
-    "SELECT * FROM current_state ORDER BY 1, 2",
+    "SELECT * FROM current_state ORDER BY 1, 2, 3",
     "SELECT room_nid, user_id, membership, event_id, pos FROM memberships ORDER BY 2",
     "SELECT * FROM event_gaps ORDER BY 1, 2, 3",
 )
