@@ -93,8 +93,7 @@ class Events:
         missing.difference_update(self._known)
         for batch in _batches(missing):
             found = self._get_events(batch)
-            for event_id in batch:
-                self._known[event_id] = found.get(event_id)
+            self._known.update(zip(batch, map(found.get, batch), strict=True))
 
     def fetch_auth(self, events: Iterable[Event]) -> None:
         """Fetch the events that these cite as their auth events."""
