@@ -6,7 +6,7 @@ another server does wrong is noted in the errand, and the next server is asked.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence, Set, Sized
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
@@ -294,8 +294,8 @@ class Fetcher:
         Parameters: `known`, events that were looked for before, and which of them are stored;
         `noted` takes note of what is stored now.
         """
-        chain = gaps.auth_chain(wanted, offered)
-        named = gaps.auth_ids(chain.values())
+        chain = await self._aside(offered, lambda: gaps.auth_chain(wanted, offered))
+        named = await self._aside(chain, lambda: gaps.auth_ids(chain.values()))
         names = {*wanted, *chain, *named}
         stored = {*known[1], *await self.known(names - known[0])}
         asked: set[str] = set()
@@ -309,12 +309,15 @@ class Fetcher:
             fetched_named = gaps.auth_ids(fetched.values())
             named |= fetched_named
             stored |= set(await self.known(fetched_named))
-        complete = gaps.complete_by_auth(chain, stored)
-        new = [event for event in complete if event.event_id not in stored]
+        new = await self._aside(chain, lambda: _new_ones(chain, stored))
         errand.outliers += len(new)
         for start in range(0, len(new), _CHUNK):
             part = new[start : start + _CHUNK]
             await self._receiver.add_outliers(errand.room_id, part, noted)
+
+    async def _aside(self, events: Sized, work: Callable[[], T]) -> T:
+        """What takes long for very many events is done in a thread."""
+        return work() if len(events) <= _CHUNK else await self._db.read(lambda _: work())
 
     async def state_before(self, errand: Errand, event: Event) -> KnownState | None:
         """The state before an event, from the first server whose answer can be believed.
@@ -365,6 +368,12 @@ class Fetcher:
             asked = missing - lacking | singly
             await self._store_outliers(errand, asked, offered, (wanted, stored), noted)
         return offered
+
+
+def _new_ones(chain: Mapping[str, Event], stored: Set[str]) -> list[Event]:
+    """Those to be stored, auth events before what they authorise."""
+    complete = gaps.complete_by_auth(chain, stored)
+    return [event for event in complete if event.event_id not in stored]
 
 
 def _ask_for_all(missing: int, total: int) -> bool:
