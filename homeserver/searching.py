@@ -29,7 +29,7 @@ def build_searching(parts: Parts) -> None:
     """Search, the user directory, lists of threads, reports, other networks."""
     add, db, reactor = parts.services.add, parts.db, parts.reactor
     states, server_name = parts.services[StateStore], parts.config.server_name
-    texts = add(SearchableTexts(db, reactor))
+    texts = add(SearchableTexts(db, reactor, parts.metrics.made_searchable))
     people = add(UserWords(db, reactor, server_name))
     parts.services[Appender].on_written += [texts.written, people.written]
     parts.services[UserHooks].profile_changed.append(people.profile_changed)

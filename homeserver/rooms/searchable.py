@@ -7,7 +7,7 @@ written, not while it is. Redacting an event removes its text at once.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import orjson
@@ -83,15 +83,28 @@ def add_fetched(txn: Transaction, rows: Iterable[EventRow]) -> None:
 
 
 class SearchableTexts(LogReader[Sequence[Text]]):
-    """Makes what is written to rooms findable."""
+    """Makes what is written to rooms findable.
 
-    def __init__(self, db: Database, reactor: IReactorTime) -> None:
+    Parameters: `told(at_once, count)` is called with the number of new events that have texts, and
+    whether these are findable already.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        reactor: IReactorTime,
+        told: Callable[[bool, int], object] = lambda at_once, count: None,
+    ) -> None:
         super().__init__(db, reactor, NAME)
+        self._told = told
 
     def written(self, room: WrittenRoom) -> None:
         """For `Appender.on_written`."""
-        if not room.is_searchable and any(entry.row.type in TYPES for entry in room.entries):
-            self.wake()
+        count = sum(entry.row.type in TYPES for entry in room.entries)
+        if count:
+            self._told(room.is_searchable, count)
+            if not room.is_searchable:
+                self.wake()
 
     def read(self, txn: Transaction, after: int, upto: int) -> tuple[int, Sequence[Text] | None]:
         rows = message_words.read(txn, TYPES, after, upto, STEP)

@@ -99,6 +99,13 @@ class Metrics:
             ["verdict"],
             registry=self.registry,
         )
+        self.texts = Counter(
+            "hearth_searchable_events_total",
+            "Events that have texts to be searched, by when these were made findable: together"
+            " with the event, or later.",
+            ["when"],
+            registry=self.registry,
+        )
         self.pushes = Counter(
             "hearth_pushes_total",
             "Attempts to tell people of events, by kind of pusher and outcome: delivered, failed, "
@@ -148,6 +155,10 @@ class Metrics:
         """Note events of other servers, by their verdict (`storage.events`)."""
         verdicts = ("accepted", "soft-failed", "rejected", "rejected")
         self.received_events.labels(verdicts[status] if status >= 0 else "missing").inc(count)
+
+    def made_searchable(self, at_once: bool, count: int) -> None:
+        """Note new events with texts, and whether these are findable already."""
+        self.texts.labels("at_once" if at_once else "later").inc(count)
 
     def fetched(self, kind: str, went_well: bool) -> None:
         """Count a request to another server for events; `kind` is a name of ours."""

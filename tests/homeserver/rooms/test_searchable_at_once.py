@@ -142,3 +142,15 @@ class AtOnceTest(ReceivingCase):
         await self.texts.catch_up()
         ours = [row[0] for row in at_once]
         self.assertEqual([row for row in await self.found() if row[0] in ours], at_once)
+
+    async def test_they_are_counted(self) -> None:
+        await self.start()
+        told: list[tuple[bool, int]] = []
+        texts = SearchableTexts(
+            self.db, reactor, lambda at_once, count: told.append((at_once, count))
+        )
+        self.services.appender.on_written.append(texts.written)
+        self.addCleanup(texts.stop)
+        await self.receive(self.room.message(BOB, "one"), self.room.message(BOB, "two"))
+        await self.services.say(self.room.room_id, body="ours")
+        self.assertEqual(told, [(True, 2), (False, 1)])
