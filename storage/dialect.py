@@ -69,6 +69,12 @@ def array_text(values: Iterable[Any]) -> str:
     return '{"' + '","'.join(quoted) + '"}' if quoted else "{}"
 
 
+def bytes_text(values: Iterable[bytes]) -> str:
+    """As `array_text`, of bytes."""
+    quoted = [value.hex() for value in values]
+    return '{"\\\\x' + '","\\\\x'.join(quoted) + '"}' if quoted else "{}"
+
+
 def _array(values: Sequence[Any]) -> str | list[Any]:
     """Values of one kind, as psycopg2 is given them."""
     if set(map(type, values)) <= _AS_TEXT:

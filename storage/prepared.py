@@ -44,7 +44,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     # Also as text, see `storage.dialect.array_text`.
     "bigint[]": (list, str),
     "text[]": (list, str),
-    "bytea[]": (list,),
+    "bytea[]": (list, str),
 }
 _NARROW = {"smallint": 1 << 15, "integer": 1 << 31}
 

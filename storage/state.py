@@ -11,6 +11,7 @@ from typing import TypeVar
 from homeserver.cache import Cache
 from homeserver.core.types import StateKey
 from storage.auth_index import AuthIndex
+from storage.dialect import bytes_text
 from storage.errors import IntegrityViolation
 from storage.events import COLUMNS, EventRow
 from storage.transaction import Transaction
@@ -19,6 +20,14 @@ _PART = 300
 _MANY = 2000
 """So many new state keys at once are not remembered: they would push out what is in use."""
 
+_SAVE = (
+    "INSERT INTO state_nodes (room_nid, hash, body, saved) {}"
+    " ON CONFLICT (room_nid, hash) DO UPDATE SET saved = excluded.saved"
+)
+_NEW_NODES = (
+    "SELECT ?::bigint, n.hash, n.body, c.pos"
+    " FROM unnest(?::bytea[], ?::bytea[]) AS n (hash, body), clock c"
+)
 _BY_KEY = {
     "sqlite": "SELECT type, state_key, state_key_nid FROM state_keys"
     " WHERE (type, state_key) IN ({})",
@@ -117,12 +126,13 @@ class StateStore:
         if not nodes:
             return
         # Nodes that are there already are noted as new, too: see `storage.state_nodes`.
-        now = txn.value("SELECT pos FROM clock")
-        txn.many(
-            "INSERT INTO state_nodes (room_nid, hash, body, saved) VALUES (?, ?, ?, ?)"
-            " ON CONFLICT (room_nid, hash) DO UPDATE SET saved = excluded.saved",
-            [(room_nid, node_hash, body, now) for node_hash, body in nodes.items()],
-        )
+        if txn.dialect.name == "postgres":
+            arrays = bytes_text(nodes.keys()), bytes_text(nodes.values())
+            txn.execute(_SAVE.format(_NEW_NODES), (room_nid, *arrays))
+        else:
+            now = txn.value("SELECT pos FROM clock")
+            rows = [(room_nid, node_hash, body, now) for node_hash, body in nodes.items()]
+            txn.many(_SAVE.format("VALUES (?, ?, ?, ?)"), rows)
         txn.after_commit(lambda: self._nodes.update(nodes))
 
     def intern(self, txn: Transaction, keys: Collection[StateKey]) -> dict[StateKey, int]:

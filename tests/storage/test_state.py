@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from itertools import chain, repeat
 from typing import Any
 from unittest import mock
@@ -47,3 +48,16 @@ class StateKeysTest(DatabaseTestCase):
         self.assertEqual(found[keys[100]], number)
         self.assertEqual(len(set(found.values())), 400)
         self.assertEqual(await db.read(StateStore().lookup, keys), found)
+
+    async def test_nodes_are_read_as_they_were_saved(self) -> None:
+        """Whatever bytes they have, and also once the statement is prepared."""
+        db = await self.open()
+
+        def load(txn: Transaction, room_nid: int, names: Sequence[bytes]) -> Mapping[bytes, bytes]:
+            return StateStore().loader(txn, room_nid)(names)
+
+        for room_nid in range(1, 18):
+            nodes = {bytes([n, 0, 92, 34]): bytes([*range(n % 7, 256), n]) for n in range(9)}
+            for _ in range(2):
+                await db.write(StateStore().save, room_nid, nodes)
+            self.assertEqual(await db.read(load, room_nid, list(nodes)), nodes)
