@@ -49,8 +49,9 @@ def take(
         return Decision(True, tokens - cost if tokens > cost else 0.0, now_ms, 0)
     if per_second <= 0 or burst <= 0:
         return Decision(False, tokens, now_ms, MAX_RETRY_AFTER_MS)
-    wait_ms = math.ceil((cost - tokens) / per_second * 1000)
-    return Decision(False, tokens, now_ms, min(max(1, wait_ms), MAX_RETRY_AFTER_MS))
+    # The smallest rates make it infinite.
+    wait_ms = math.ceil(min((cost - tokens) / per_second * 1000, MAX_RETRY_AFTER_MS))
+    return Decision(False, tokens, now_ms, max(1, wait_ms))
 
 
 def full_at_ms(level: float, last_ms: int, per_second: float, burst: float) -> int | None:
@@ -59,4 +60,5 @@ def full_at_ms(level: float, last_ms: int, per_second: float, burst: float) -> i
         return last_ms
     if per_second <= 0:
         return None
-    return last_ms + math.ceil((burst - level) / per_second * 1000)
+    left_ms = (burst - level) / per_second * 1000
+    return last_ms + math.ceil(left_ms) if left_ms < math.inf else None

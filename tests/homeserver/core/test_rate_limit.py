@@ -40,7 +40,9 @@ class TakeTests(SynchronousTestCase):
         self.assertEqual(take(2, 0, 0, 1, 2, cost=10)[:2], (True, 0.0))
 
     def test_the_wait_told_is_bounded(self) -> None:
-        self.assertEqual(take(0, 0, 0, 1e-9, 1).retry_after_ms, MAX_RETRY_AFTER_MS)
+        for rate in (1e-9, 5e-324):
+            self.assertEqual(take(0, 0, 0, rate, 1).retry_after_ms, MAX_RETRY_AFTER_MS)
+        self.assertIsNone(full_at_ms(0, 0, 5e-324, 1))
 
     @given(
         st.floats(-1, 20),
