@@ -148,7 +148,8 @@ class RedisEphemeral:
 
     async def _command(self, *arguments: Any) -> Any:
         """The reply, or None while Redis is away."""
-        if self._now() < self._silent_until:
+        # A clock that was set back does not make it longer.
+        if 0 < self._silent_until - self._now() <= RETRY_MS:
             return None
         try:
             reply = await in_time(self._client.command(*arguments), self._clock, self._timeout_s)

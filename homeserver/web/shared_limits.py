@@ -117,7 +117,8 @@ class SharedRateLimiter:
         if not self._enabled or self._spend_leased(rate_class, key):
             return
         now_ms = self._now()
-        if now_ms < self._away_until:
+        # A clock that was set back does not make it longer.
+        if 0 < self._away_until - now_ms <= RETRY_MS:
             self._alone.take(rate_class, key, rate=rate)
             return
         wanted = max(1, rate.burst // _LEASED_AT_ONCE)

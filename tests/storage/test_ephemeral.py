@@ -164,3 +164,12 @@ class RedisAwayTest(TestCase):
         asked[-1].callback(b"7")
         self.assertEqual((len(asked), self.successResultOf(again)), (3, 7))
         self.assertEqual(clock.getDelayedCalls(), [])
+
+        # Somebody sets the clock back meanwhile.
+        silent = ensureDeferred(store.position())
+        clock.advance(TIMEOUT_S + 0.1)
+        self.successResultOf(silent)
+        clock.rightNow -= 3600
+        again = ensureDeferred(store.position())
+        asked[-1].callback(b"8")
+        self.assertEqual((len(asked), self.successResultOf(again)), (5, 8))

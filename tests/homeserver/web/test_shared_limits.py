@@ -161,14 +161,22 @@ class AwayTest(SharedCase):
         self.assertTrue(await self.allowed(limiter, "join", bob))
 
     async def test_a_redis_that_keeps_silent(self) -> None:
+        asked: list[Deferred[Any]] = []
+
         class Silent:
             def command(self, *arguments: Any) -> Deferred[Any]:
-                return Deferred()
+                asked.append(Deferred())
+                return asked[-1]
 
         alone = MemoryRateLimiter(RATES, reactor)
         limiter = SharedRateLimiter(RATES, reactor, Silent(), alone, self.prefix)
         found = [await self.allowed(limiter, "join") for _ in range(4)]
         self.assertEqual(found, [True, True, False, False])
+        self.assertEqual(len(asked), 1)
+        # As if the clock had been set back by an hour.
+        limiter._away_until += 3_600_000
+        await self.allowed(limiter, "join")
+        self.assertEqual(len(asked), 2)
 
 
 class ServersTest(TestCase):
