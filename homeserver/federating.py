@@ -77,7 +77,7 @@ def build_client(parts: Parts, agent: Agent) -> None:
     notaries = config.federation.trusted_key_servers
     keyring = add(Keyring(parts.db, client, reactor, server_name, keys, notaries))
     parts.stops.append(keyring.stop)
-    add(PduChecker(keyring, reactor))
+    add(PduChecker(keyring, reactor, parts.metrics.checked))
     add(DirectoryCalls(client))
     add(MembershipCalls(client))
 

@@ -59,6 +59,14 @@ Keys = Mapping[str, Mapping[str, KnownKey]]
 
 _NO_KEYS: Mapping[str, KnownKey] = {}
 
+Count = Callable[[str, int], object]
+"""Told how many events went which way through step 1: `few`, at most `CHUNK` together; of more,
+`plain` (see `federation.client.plain_pdus`) or `general`."""
+
+
+def _uncounted(way: str, events: int) -> None:
+    pass
+
 
 class EventKeys(Protocol):
     """What is needed of `federation.client.keyring.Keyring`."""
@@ -84,24 +92,27 @@ class CheckedPdu(NamedTuple):
 
 class _Shaped(NamedTuple):
     """A PDU after step 1: `message` is what is signed of it, `signatures` are those that matter,
-    `is_whole` says whether its content hash is right. With all that nobody needs the PDU again."""
+    `is_whole` says whether its content hash is right, `is_plain` whether it was read in one go.
+    With all that nobody needs the PDU again."""
 
     checked: CheckedPdu
     message: bytes = b""
     signatures: Signatures = ()
     is_whole: bool = True
+    is_plain: bool = False
 
 
 class PduChecker:
     """Checks events of other servers; see the module.
 
-    Parameters: `reactor` with its thread pool; `keys` finds the keys.
+    Parameters: `reactor` with its thread pool; `keys` finds the keys; `count` is told of events.
     """
 
-    def __init__(self, keys: EventKeys, reactor: Any) -> None:
+    def __init__(self, keys: EventKeys, reactor: Any, count: Count = _uncounted) -> None:
         self._keys = keys
         self._reactor = reactor
         self._clock: IReactorTime = reactor
+        self._count = count
         self._turns = Semaphore(CORES)
 
     async def check(
@@ -123,6 +134,7 @@ class PduChecker:
         shape = partial(_shape, version=version, room_id=room_id, is_new=is_new)
         if len(pdus) <= CHUNK:
             pdus = [canonical.parse(bytes(p)) if type(p) is Raw else p for p in pdus]
+            self._count("few", len(pdus))
             # What may have no form of an event makes nobody ask others for keys. But if all keys
             # are known, one turn in a thread does.
             if all(map(_names_its_signers, pdus)):
@@ -131,10 +143,14 @@ class PduChecker:
                     return await self._at_once(pdus, shape, at_hand)
         parts = await self._run(_chunks(pdus), partial(_shape_all, shape))
         wanted: dict[ServerKey, int] = {}
+        shaped = [part for part, _ in parts]
+        if len(pdus) > CHUNK:
+            plain = sum(each.is_plain for part in shaped for each in part)
+            self._count("plain", plain)
+            self._count("general", len(pdus) - plain)
         for _, of_part in parts:
             for key, minimum in of_part.items():
                 wanted[key] = max(wanted.get(key, 0), minimum)
-        shaped = [part for part, _ in parts]
         if any(each.checked.event is not None for part in shaped for each in part):
             keys = await self._keys.keys_for(wanted)
             now_ms = int(self._clock.seconds() * 1000)
@@ -205,7 +221,8 @@ def _shape(pdu: Any, version: RoomVersion, room_id: str | None, is_new: bool) ->
         read = read_plain(written, version, room_id, is_new=is_new)
         if read is not None:
             event, message, signatures = read
-            return _Shaped(CheckedPdu(event.event_id, event, None), message, signatures)
+            checked = CheckedPdu(event.event_id, event, None)
+            return _Shaped(checked, message, signatures, is_plain=True)
         pdu, is_plain = canonical.parse_plain(written)
     try:
         if is_plain and version.strict_canonical_json and type(pdu) is dict:
@@ -245,7 +262,7 @@ def _sign_all(shaped: Sequence[_Shaped], keys: Keys, now_ms: int) -> list[Checke
 
 def _signed(shaped: _Shaped, keys: Keys, now_ms: int) -> CheckedPdu:
     """Steps 2 and 3."""
-    checked, message, signatures, is_whole = shaped
+    checked, message, signatures, is_whole, _ = shaped
     event = checked.event
     if event is None:
         return checked

@@ -46,7 +46,7 @@ class PlainPdu(NamedTuple):
 
 
 class _Text(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """The keys that all of them have, and no others."""
+    """The keys that all of them have; two that others may send besides; and no others."""
 
     auth_events: tuple[str, ...]
     content: dict[str, Any]
@@ -59,12 +59,15 @@ class _Text(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     signatures: dict[str, dict[str, str]]
     state_key: str
     type: str
+    origin: str | msgspec.UnsetType = msgspec.UNSET
+    unsigned: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
 
 
+_SIGNED = frozenset(_Text.__struct_fields__) - {"origin", "unsigned"}
 _VERSIONS = frozenset(
     version.identifier
     for version in ROOM_VERSIONS.values()
-    if version.strict_canonical_json and version.redaction_keys.issuperset(_Text.__struct_fields__)
+    if version.strict_canonical_json and version.redaction_keys.issuperset(_SIGNED)
 )
 
 
@@ -115,6 +118,11 @@ def _checked(
         "state_key": read.state_key,
         "type": kind,
     }
+    if read.origin is not msgspec.UNSET:
+        kept["origin"] = read.origin
+    if read.unsigned:
+        # Nobody signs it and nothing of it is kept, but it must have a canonical form.
+        canonical.encode_checked({"unsigned": read.unsigned})
     # Integers that are too large are found here; there is nothing else to find.
     hashed = canonical.encode_checked(kept)
     if read.hashes["sha256"] != encode_base64(hashlib.sha256(hashed).digest()):
@@ -124,6 +132,8 @@ def _checked(
     encoded = canonical.encode_checked(kept)
     del kept["signatures"]
     kept["content"] = redact_content(kind, content, version)
+    if "origin" not in version.redaction_keys:
+        kept.pop("origin", None)
     message = canonical.encode_checked(kept)
     event_id = "$" + encode_base64_urlsafe(hashlib.sha256(message).digest())
     event = Event.of_state(

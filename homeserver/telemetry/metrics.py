@@ -99,6 +99,14 @@ class Metrics:
             ["verdict"],
             registry=self.registry,
         )
+        self.checked_events = Counter(
+            "hearth_checked_events_total",
+            "Events of other servers whose signatures and hashes were to be checked, by the way"
+            " they were read: few at a time; of many, plain ones in one go, others in the general"
+            " way.",
+            ["way"],
+            registry=self.registry,
+        )
         self.texts = Counter(
             "hearth_searchable_events_total",
             "Events that have texts to be searched, by when these were made findable: together"
@@ -155,6 +163,10 @@ class Metrics:
         """Note events of other servers, by their verdict (`storage.events`)."""
         verdicts = ("accepted", "soft-failed", "rejected", "rejected")
         self.received_events.labels(verdicts[status] if status >= 0 else "missing").inc(count)
+
+    def checked(self, way: str, count: int) -> None:
+        """For `federation.client.pdus.PduChecker`."""
+        self.checked_events.labels(way).inc(count)
 
     def made_searchable(self, at_once: bool, count: int) -> None:
         """Note new events with texts, and whether these are findable already."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -101,6 +102,26 @@ class CheckTest(TestCase):
     def test_texts_of_events(self) -> Any:
         """As if whoever asks had parsed them."""
         return ensureDeferred(self._as_text("11"))
+
+    async def _counted(self) -> None:
+        room, pdus = good_and_bad("11")
+        state = [event.pdu for event in room.state.values()]
+        counts: Counter[str] = Counter()
+        checker = PduChecker(
+            Keys(is_at_hand=False), reactor, lambda way, count: counts.update({way: count})
+        )
+        texts = [Raw(json.dumps(pdu).encode()) for pdu in (*state, *pdus)]
+        await checker.check(texts, room.version)
+        self.assertEqual(counts, {"few": len(texts)})
+        await checker.check(texts * CHUNK, room.version)
+        # The create event and messages are not plain.
+        plain = (len(state) - 1) * CHUNK
+        expected = {"few": len(texts), "plain": plain, "general": len(texts) * CHUNK - plain}
+        self.assertEqual(counts, expected)
+
+    def test_counted(self) -> Any:
+        """Each event once, by the way it went."""
+        return ensureDeferred(self._counted())
 
     def test_texts_in_lenient_versions(self) -> Any:
         return ensureDeferred(self._as_text("5"))

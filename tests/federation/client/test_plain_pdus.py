@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 from typing import Any
@@ -11,7 +12,9 @@ from msgspec import Raw
 from twisted.trial.unittest import SynchronousTestCase
 
 from federation.client import pdus, plain_pdus
+from homeserver.core.canonical import CanonicalJSONError, NotJSON
 from homeserver.core.room_versions import ROOM_VERSIONS, RoomVersion
+from homeserver.core.signing import content_hash, encode_base64
 from tests.support.events import RoomBuilder
 
 PEER = "b.example"
@@ -55,7 +58,7 @@ CONTENT = (
 
 def said(text: bytes, version: RoomVersion, room_id: str | None, is_new: bool) -> Any:
     """All that is known of an event after step 1."""
-    checked, message, signatures, is_whole = pdus._shape(Raw(text), version, room_id, is_new)
+    checked, message, signatures, is_whole, _ = pdus._shape(Raw(text), version, room_id, is_new)
     event = checked.event
     shown: list[Any] = []
     if event is not None:
@@ -63,6 +66,14 @@ def said(text: bytes, version: RoomVersion, room_id: str | None, is_new: bool) -
         shown = [event.to_json(), [getattr(event, name) for name in names], event.pdu]
     by_key = sorted((server, dict(found)) for server, found in signatures)
     return [checked.event_id, checked.error, shown, message, by_key, is_whole]
+
+
+def rehash(pdu: Any, version: RoomVersion) -> None:
+    """Make the content hash right, if the event may have one."""
+    hashes = pdu.get("hashes")
+    if isinstance(hashes, dict):
+        with contextlib.suppress(CanonicalJSONError):
+            hashes["sha256"] = encode_base64(content_hash(pdu, version))
 
 
 def state_of(version: RoomVersion) -> list[Any]:
@@ -117,10 +128,54 @@ class PlainPdusTest(SynchronousTestCase):
                         pdu["signatures"][server] = {key_id: rng.choice(("AAAA", value))}
                     else:
                         pdu[rng.choice(KEYS)] = value
+                if rng.random() < 0.5:
+                    rehash(pdu, version)
                 is_new = rng.random() < 0.5
                 plain += self.same(json.dumps(pdu).encode(), version, room_id, is_new)
-        # What is not hashed may change.
-        self.assertGreater(plain, 100)
+        self.assertGreater(plain, 400)
+
+    def test_what_is_not_signed(self) -> None:
+        """It must be JSON that events may hold, and nothing of it is kept."""
+        deep: Any = {}
+        for _ in range(508):
+            deep = {"x": deep}
+        sound: tuple[Any, ...] = (
+            *({}, {"age": 12}, {"prev_content": {"a": [None, "\0ä"]}, "age_ts": -(2**53) + 1}),
+            *({"x" * 20_000: "y"}, deep),
+        )
+        others: tuple[Any, ...] = (
+            *(None, [], "x", 1, {"age": 1.0}, {"age": 2**53}, {"a": [{"b": -(2**60)}]}),
+            *({"a": 2**70}, {"x": "y" * 70_000}, {"x": {"x": {"x": {"x": {"x": deep}}}}}),
+        )
+        for version in STRICT:
+            pdu = state_of(version)[-1]
+            for value in (*sound, *others):
+                text = json.dumps({**pdu, "unsigned": value}).encode()
+                is_plain = self.same(text, version, pdu["room_id"])
+                self.assertEqual(is_plain, value in sound, text[:99])
+            without = json.dumps(pdu).encode()
+            odd = without[:-1] + b',"unsigned":{"age":1.5},"unsigned":{}}'
+            self.assertFalse(self.same(odd, version, pdu["room_id"]))
+            for odd in (b'"\\ud800"', b'"\xff"', b"NaN", b"1e5", b"-0", b'{"a":1,"a":2}'):
+                text = without[:-1] + b',"unsigned":{"x":' + odd + b"}}"
+                try:
+                    self.same(text, version, pdu["room_id"])
+                except NotJSON:
+                    self.assertIsNone(
+                        plain_pdus.read_plain(text, version, pdu["room_id"], is_new=False)
+                    )
+
+    def test_origin(self) -> None:
+        """Older events name their server; that is hashed, and up to version 10 signed."""
+        for version in STRICT:
+            pdu = {**state_of(version)[-1], "origin": PEER}
+            self.assertFalse(self.same(json.dumps(pdu).encode(), version, pdu["room_id"]))
+            rehash(pdu, version)
+            self.assertTrue(self.same(json.dumps(pdu).encode(), version, pdu["room_id"]))
+            others: tuple[Any, ...] = (None, 1, [])
+            for origin in others:
+                text = json.dumps({**pdu, "origin": origin}).encode()
+                self.assertFalse(self.same(text, version, pdu["room_id"]))
 
     def test_hashes(self) -> None:
         """Padded ones are as good, others are told; of keys that come twice the last counts."""
