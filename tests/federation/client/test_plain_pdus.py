@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+import re
 from typing import Any
 from unittest.mock import patch
 
@@ -12,6 +13,7 @@ from msgspec import Raw
 from twisted.trial.unittest import SynchronousTestCase
 
 from federation.client import pdus, plain_pdus
+from homeserver.core import canonical
 from homeserver.core.canonical import CanonicalJSONError, NotJSON
 from homeserver.core.room_versions import ROOM_VERSIONS, RoomVersion
 from homeserver.core.signing import content_hash, encode_base64
@@ -56,9 +58,65 @@ CONTENT = (
 )
 
 
-def said(text: bytes, version: RoomVersion, room_id: str | None, is_new: bool) -> Any:
-    """All that is known of an event after step 1."""
-    checked, message, signatures, is_whole, _ = pdus._shape(Raw(text), version, room_id, is_new)
+NEAR_TYPE = (
+    *(b'"type": 5,', b'"typ\\u0065":"x",', b'"unsigned":{"age":1.5},', b'"unsigned":{"age":1},'),
+    *(b'"origin":"x",', b'"origin":5,', b'"unsigned":{"a":9007199254740993},', b'"unsigned":[],'),
+    b'"signatures":{"b.example":{"ed25519:x":"AAAA"}},',
+)
+NEAR_MEMBERSHIP = (
+    *(b'"a":NaN,', b'"a":1e400,', b'"a":-0,', b'"a":-0.0,', b'"a":1E2,', b'"a":9007199254740992,'),
+    *(
+        b'"a":123456789012345678901234567890,',
+        b'"a":"\\ud800",',
+        b'"a":"\\ud83d\\ude00",',
+        b'"":"",',
+    ),
+    *(
+        b'"\\ud800":1,',
+        b'"a":"\\u0000",',
+        b'"a":"\\q",',
+        b'"a":[1,],',
+        b"'a':1,",
+        b'"a":"\xed\xa0\x80",',
+    ),
+    *(
+        b'"membership":"x",',
+        b'"a\\/b":"\\/",',
+        b'"a":01,',
+        b'"a":+1,',
+        b'"a":"\xff",',
+        b'"a":"\x01",',
+    ),
+)
+
+
+def changed(rng: random.Random, text: bytes) -> bytes:
+    """The text of an event, written otherwise, or with something odd in it."""
+    place = rng.randrange(len(text))
+    match rng.randrange(8):
+        case 0:
+            number = rng.choice((rb"\1.0\2", rb"\1e0\2", rb"\1.\2", rb"0\1\2", rb"-\1\2"))
+            return re.sub(rb"(\d+)([,}])", number, text, count=rng.randint(1, 3))
+        case 1:
+            return text[:place] + rng.choice((b"\n", b"\0", b"\x7f", b"\xff", b" ")) + text[place:]
+        case 2:
+            return text[:place] + text[place + 1 :]
+        case 3:
+            return text.replace(b"$", b"\\u0024", rng.randint(1, 3))
+        case 4:
+            return text + rng.choice((b" \r\n", b"x", b"}", b"\0", b","))
+        case 5:
+            return rng.choice((b" ", b"\xef\xbb\xbf", b"[")) + text
+        case 6:
+            return text.replace(b'"type"', rng.choice(NEAR_TYPE) + b'"type"')
+        case _:
+            return text.replace(b'"membership"', rng.choice(NEAR_MEMBERSHIP) + b'"membership"')
+
+
+def said(text: Any, version: RoomVersion, room_id: str | None, is_new: bool) -> Any:
+    """All that is known of an event after step 1; `text`, or the value itself."""
+    given = Raw(text) if isinstance(text, bytes) else text
+    checked, message, signatures, is_whole, _ = pdus._shape(given, version, room_id, is_new)
     event = checked.event
     shown: list[Any] = []
     if event is not None:
@@ -202,3 +260,26 @@ class PlainPdusTest(SynchronousTestCase):
         for event, misses in ((few, 1), (few, 1), (many, 1)):
             self.assertTrue(self.same(json.dumps(event.pdu).encode(), version, room.room_id))
             self.assertEqual(plain_pdus._shared.cache_info().misses - before, misses)
+
+    def test_texts(self) -> None:
+        """Whatever is done to the text, it is read as others are: what is no JSON is none here."""
+        rng = random.Random(9)
+        plain = 0
+        for version in STRICT:
+            state = state_of(version)
+            for _ in range(100):
+                pdu = rng.choice(state)
+                text = json.dumps(pdu, ensure_ascii=rng.random() < 0.5).encode()
+                for _ in range(rng.choice((1, 1, 2))):
+                    text = changed(rng, text)
+                room_id = rng.choice((pdu.get("room_id"), None))
+                try:
+                    expected = said(canonical.parse(text), version, room_id, True)
+                except canonical.NotJSON:
+                    with self.assertRaises(canonical.NotJSON, msg=text):
+                        said(text, version, room_id, True)
+                    continue
+                self.assertEqual(said(text, version, room_id, True), expected, text)
+                found = plain_pdus.read_plain(text, version, room_id, is_new=True)
+                plain += found is not None
+        self.assertGreater(plain, 100)
