@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable, Mapping
+from operator import attrgetter
 from typing import NamedTuple
 
 from storage.transaction import Transaction
@@ -92,28 +93,46 @@ def store(txn: Transaction, new: Iterable[Answer], now_ms: int) -> list[KeyRow]:
     takes its ID. Only the server itself makes a retired key valid again.
     """
     new = list(new)
-    for answer in new:
-        _store_one(txn, answer, now_ms)
+    # In this order, as other processes do, so that none waits for one that waits for it.
+    later = sorted(new, key=attrgetter("server_name"))
+    while later:
+        # One of each server at a time: the next is compared with what became of it.
+        by_server: dict[str, Answer] = {}
+        later = [it for it in later if by_server.setdefault(it.server_name, it) is not it]
+        _store_each(txn, by_server, now_ms)
     return of_servers(txn, {answer.server_name for answer in new})
 
 
-def _store_one(txn: Transaction, answer: Answer, now_ms: int) -> None:
-    server_name = answer.server_name
-    digest = hashlib.sha256(answer.json.encode()).digest()
-    known = {row.key_id: row for row in of_servers(txn, (server_name,))}
-    better = {
-        key_id: key
-        for key_id, key in answer.keys.items()
-        if key_id not in known or _replaces(answer, key, known[key_id], now_ms)
-    }
-    if not better:
+def _store_each(txn: Transaction, new: Mapping[str, Answer], now_ms: int) -> None:
+    """Store an answer of each of these servers."""
+    known = {(row.server_name, row.key_id): row for row in of_servers(txn, new)}
+    answers: list[tuple[object, ...]] = []
+    keys: list[tuple[object, ...]] = []
+    worth_less: list[str] = []
+    for name, answer in new.items():
+        better = {
+            key_id: key
+            for key_id, key in answer.keys.items()
+            if (name, key_id) not in known or _replaces(answer, key, known[name, key_id], now_ms)
+        }
+        if not better:
+            continue
+        digest = hashlib.sha256(answer.json.encode()).digest()
+        answers.append((name, digest, answer.valid_until_ts, answer.fetched_ts, answer.json))
+        keys.extend((name, key_id, *key, digest) for key_id, key in better.items())
+        if any(
+            (name, key_id) in known and _is_worth_less(key, known[name, key_id])
+            for key_id, key in better.items()
+        ):
+            worth_less.append(name)
+    if not answers:
         return
-    txn.execute(
+    txn.many(
         "INSERT INTO server_key_answers"
         " (server_name, answer_hash, valid_until_ts, fetched_ts, json)"
         " VALUES (?, ?, ?, ?, ?) ON CONFLICT (server_name, answer_hash) DO UPDATE SET"
         " valid_until_ts = excluded.valid_until_ts, fetched_ts = excluded.fetched_ts",
-        (server_name, digest, answer.valid_until_ts, answer.fetched_ts, answer.json),
+        answers,
     )
     txn.many(
         "INSERT INTO server_keys"
@@ -121,17 +140,17 @@ def _store_one(txn: Transaction, answer: Answer, now_ms: int) -> None:
         " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (server_name, key_id) DO UPDATE SET"
         " verify_key = excluded.verify_key, valid_until_ts = excluded.valid_until_ts,"
         " is_old = excluded.is_old, answer_hash = excluded.answer_hash",
-        [(server_name, key_id, *key, digest) for key_id, key in better.items()],
+        keys,
     )
+    condition, args = txn.any_of("server_name", [row[0] for row in answers])
     txn.execute(
-        "DELETE FROM server_key_answers WHERE server_name = ? AND answer_hash NOT IN"
-        " (SELECT answer_hash FROM server_keys WHERE server_name = ?)",
-        (server_name, server_name),
+        f"DELETE FROM server_key_answers WHERE {condition} AND NOT EXISTS (SELECT 1"
+        " FROM server_keys AS k WHERE k.server_name = server_key_answers.server_name"
+        " AND k.answer_hash = server_key_answers.answer_hash)",
+        args,
     )
-    if any(
-        key_id in known and _is_worth_less(key, known[key_id]) for key_id, key in better.items()
-    ):
-        txn.invalidate(CHANGED, server_name)
+    for name in worth_less:
+        txn.invalidate(CHANGED, name)
 
 
 def _replaces(answer: Answer, key: NewKey, known: KeyRow, now_ms: int) -> bool:

@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 
 from federation.client.errors import RemoteError
 from federation.client.key_answer import BadKeyAnswer, read_answer
+from federation.client.key_writes import KeyWrites
 from homeserver.cache import Cache
 from homeserver.core.ids import domain_of
 from homeserver.core.room_versions import RoomVersion
@@ -145,6 +146,7 @@ class Keyring:
         self._fetching: dict[str, list[Deferred[None]]] = {}
         self._requests: dict[str, Deferred[Any]] = {}
         self._places = Semaphore(_AT_ONCE)
+        self._writes = KeyWrites(db, self._now_ms)
         db.on_invalidate(server_keys.CHANGED, self._forget, self._known.clear)
 
     async def lookup(
@@ -292,7 +294,7 @@ class Keyring:
         await self._store([read])
 
     async def _store(self, answers: list[Answer]) -> None:
-        self._learn(await self._db.write(server_keys.store, answers, self._now_ms()))
+        self._learn(await self._writes.store(answers))
 
     def _ask_notary_turn(self, notary: str, wanted: Mapping[ServerKey, int]) -> Deferred[None]:
         return Deferred.fromCoroutine(self._ask_notary(notary, wanted))

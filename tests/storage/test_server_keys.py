@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
+
 from storage import server_keys
 from storage.database import Database
 from storage.server_keys import Answer, NewKey
+from storage.transaction import Transaction
 from tests.support.databases import DatabaseTestCase, on_each_database
 
 NOW = 1_000_000
@@ -47,6 +50,36 @@ class ServerKeysTest(DatabaseTestCase):
             row.key_id: (await self.db.read(server_keys.answers, [(name, row.answer_hash)]))[0]
             for row in rows
         }
+
+    async def test_many_together(self) -> None:
+        """They cost no more statements than one, and the result is as if they came in turn."""
+        names = [f"s{number}.example" for number in range(60)]
+        before = await self.db.read(server_keys.of_servers, names)
+        self.assertEqual(before, [])
+        first = [answer({"ed25519:1": key()}, name=name) for name in names]
+        later = [
+            answer(
+                {"ed25519:1": key(fetched=NOW + 5), f"ed25519:{number}": key("K2")},
+                name=name,
+                fetched=NOW + 5,
+            )
+            for number, name in enumerate(names, 2)
+        ]
+
+        def counted(txn: Transaction, new: list[Answer]) -> int:
+            begin = txn.statements
+            server_keys.store(txn, new, NOW)
+            return txn.statements - begin
+
+        one = await self.db.write(counted, [answer({"ed25519:1": key()}, name="one.example")])
+        # The later answer of a server is compared with its first.
+        self.assertEqual(await self.db.write(counted, [*first, *later]), 2 * one - 1)
+        rows = await self.db.read(server_keys.of_servers, names)
+        self.assertEqual(len(rows), 2 * len(names))
+        self.assertEqual({row.answer_fetched_ts for row in rows}, {NOW + 5})
+        # The answers that no key is of any more are gone.
+        hashes = [(each.server_name, sha256(each.json.encode()).digest()) for each in first]
+        self.assertEqual(await self.db.read(server_keys.answers, hashes), [])
 
     async def test_what_was_stored_is_found(self) -> None:
         await self.store(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.task import Clock
 
 from federation.client.keyring import (
@@ -313,6 +313,60 @@ class KeyringTest(DatabaseTestCase):
         self.client.notaries["n.example"] = honest
         self.assertIsNotNone(await self.key())
         self.assertIsNone(await self.key(server="b.example"))
+
+    async def test_answers_that_come_together(self) -> None:
+        """They are stored in few transactions, and none waits for those that come later."""
+        names = [f"s{number}.example" for number in range(40)]
+        for name in names:
+            self.client.add(name, KEY)
+        writes: list[int] = []
+
+        async def counted(fn: Any, answers: Any, *args: Any) -> Any:
+            writes.append(len(answers))
+            return await write(fn, answers, *args)
+
+        write = self.db.write
+        self.patch(self.db, "write", counted)
+        first = Deferred.fromCoroutine(self.key())
+        while not writes:
+            await self.settled(self.db)
+        self.client.hold = Deferred()
+        wanted = {(name, KEY.key_id): self.now() for name in names}
+        others = Deferred.fromCoroutine(self.keyring.lookup(wanted))
+        self.assertIsNotNone(await first)
+        self.assertEqual(writes, [1])
+        self.client.hold.callback(None)
+        self.assertEqual((await others).keys(), wanted.keys())
+        self.assertEqual(sum(writes), 41)
+        # At most 20 are asked at a time.
+        self.assertLess(len(writes), 10)
+
+    async def test_what_cannot_be_stored(self) -> None:
+        """The answers that came with it are stored all the same."""
+        names = [f"s{number}.example" for number in range(5)]
+        for name in names:
+            self.client.add(name, KEY)
+
+        async def failing(fn: Any, answers: Any, *args: Any) -> Any:
+            if any(answer.server_name == names[2] for answer in answers):
+                raise ZeroDivisionError
+            return await write(fn, answers, *args)
+
+        write = self.db.write
+        self.patch(self.db, "write", failing)
+        self.client.hold = Deferred()
+        asking = [Deferred.fromCoroutine(self.key(server=name)) for name in names]
+        while len(self.client.asked) < len(names):
+            await self.settled(self.db)
+        self.client.hold.callback(None)
+        found = await DeferredList(asking, consumeErrors=True)
+        self.assertEqual([went_well for went_well, _ in found], [True, True, False, True, True])
+        self.assertEqual(len(self.flushLoggedErrors()), 0)
+        # It is tried again.
+        self.clock.advance(Pauses.AFTER_SUCCESS / 1000 + 1)
+        self.patch(self.db, "write", write)
+        self.client.hold = None
+        self.assertIsNotNone(await self.key(server=names[2]))
 
     async def test_stopping_ends_requests_under_way(self) -> None:
         self.client.hold = Deferred()
