@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred
 
 from storage import server_keys
 from storage.database import Database
+from storage.errors import DatabaseUnavailable
 from storage.server_keys import Answer, KeyRow
 
 MOST = 100
@@ -61,8 +62,10 @@ class KeyWrites:
         try:
             rows = await self._db.write(server_keys.store, answers, self._now_ms())
         except Exception as error:
-            if len(together) == 1:
-                together[0][1].errback(error)
+            # A database that is away is waited for once, and not for each.
+            if len(together) == 1 or isinstance(error, DatabaseUnavailable):
+                for _, stored in together:
+                    stored.errback(error)
                 return
             # Whatever it was that could not be stored: the others are no worse for it.
             for each in together:

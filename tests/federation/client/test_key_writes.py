@@ -1,0 +1,38 @@
+"""Answers about keys that are stored together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from federation.client.key_writes import KeyWrites
+from storage.errors import DatabaseUnavailable
+
+
+class KeyWritesTest(SynchronousTestCase):
+    def test_a_database_that_is_away_is_waited_for_once(self) -> None:
+        """By all that came together: each of them would wait for it anew."""
+        asked: list[Deferred[Any]] = []
+
+        class Away:
+            def write(self, *args: Any) -> Deferred[Any]:
+                asked.append(Deferred())
+                return asked[-1]
+
+        away: Any = Away()
+        writes = KeyWrites(away, lambda: 0)
+        storing = [Deferred.fromCoroutine(writes.store([])) for _ in range(4)]
+        self.assertEqual(len(asked), 1)
+        asked[0].errback(DatabaseUnavailable("away"))
+        self.failureResultOf(storing[0], DatabaseUnavailable)
+        self.assertEqual(len(asked), 2)
+        asked[1].errback(DatabaseUnavailable("away"))
+        for each in storing[1:]:
+            self.failureResultOf(each, DatabaseUnavailable)
+        self.assertEqual(len(asked), 2)
+        # What comes later is tried.
+        last = Deferred.fromCoroutine(writes.store([]))
+        asked[2].callback([])
+        self.assertEqual(self.successResultOf(last), [])
