@@ -8,7 +8,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from homeserver.encryption.device_lists import keys_changed_for
-from homeserver.rooms.write import MEMBER, WrittenEvent, WrittenRoom
+from homeserver.rooms.rooted import MEMBER
+from homeserver.rooms.write import WrittenEvent, WrittenRoom
 from storage import device_keys, device_updates, memberships, room_servers
 from storage.database import Database
 from storage.errors import log_failure

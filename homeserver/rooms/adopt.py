@@ -19,7 +19,8 @@ from homeserver.rooms.draft import CREATE, NewEvent, RoomDraft
 from homeserver.rooms.outliers import Outliers
 from homeserver.rooms.receiving import Judged
 from homeserver.rooms.room_tree import RoomTree
-from homeserver.rooms.write import Current, Rooted, WrittenRoom, insert
+from homeserver.rooms.rooted import Current, Rooted
+from homeserver.rooms.write import WrittenRoom, insert
 from storage import events, gaps, partial_rooms, room_servers, rooms
 from storage.events import ACCEPTED, REJECTED
 from storage.gaps import Gap

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from homeserver.core import canonical, state_tree
 from homeserver.core.types import StateKey
 from homeserver.rooms.handshake import Admitted
-from homeserver.rooms.write import STRIPPED_TYPES, federation_text
+from homeserver.rooms.projection import STRIPPED_TYPES
+from homeserver.rooms.write import federation_text
 from storage import auth_chains, events, memberships, state
 from storage.auth_chains import AuthChains
 from storage.database import Database

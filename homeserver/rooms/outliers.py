@@ -19,7 +19,8 @@ from homeserver.rooms.draft import CREATE
 from homeserver.rooms.receiving import NOT_ADDED, Judged
 from homeserver.rooms.relations import relation_of
 from homeserver.rooms.room_tree import RoomTree
-from homeserver.rooms.write import Current, Rooted, event_row, federation_text
+from homeserver.rooms.rooted import Current, Rooted
+from homeserver.rooms.write import event_row, federation_text
 from storage import events
 from storage.events import ACCEPTED, MISPLACED, REJECTED, EventRow, OutlierRow
 from storage.state import NumberBlocks

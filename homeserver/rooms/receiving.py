@@ -29,7 +29,7 @@ from homeserver.rooms.draft import CREATE, NewEvent, RoomDraft
 from homeserver.rooms.merging import MAX_HEADS, merges
 from homeserver.rooms.noted import Noted
 from homeserver.rooms.room_tree import RoomTree
-from homeserver.rooms.write import Current, Rooted
+from homeserver.rooms.rooted import Current, Rooted
 from storage import events, gaps, memberships
 from storage.events import ACCEPTED, MISPLACED, REJECTED, SOFT_FAILED, EventRow
 from storage.gaps import Gap

@@ -13,11 +13,11 @@ from homeserver.core.ids import domain_of
 from homeserver.core.room_versions import ROOM_VERSIONS
 from homeserver.core.types import JsonObject, StateKey
 from homeserver.rooms.append import Appender
+from homeserver.rooms.projection import STRIPPED_TYPES
 from homeserver.rooms.receive import Receiver
 from homeserver.rooms.remote_attempts import client_error
 from homeserver.rooms.remote_event import MEMBER, with_signatures
 from homeserver.rooms.requests import AppendRequest
-from homeserver.rooms.write import STRIPPED_TYPES
 from storage import rooms, state
 from storage.database import Database
 from storage.events import ACCEPTED

@@ -19,7 +19,8 @@ from twisted.internet.interfaces import IReactorTime
 from homeserver.core import words
 from homeserver.core.ids import UserID
 from homeserver.core.types import JsonObject
-from homeserver.rooms.write import MEMBER, WrittenRoom
+from homeserver.rooms.rooted import MEMBER
+from homeserver.rooms.write import WrittenRoom
 from storage import overviews, profiles, user_words, users
 from storage.database import Database
 from storage.log_readers import LogReader
