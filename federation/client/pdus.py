@@ -9,7 +9,7 @@ verified in a thread, which leaves the reactor to others.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -20,6 +20,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.threads import deferToThreadPool
 
 from federation.client.keyring import ServerKey, Signatures, signatures_by_signer, want_keys
+from federation.client.plain_messages import read_message
 from federation.client.plain_pdus import read_plain
 from homeserver.core import canonical
 from homeserver.core.canonical import CanonicalJSONError
@@ -60,8 +61,9 @@ Keys = Mapping[str, Mapping[str, KnownKey]]
 _NO_KEYS: Mapping[str, KnownKey] = {}
 
 Count = Callable[[str, int], object]
-"""Told how many events went which way through step 1: `few`, at most `CHUNK` together; of more,
-`plain` (see `federation.client.plain_pdus`) or `general`."""
+"""Told how many events went which way through step 1: of at most `CHUNK` together `message` (see
+`federation.client.plain_messages`) or `few`; of more, `plain` (see `federation.client.plain_pdus`)
+or `general`."""
 
 
 def _uncounted(way: str, events: int) -> None:
@@ -134,7 +136,6 @@ class PduChecker:
         shape = partial(_shape, version=version, room_id=room_id, is_new=is_new)
         if len(pdus) <= CHUNK:
             pdus = [canonical.parse(bytes(p)) if type(p) is Raw else p for p in pdus]
-            self._count("few", len(pdus))
             # What may have no form of an event makes nobody ask others for keys. But if all keys
             # are known, one turn in a thread does.
             if all(map(_names_its_signers, pdus)):
@@ -144,10 +145,7 @@ class PduChecker:
         parts = await self._run(_chunks(pdus), partial(_shape_all, shape))
         wanted: dict[ServerKey, int] = {}
         shaped = [part for part, _ in parts]
-        if len(pdus) > CHUNK:
-            plain = sum(each.is_plain for part in shaped for each in part)
-            self._count("plain", plain)
-            self._count("general", len(pdus) - plain)
+        self._tell(len(pdus), chain.from_iterable(shaped))
         for _, of_part in parts:
             for key, minimum in of_part.items():
                 wanted[key] = max(wanted.get(key, 0), minimum)
@@ -163,10 +161,21 @@ class PduChecker:
         self, pdus: Sequence[Any], shape: Callable[[Any], _Shaped], keys: Keys
     ) -> list[CheckedPdu]:
         now_ms = int(self._clock.seconds() * 1000)
-        [done] = await self._run(
-            [pdus], lambda part: [_signed(shape(pdu), keys, now_ms) for pdu in part]
-        )
+
+        def work(part: Sequence[Any]) -> tuple[list[_Shaped], list[CheckedPdu]]:
+            shaped = [shape(pdu) for pdu in part]
+            return shaped, _sign_all(shaped, keys, now_ms)
+
+        [(shaped, done)] = await self._run([pdus], work)
+        self._tell(len(pdus), shaped)
         return done
+
+    def _tell(self, count: int, shaped: Iterable[_Shaped]) -> None:
+        plain = sum(each.is_plain for each in shaped)
+        ways = ("plain", "general") if count > CHUNK else ("message", "few")
+        for way, events in zip(ways, (plain, count - plain), strict=True):
+            if events:
+                self._count(way, events)
 
     async def _run(
         self, parts: Sequence[Sequence[Any]], work: Callable[[Sequence[Any]], T]
@@ -224,6 +233,12 @@ def _shape(pdu: Any, version: RoomVersion, room_id: str | None, is_new: bool) ->
             checked = CheckedPdu(event.event_id, event, None)
             return _Shaped(checked, message, signatures, is_plain=True)
         pdu, is_plain = canonical.parse_plain(written)
+    elif type(pdu) is dict:
+        read = read_message(pdu, version, is_new=is_new)
+        if read is not None and room_id in (None, read.event.room_id):
+            event, message, signatures = read
+            checked = CheckedPdu(event.event_id, event, None)
+            return _Shaped(checked, message, signatures, is_plain=True)
     try:
         if is_plain and version.strict_canonical_json and type(pdu) is dict:
             encoded = encode_checked(pdu, version)
