@@ -37,6 +37,8 @@ from storage.unread import Mark
 
 _POWER = ("m.room.power_levels", "")
 _MEMBER = "m.room.member"
+_LOOKED_INTO = frozenset({"m.mentions", "m.relates_to"})
+"""Keys of a content by which messages of a type differ to the default rules."""
 
 
 class Listener(NamedTuple):
@@ -231,28 +233,43 @@ class _Room:
         return count
 
     def judge(self) -> dict[str, Judgement]:
+        kinds: dict[tuple[str, str | None], EventClass] = {}
+        judged: dict[str, Judgement] = {}
+        others = []
+        for new in self._draft.added:
+            kind = None if self._listeners else _kind_of(new.event)
+            if kind is None:
+                others.append(new.event)
+                continue
+            found = kinds.get(kind)
+            if found is None:
+                found = kinds[kind] = push_rules.event_class(self._question(new.event))
+            judged[new.event.event_id] = Judgement(found, {})
+        return judged | self._judge_each(others) if others else judged
+
+    def _judge_each(self, events: Sequence[Event]) -> dict[str, Judgement]:
         threads = _Threads(self._txn, self._draft)
-        asked = {new.event.event_id: self._question(new.event) for new in self._draft.added}
+        asked = {event.event_id: self._question(event) for event in events}
         mentioned = {
             event_id: self._local(push_rules.highlighted_users(question))
             for event_id, question in asked.items()
         }
         joined = self._joined({user for users in mentioned.values() for user in users})
         judged = {}
-        for new in self._draft.added:
-            question = asked[new.event.event_id]
+        for event in events:
+            question = asked[event.event_id]
             judgement = Judgement(push_rules.event_class(question), {})
             if judgement.event_class < EventClass.HIGHLIGHT:
-                for user_id in mentioned[new.event.event_id]:
+                for user_id in mentioned[event.event_id]:
                     if user_id in joined:
                         judgement.told[user_id] = EventClass.HIGHLIGHT
-            if new.event.type == _MEMBER:
+            if event.type == _MEMBER:
                 self._invite(question, judgement)
             if self._listeners:
-                self._listen(new.event, question, judgement, threads)
+                self._listen(event, question, judgement, threads)
             if threads.displaynames:
-                self._tell_followers(new.event, question, judgement, threads)
-            judged[new.event.event_id] = judgement
+                self._tell_followers(event, question, judgement, threads)
+            judged[event.event_id] = judgement
         return judged
 
     def _question(self, event: Event) -> PushEvent:
@@ -365,6 +382,21 @@ class _Threads:
         if root is None or user_id not in self.displaynames:
             return None
         return (user_id, root) in self._followed
+
+
+def _kind_of(event: Event) -> tuple[str, str | None] | None:
+    """What the default rules ask of a message that mentions nobody and relates to nothing: they
+    say the same of all such messages of a room. None for another event."""
+    content = event.content
+    message_type = content.get("msgtype")
+    if (
+        event.state_key is not None
+        or event.type == _MEMBER
+        or not _LOOKED_INTO.isdisjoint(content)
+        or not (message_type is None or type(message_type) is str)
+    ):
+        return None
+    return event.type, message_type
 
 
 def _is_join(event: Event | None) -> bool:
