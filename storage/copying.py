@@ -13,6 +13,7 @@ _PLAIN_INSERT = re.compile(
     r"\s*INSERT INTO (\w+) \(([\w, ]+)\) VALUES \(\?(?:, \?)*\)\s*", re.IGNORECASE
 )
 _NONE = type(None)
+_TEXT_OR_NONE = {str, _NONE}
 _ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
 
 
@@ -33,7 +34,9 @@ def copy_text(rows: Iterable[Sequence[Any]]) -> bytes:
     of other types.
     """
     columns = [_column(values) for values in zip(*rows, strict=True)]
-    text = "".join(["\t".join(row) + "\n" for row in zip(*columns, strict=True)])
+    text = "\n".join(map("\t".join, zip(*columns, strict=True)))
+    if columns:
+        text += "\n"
     if "\x00" in text:
         raise InvalidText("Text holds U+0000.")
     return text.encode()
@@ -42,16 +45,22 @@ def copy_text(rows: Iterable[Sequence[Any]]) -> bytes:
 def _column(values: Sequence[Any]) -> Iterable[str]:
     """The values of one column: most columns have values of one type, many of them none at all."""
     kinds = set(map(type, values))
+    if kinds == _TEXT_OR_NONE:
+        if _needs_escapes("".join(filter(None, values))):
+            return map(_value, values)
+        return ["\\N" if value is None else value for value in values]
     if len(kinds) > 1:
-        return list(map(_value, values))
+        return map(_value, values)
     (kind,) = kinds
     if kind is _NONE:
         return ("\\N",) * len(values)
     if kind is int:
-        return list(map(str, values))
+        return map(str, values)
+    if kind is bool:
+        return ["t" if value else "f" for value in values]
     if kind is str and not _needs_escapes("".join(values)):
         return values
-    return list(map(_value, values))
+    return map(_value, values)
 
 
 def _value(value: Any) -> str:

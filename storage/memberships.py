@@ -55,7 +55,9 @@ def put(txn: Transaction, rows: Iterable[MembershipRow]) -> None:
     listed = list(rows)
     if len(listed) >= _MANY:
         # In the order of the primary key, whose index is quicker so.
-        listed = _insert_new(txn, sorted(listed, key=itemgetter(0, 1)))
+        listed.sort(key=itemgetter(1))
+        listed.sort(key=itemgetter(0))
+        listed = _insert_new(txn, listed)
     names = [name for name in MembershipRow._fields[2:] if name != "forgotten"]
     updates = ", ".join(f"{name} = excluded.{name}" for name in names)
     updates += (

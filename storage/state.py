@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from operator import itemgetter
 from sys import intern
 from threading import Lock
 from typing import TypeVar
@@ -274,8 +275,11 @@ def put_current(
         else:
             rows.append((room_nid, *key, event_nid))
     if len(rows) >= _PART:
-        # In the order of the index, which is quicker so.
-        rows = _insert_new(txn, room_nid, sorted(rows))
+        # In the order of the index, which is quicker so: by one text after the other, as comparing
+        # rows takes longer.
+        rows.sort(key=itemgetter(2))
+        rows.sort(key=itemgetter(1))
+        rows = _insert_new(txn, room_nid, rows)
     if rows:
         txn.many(
             "INSERT INTO current_state (room_nid, type, state_key, event_nid) VALUES (?, ?, ?, ?)"

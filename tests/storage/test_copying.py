@@ -95,6 +95,10 @@ class ColumnsTest(SynchronousTestCase):
         one_by_one = b"".join(copy_text([row, (0.5, "x", "y", 1, None, None)]) for row in values)
         lines = [line for line in one_by_one.split(b"\n") if not line.startswith(b"0.5\t")]
         self.assertEqual(copy_text(values).split(b"\n"), lines)
+        for given in (["a", None, "", "\t"], ["a", None], [True, False], [True, None, 0, "\\"]):
+            column: list[tuple[Any, ...]] = [(value,) for value in given]
+            expected = b"".join(copy_text([row, (0.5,)])[:-4] for row in column)
+            self.assertEqual(copy_text(column), expected)
         self.assertEqual(copy_text([("",)]), b"\n")
         self.assertEqual(copy_text([]), b"")
         self.assertRaises(InvalidText, copy_text, [("a",), ("\x00",)])
