@@ -153,7 +153,8 @@ class StateStore:
 
     def _make(self, txn: Transaction, keys: Sequence[StateKey]) -> dict[StateKey, int]:
         """Give numbers to keys that had none a moment ago."""
-        ordered = sorted(keys)
+        ordered = sorted(keys, key=itemgetter(1))
+        ordered.sort(key=itemgetter(0))
         made = dict(zip(ordered, self._numbers.take(txn, len(ordered)), strict=True))
         all_rows = [(number, *key) for key, number in made.items()]
         if len(all_rows) > _PART and _copied(txn, all_rows):
