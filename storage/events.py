@@ -286,12 +286,18 @@ def hold_redaction(txn: Transaction, redacts: str, redaction_id: str) -> None:
     )
 
 
-def held_redactions(txn: Transaction, event_ids: Collection[str]) -> dict[str, list[str]]:
-    """Redactions that wait for these events, by the event's ID."""
+def held_redactions(
+    txn: Transaction,
+    event_ids: Collection[str],
+    waiting: Sequence[tuple[str, str]] | None = None,
+) -> dict[str, list[str]]:
+    """Redactions that wait for these events, by the event's ID.
+
+    Parameters: `waiting`, all redactions that wait, with what they redact, if at hand.
+    """
     if not event_ids:
         return {}
-    waiting: list[tuple[str, str]] | None = None
-    if len(event_ids) > _FEW_HELD:
+    if waiting is None and len(event_ids) > _FEW_HELD:
         # Mostly there are few of them, or none at all.
         sql = "SELECT redacts, redaction_id FROM pending_redactions LIMIT ?"
         waiting = txn.all(sql, (_FEW_HELD,))

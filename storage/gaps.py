@@ -27,12 +27,16 @@ def add(txn: Transaction, room_nid: int, gaps: Iterable[Gap]) -> None:
     )
 
 
-def missing(txn: Transaction, room_nid: int, event_ids: Collection[str]) -> set[str]:
-    """Those of the events that are missing: an accepted event that is here names them."""
-    if not event_ids:
-        return set()
-    # Mostly none is: that is found out by a statement which takes no time to be planned.
-    noted = still_open(txn, room_nid, event_ids)
+def missing(
+    txn: Transaction, room_nid: int, event_ids: Collection[str], noted: set[str] | None = None
+) -> set[str]:
+    """Those of the events that are missing: an accepted event that is here names them.
+
+    Parameters: `noted`, what `still_open` says of them, if at hand.
+    """
+    if noted is None:
+        # Mostly none is: that is found out by a statement which takes no time to be planned.
+        noted = still_open(txn, room_nid, event_ids)
     if not noted:
         return noted
     where, args = txn.any_of("g.event_id", noted)

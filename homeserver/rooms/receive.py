@@ -25,7 +25,7 @@ from homeserver.rooms.receiving import NOT_ADDED, Judged, KnownState, Receiving,
 from homeserver.rooms.requests import Appended, AppendRequest
 from homeserver.rooms.room_tree import RoomTree
 from homeserver.rooms.write import WrittenRoom, event_row, insert, relations_among
-from storage import events, gaps, partial_rooms, rooms, timeline
+from storage import events, gaps, room_notes, rooms, timeline
 from storage.database import Database
 from storage.errors import CommitUnknown, IntegrityViolation
 from storage.events import ACCEPTED
@@ -321,9 +321,9 @@ class Receiver:
             RoomTree(txn, context.states, row.room_nid, draft.version),
             draft,
             lambda count: context.event_numbers.take(txn, count),
+            room_notes.get(txn, row.room_nid),
             live=live,
             policy=policy,
-            is_partial=partial_rooms.get(txn, row.room_nid) is not None,
             signer=context.signer,
             now_ms=int(self._clock.seconds() * 1000),
         )
@@ -334,7 +334,8 @@ class Receiver:
         _note_gaps(txn, receiving)
         judged = unread.judge(txn, context.crowds, [draft]) if draft.added else {}
         places = [(draft, receiving.rooted)]
-        written = insert(txn, context.states, judged, places, searchable.add_written)
+        held = receiving.notes.held
+        written = insert(txn, context.states, judged, places, searchable.add_written, held)
         sticky.keep_received(txn, receiving, written, receiving.now_ms)
         behind = {gap.successor for gap in receiving.new_gaps}
         if behind:

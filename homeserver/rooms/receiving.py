@@ -33,6 +33,7 @@ from homeserver.rooms.rooted import Current, Rooted
 from storage import events, gaps, memberships
 from storage.events import ACCEPTED, MISPLACED, REJECTED, SOFT_FAILED, EventRow
 from storage.gaps import Gap
+from storage.room_notes import RoomNotes
 from storage.transaction import Transaction
 
 MAX_WALKED = 1000
@@ -112,15 +113,15 @@ class Receiving:
     """Events of one room on their way in. `draft` has the room's head.
 
     Parameters: `live`, whether the events count for the head; `numbers` gives new event numbers;
-    `is_partial`, whether only some members of the room are known.
+    `notes`, what was noted of the room before.
     """
 
     txn: Transaction
     tree: RoomTree
     draft: RoomDraft
     numbers: Callable[[int], list[int]]
+    notes: RoomNotes
     live: bool = True
-    is_partial: bool = False
     judged: dict[str, Judged] = field(default_factory=dict)
     rooted: list[Rooted] = field(default_factory=list)
     resets: list[Reset] = field(default_factory=list)
@@ -193,7 +194,9 @@ class Receiving:
             if row.state_after is not None:
                 self._after[name] = row.state_after
         names = [event.event_id for event in received]
-        self._referenced = gaps.missing(self.txn, self.draft.row.room_nid, names)
+        self._referenced = gaps.missing(
+            self.txn, self.draft.row.room_nid, names, self.notes.noted_gaps(names)
+        )
         root = self.draft.row.state_root
         if root is not None:
             self._create = self.tree.state(root, [CREATE]).get(CREATE)
@@ -391,7 +394,7 @@ class Receiving:
             event.type, event.sender, event.state_key, event.content, self.version
         )
         state = self.tree.state(root, {*keys, CREATE})
-        if self.is_partial:
+        if self.notes.is_partial:
             # Of members that are not known yet, the event's own auth events have to be believed.
             for key, other in named.items():
                 if key[0] == "m.room.member":

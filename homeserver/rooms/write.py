@@ -47,6 +47,8 @@ class WrittenRoom:
 
 Index = Callable[[Transaction, Sequence[tuple[Event, EventRow]]], bool]
 """See `homeserver.rooms.searchable.add_written`."""
+Held = Sequence[tuple[str, str]]
+"""Redacted events, and the redactions that wait for them."""
 
 
 def write_drafts(
@@ -75,12 +77,14 @@ def insert(
     judged: Mapping[str, unread.Judgement],
     rooms_events: Sequence[tuple[RoomDraft, Sequence[Rooted]]],
     index: Index | None = None,
+    held: Held | None = None,
 ) -> list[WrittenRoom]:
     """Insert events with known roots. Must be the transaction's last step.
 
     A draft's row has the new head already; its `changed` has the events that the current state
     had before. Returns the accepted events: the others have no place in the timeline. `index`
-    makes the texts of events findable, if it can.
+    makes the texts of events findable, if it can; `held` has all redactions that waited for events
+    when the rooms were locked, if at hand.
     """
     relations = relations_among(txn, [item.event for _, rooted in rooms_events for item in rooted])
     total = sum(_length(item) for _, rooted in rooms_events for item in rooted)
@@ -112,7 +116,7 @@ def insert(
         written = [replace(room, is_searchable=True) for room in written]
     unread.add_marks(txn, [entry.row for entry in entries], judged)
     for (draft, rooted), room in zip(rooms_events, written, strict=True):
-        _project(txn, states, draft, rooted, room)
+        _project(txn, states, draft, rooted, room, held)
         draft.is_new = False
     rooms.put(txn, [draft.row for draft, _ in rooms_events])
     txn.notify(*(f"room:{room.room_nid}" for room in written if room.entries))
@@ -285,6 +289,7 @@ def _project(
     draft: RoomDraft,
     rooted: Sequence[Rooted],
     room: WrittenRoom,
+    held: Held | None,
 ) -> None:
     """Keep the projections of current state and of memberships, and what else follows events."""
     project_state(txn, draft, rooted, room.entries[0].pos if room.entries else draft.row.last_pos)
@@ -292,8 +297,9 @@ def _project(
         if entry.event.redacts is not None:
             redact.apply(txn, states, entry.event, entry.row)
             draft.known.clear()
-    held = events.held_redactions(txn, [entry.event.event_id for entry in room.entries])
-    for redactions in held.values():
+            held = None  # It may wait for another one.
+    added = [entry.event.event_id for entry in room.entries]
+    for redactions in events.held_redactions(txn, added, held).values():
         for redaction_id in redactions:
             redact.apply_held(txn, states, room.room_nid, redaction_id, draft.version)
             draft.known.clear()
