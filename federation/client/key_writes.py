@@ -23,24 +23,31 @@ MOST = 100
 class KeyWrites:
     """Stores answers, in the order in which they came.
 
-    Parameters: `now_ms` tells the time.
+    Parameters: `now_ms` tells the time; `learn` is told once of the keys of those servers whose
+    answers were stored together, before those who wait for it.
     """
 
-    def __init__(self, db: Database, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        db: Database,
+        now_ms: Callable[[], int],
+        learn: Callable[[Sequence[KeyRow]], object],
+    ) -> None:
         self._db = db
         self._now_ms = now_ms
-        self._waiting: list[tuple[Sequence[Answer], Deferred[list[KeyRow]]]] = []
+        self._learn = learn
+        self._waiting: list[tuple[Sequence[Answer], Deferred[None]]] = []
         self._is_writing = False
 
-    async def store(self, answers: Sequence[Answer]) -> list[KeyRow]:
-        """See `storage.server_keys.store`; may return keys of other servers as well."""
-        stored: Deferred[list[KeyRow]] = Deferred()
+    async def store(self, answers: Sequence[Answer]) -> None:
+        """See `storage.server_keys.store`; what that returns, `learn` is told."""
+        stored: Deferred[None] = Deferred()
         self._waiting.append((answers, stored))
         if not self._is_writing:
             self._is_writing = True
             # Never fails: those who wait are told.
             Deferred.fromCoroutine(self._write())
-        return await stored
+        await stored
 
     async def _write(self) -> None:
         try:
@@ -56,11 +63,12 @@ class KeyWrites:
             self._is_writing = False
 
     async def _write_together(
-        self, together: Sequence[tuple[Sequence[Answer], Deferred[list[KeyRow]]]]
+        self, together: Sequence[tuple[Sequence[Answer], Deferred[None]]]
     ) -> None:
         answers = [answer for each, _ in together for answer in each]
         try:
             rows = await self._db.write(server_keys.store, answers, self._now_ms())
+            self._learn(rows)
         except Exception as error:
             # A database that is away is waited for once, and not for each.
             if len(together) == 1 or isinstance(error, DatabaseUnavailable):
@@ -72,4 +80,4 @@ class KeyWrites:
                 await self._write_together([each])
             return
         for _, stored in together:
-            stored.callback(rows)
+            stored.callback(None)

@@ -146,7 +146,7 @@ class Keyring:
         self._fetching: dict[str, list[Deferred[None]]] = {}
         self._requests: dict[str, Deferred[Any]] = {}
         self._places = Semaphore(_AT_ONCE)
-        self._writes = KeyWrites(db, self._now_ms)
+        self._writes = KeyWrites(db, self._now_ms, self._learn)
         db.on_invalidate(server_keys.CHANGED, self._forget, self._known.clear)
 
     async def lookup(
@@ -294,7 +294,7 @@ class Keyring:
         await self._store([read])
 
     async def _store(self, answers: list[Answer]) -> None:
-        self._learn(await self._writes.store(answers))
+        await self._writes.store(answers)
 
     def _ask_notary_turn(self, notary: str, wanted: Mapping[ServerKey, int]) -> Deferred[None]:
         return Deferred.fromCoroutine(self._ask_notary(notary, wanted))

@@ -22,7 +22,8 @@ class KeyWritesTest(SynchronousTestCase):
                 return asked[-1]
 
         away: Any = Away()
-        writes = KeyWrites(away, lambda: 0)
+        learned: list[Any] = []
+        writes = KeyWrites(away, lambda: 0, learned.append)
         storing = [Deferred.fromCoroutine(writes.store([])) for _ in range(4)]
         self.assertEqual(len(asked), 1)
         asked[0].errback(DatabaseUnavailable("away"))
@@ -34,5 +35,31 @@ class KeyWritesTest(SynchronousTestCase):
         self.assertEqual(len(asked), 2)
         # What comes later is tried.
         last = Deferred.fromCoroutine(writes.store([]))
-        asked[2].callback([])
-        self.assertEqual(self.successResultOf(last), [])
+        self.assertEqual(learned, [])
+        asked[2].callback(["row"])
+        self.successResultOf(last)
+        self.assertEqual(learned, [["row"]])
+
+    def test_keys_are_learned_once(self) -> None:
+        """Not by each of those who wait, as there may be many keys; and before they go on."""
+        asked: list[Deferred[Any]] = []
+
+        class Slow:
+            def write(self, *args: Any) -> Deferred[Any]:
+                asked.append(Deferred())
+                return asked[-1]
+
+        slow: Any = Slow()
+        said: list[Any] = []
+        writes = KeyWrites(slow, lambda: 0, said.append)
+
+        async def store(number: int) -> None:
+            await writes.store([])
+            said.append(number)
+
+        storing = [Deferred.fromCoroutine(store(number)) for number in range(5)]
+        asked[0].callback("first")
+        asked[1].callback("others")
+        self.assertEqual(said, ["first", 0, "others", 1, 2, 3, 4])
+        for each in storing:
+            self.successResultOf(each)
