@@ -12,7 +12,8 @@ from homeserver.core.event import Event
 from homeserver.core.room_versions import RoomVersion
 from homeserver.core.types import StateKey
 from homeserver.rooms.room_tree import RoomTree
-from homeserver.rooms.write import Rooted, event_row
+from homeserver.rooms.rooted import Rooted
+from homeserver.rooms.write import event_row
 from storage import events, migrate
 from storage.database import backend_for
 from storage.pool import Session

@@ -62,6 +62,7 @@ class SearchableTest(RoomTestCase):
         after, upto, found = await self.db.read(read)
         await self.put_ok(self.alice, f"redact/{q(gone)}/1", {})
         single = self.texts.single(after, upto, found)
+        assert single is not None
         self.assertTrue(await self.db.write_single(single))
         self.assertEqual(await self.count(), 1)
         self.assertEqual(await self.db.read(log_readers.position, "messages"), upto)
