@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,3 +60,28 @@ def describe_machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "load_average": [round(load, 2) for load in os.getloadavg()],
     }
+
+
+_LOOP = """
+import time
+def work():
+    found = {}
+    for number in range(2000):
+        thing = [number]
+        found[f"key {number % 50}"] = thing[0] + found.get("key 3", 0)
+    return sorted(found.items())
+def timed():
+    began = time.process_time()
+    work()
+    return time.process_time() - began
+print(min(timed() for _ in range(200)))
+"""
+
+
+def loop_ms(python: str) -> float:
+    """CPU time of a fixed loop in an interpreter: builds of one version differ by half.
+
+    Raises CalledProcessError.
+    """
+    asked = subprocess.run([python, "-c", _LOOP], capture_output=True, text=True, check=True)
+    return round(float(asked.stdout) * 1000, 3)

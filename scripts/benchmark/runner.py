@@ -69,6 +69,7 @@ class Runner:
             "machine": readings.describe_machine(),
             "servers": servers.versions(synapse_python),
             "libraries": servers.libraries(postgres),
+            "loop_ms": {kind: readings.loop_ms(python) for kind, python in pythons.items()},
             "runs": [],
         }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from scripts.benchmark.figures import SYNAPSE
+from scripts.benchmark.figures import HEARTH, SYNAPSE
 
 ABOUT = {
     "send": "Text messages through the client API, each answered before the same sender sends "
@@ -109,10 +109,20 @@ def head(document: dict[str, Any]) -> str:
                     f"{machine['memory_gib']} GiB, Linux {machine['kernel']}; load average at the "
                     f"start {', '.join(map(str, machine['load_average']))}",
                     f"- Python {machine['python']}, {libraries}",
+                    *_interpreters(document.get("loop_ms", {})),
                 )
             ),
         )
     )
+
+
+def _interpreters(loop_ms: dict[str, float]) -> list[str]:
+    """How fast they are: it depends on how they were built."""
+    if not loop_ms:
+        return []
+    names = {HEARTH: "Hearth's", SYNAPSE: "Synapse's"}
+    each = " and ".join(f"{ms:g} ms with {names[kind]} Python" for kind, ms in loop_ms.items())
+    return [f"- A fixed loop takes {each}: builds of Python differ, by half and more"]
 
 
 def method(document: dict[str, Any]) -> list[str]:

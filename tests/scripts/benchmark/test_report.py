@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
 from twisted.trial.unittest import TestCase
 
-from scripts.benchmark import figures, plots, report
+from scripts.benchmark import figures, plots, readings, report
 from scripts.benchmark.figures import Spread
 from scripts.benchmark.svg import Drawing, Scale, number
 from tests.scripts.benchmark.documents import document, phase, run
@@ -74,6 +75,12 @@ class ReportTests(TestCase):
     def test_busy_machine_is_told(self) -> None:
         self.document["runs"][1]["phases"] = [phase(others_cores=1.2, stolen_cores=0.1)]
         self.assertIn("at most: Synapse 1.30.", self._markdown())
+
+    def test_the_speed_of_the_interpreters_is_told(self) -> None:
+        self.assertNotIn("A fixed loop", self._markdown())
+        self.document["loop_ms"] = {"hearth": 0.31, "synapse": 0.64}
+        self.assertIn("0.31 ms with Hearth's Python and 0.64 ms with Synapse's", self._markdown())
+        self.assertGreater(readings.loop_ms(sys.executable), 0)
 
     def test_hearth_alone(self) -> None:
         alone = document(run("hearth"), servers={"hearth": "0.1.0"}, database="sqlite")
