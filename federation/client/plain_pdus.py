@@ -28,13 +28,12 @@ from homeserver.core.event_format import (
 from homeserver.core.ids import UserID, domain_of
 from homeserver.core.redaction import redact_content
 from homeserver.core.room_versions import ROOM_VERSIONS, RoomVersion
-from homeserver.core.signing import ALGORITHM, encode_base64, encode_base64_urlsafe
+from homeserver.core.signing import encode_base64, encode_base64_urlsafe, signatures_of
 from homeserver.core.types import JsonObject
 
 _MEMBER = "m.room.member"
 _SIGNED_OTHERWISE = ("third_party_invite", "join_authorised_via_users_server")
 """Keys of a member event's content by which others sign than the sender's server."""
-_PREFIX = f"{ALGORITHM}:"
 
 
 class PlainPdu(NamedTuple):
@@ -102,10 +101,10 @@ def _checked(
     if (read.room_id != room_id and room_id is not None) or not _is_plain(read, version, is_new):
         return None
     kind, content, auth_events = read.type, read.content, read.auth_events
-    if len(auth_events) <= MAX_AUTH_EVENTS:
-        auth_events = _shared(auth_events)
     if not are_plain_references(auth_events):
         return None
+    if len(auth_events) <= MAX_AUTH_EVENTS:
+        auth_events = _shared(auth_events)
     # What a redaction keeps is signed, with the hash of the rest; a hash is over all but itself.
     kept: JsonObject = {
         "auth_events": auth_events,
@@ -152,14 +151,8 @@ def _checked(
         room_id=read.room_id,
     )
     server = domain_of(read.sender)
-    by_key = read.signatures.get(server, {})
-    if not all(map(_is_known, by_key)):
-        by_key = {key: value for key, value in by_key.items() if _is_known(key)}
+    by_key = signatures_of({"signatures": read.signatures}, server)
     return PlainPdu(event, bytes(memoryview(message)), ((server, by_key),))
-
-
-def _is_known(key_id: str) -> bool:
-    return key_id.startswith(_PREFIX)
 
 
 def _is_plain(read: _Text, version: RoomVersion, is_new: bool) -> bool:

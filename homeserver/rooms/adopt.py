@@ -16,8 +16,8 @@ from homeserver.core.types import StateKey
 from homeserver.rooms import unread
 from homeserver.rooms.commit import AppendContext, draft_of
 from homeserver.rooms.draft import CREATE, NewEvent, RoomDraft
+from homeserver.rooms.judged import Judged
 from homeserver.rooms.outliers import Outliers
-from homeserver.rooms.receiving import Judged
 from homeserver.rooms.room_tree import RoomTree
 from homeserver.rooms.rooted import Current, Rooted
 from homeserver.rooms.write import WrittenRoom, insert

@@ -25,7 +25,7 @@ from homeserver.core.ids import domain_of
 from homeserver.core.power_levels import PowerLevels
 from homeserver.core.room_versions import ROOM_VERSIONS, RoomVersion
 from homeserver.rooms.fetch import Errand, Fetcher, Store
-from homeserver.rooms.receiving import NOT_ADDED, KnownState
+from homeserver.rooms.judged import NOT_ADDED, KnownState
 from storage import events, memberships, room_servers, rooms
 from storage import gaps as stored_gaps
 from storage.database import Database

@@ -15,8 +15,8 @@ from homeserver.core.ids import domain_of
 from homeserver.rooms.adopt import change_state
 from homeserver.rooms.commit import AppendContext, open_draft
 from homeserver.rooms.draft import CREATE, RoomDraft
+from homeserver.rooms.judged import KnownState
 from homeserver.rooms.projection import project_state
-from homeserver.rooms.receiving import KnownState
 from homeserver.rooms.room_tree import RoomTree
 from homeserver.rooms.rooted import Rooted
 from storage import events, partial_rooms, residence, room_servers, rooms

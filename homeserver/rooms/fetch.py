@@ -21,8 +21,8 @@ from homeserver.core.auth_rules import auth_types
 from homeserver.core.canonical import NotJSON
 from homeserver.core.event import Event
 from homeserver.core.room_versions import RoomVersion
+from homeserver.rooms.judged import Judged, KnownState
 from homeserver.rooms.noted import Noted
-from homeserver.rooms.receiving import Judged, KnownState
 from homeserver.semaphore import Semaphore
 from storage import destinations, events, history, room_servers, rooms, state
 from storage.database import Database

@@ -16,7 +16,7 @@ from homeserver.core import gaps
 from homeserver.core.event import Event
 from homeserver.core.room_versions import RoomVersion
 from homeserver.rooms.fetch import Errand, Fetcher, Store
-from homeserver.rooms.receiving import NOT_ADDED, Judged, KnownState
+from homeserver.rooms.judged import NOT_ADDED, Judged, KnownState
 from storage import history, rooms
 from storage.database import Database
 from storage.transaction import Transaction

@@ -16,7 +16,7 @@ from homeserver.core.ids import domain_of
 from homeserver.core.room_versions import RoomVersion
 from homeserver.core.types import StateKey
 from homeserver.rooms.draft import CREATE
-from homeserver.rooms.receiving import NOT_ADDED, Judged
+from homeserver.rooms.judged import NOT_ADDED, Judged
 from homeserver.rooms.relations import relation_of
 from homeserver.rooms.room_tree import RoomTree
 from homeserver.rooms.rooted import Current, Rooted

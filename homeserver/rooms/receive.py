@@ -19,9 +19,10 @@ from homeserver.rooms import blocking, redact, searchable, sticky, unread
 from homeserver.rooms.adopt import BadState, Entry, adopt, open_room
 from homeserver.rooms.append import Appender
 from homeserver.rooms.commit import CachedHead, Proposal, open_draft, policy_in_force
+from homeserver.rooms.judged import NOT_ADDED, Judged, KnownState, Reset
 from homeserver.rooms.noted import Noted
 from homeserver.rooms.outliers import Outliers, known_version
-from homeserver.rooms.receiving import NOT_ADDED, Judged, KnownState, Receiving, Reset
+from homeserver.rooms.receiving import Receiving
 from homeserver.rooms.requests import Appended, AppendRequest
 from homeserver.rooms.room_tree import RoomTree
 from homeserver.rooms.write import WrittenRoom, event_row, insert, relations_among

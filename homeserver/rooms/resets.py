@@ -11,7 +11,7 @@ from typing import Protocol
 
 import structlog
 
-from homeserver.rooms.receiving import Reset
+from homeserver.rooms.judged import Reset
 
 MAX_LOGGED = 20
 """Changes of one resolution that the log names."""

@@ -148,7 +148,8 @@ class RedisAwayTest(TestCase):
 
         clock: Any = Clock()
         store = RedisEphemeral("unix:///nowhere", MemoryReactorClock())
-        store._clock, store._client = clock, Silent()  # type: ignore[assignment]
+        self.patch(store, "_clock", clock)
+        self.patch(store, "_client", Silent())
         first = [ensureDeferred(store.typing(["!r"], None)) for _ in range(2)]
         clock.advance(TIMEOUT_S - 0.1)
         self.assertNoResult(first[0])

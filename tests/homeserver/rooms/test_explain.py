@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from homeserver.core.errors import MatrixError
 from homeserver.rooms.explain import Explanation, explain
-from homeserver.rooms.receiving import Reset
+from homeserver.rooms.judged import Reset
 from homeserver.rooms.resets import ResetWatch
 from tests.homeserver.rooms.test_receiving import ReceivingCase
 from tests.support.databases import on_each_database

@@ -14,7 +14,7 @@ from federation.client.pdus import PduChecker
 from homeserver.core.event import Event
 from homeserver.rooms import fetch, missing
 from homeserver.rooms.fetch import Fetcher
-from homeserver.rooms.receiving import NOT_ADDED, Judged
+from homeserver.rooms.judged import NOT_ADDED, Judged
 from storage.events import ACCEPTED, REJECTED
 from tests.support.events import test_key
 from tests.support.history import BOB, CAROL, OTHER, PEER, HistoryCase, Keys, reactor

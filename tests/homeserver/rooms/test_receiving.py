@@ -9,8 +9,8 @@ from twisted.internet import reactor
 from homeserver.core.event import Event
 from homeserver.core.ids import UserID
 from homeserver.core.types import StateKey
+from homeserver.rooms.judged import Reset
 from homeserver.rooms.receive import NOT_ADDED, BadState, KnownState, Receiver
-from homeserver.rooms.receiving import Reset
 from storage import events, gaps, memberships, room_servers, rooms, state
 from storage.events import ACCEPTED, MISPLACED, REJECTED, SOFT_FAILED
 from storage.transaction import Transaction
