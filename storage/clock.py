@@ -22,3 +22,13 @@ def advance(txn: Transaction, n: int) -> int:
     if n < 1:
         raise ValueError("At least one position must be taken.")
     return int(txn.value("UPDATE clock SET pos = pos + ? RETURNING pos", (n,)))
+
+
+def advance_numbered(txn: Transaction, n: int) -> tuple[int, str]:
+    """`advance` for PostgreSQL, and the transaction's number there."""
+    if n < 1:
+        raise ValueError("At least one position must be taken.")
+    sql = "UPDATE clock SET pos = pos + ? RETURNING pos, pg_current_xact_id()::text"
+    row = txn.one(sql, (n,))
+    assert row is not None, "the clock has one row"
+    return int(row[0]), str(row[1])

@@ -1,8 +1,12 @@
 """PostgreSQL 13 or newer, through psycopg2.
 
 Reads run REPEATABLE READ READ ONLY: one snapshot. Writes run READ COMMITTED: under REPEATABLE
-READ every transaction that waited for the clock's row would fail. The transaction's number is
-asked for together with BEGIN, so that a COMMIT which got no answer can be looked up afterwards.
+READ every transaction that waited for the clock's row would fail. Before COMMIT the number of a
+transaction that wrote something is known, so that a COMMIT which got no answer can be looked up.
+
+A message to the server and its answer cost as much as a small statement. So what has no result is
+sent with what comes next: BEGIN with the first statement, `Transaction.later` with the next one or
+COMMIT.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ from psycopg2 import errorcodes
 from psycopg2.extras import execute_batch, execute_values
 from twisted.internet.interfaces import IReactorFDSet
 
+from storage import clock
 from storage.copying import copy_statement, copy_text
 from storage.dialect import POSTGRES, check_text, split_values, to_format_style
 from storage.direct import Direct
@@ -43,6 +48,8 @@ FETCH = 500
 """So many rows of a result are made at a time: some milliseconds of work."""
 COPY_FROM = 16
 """So many rows of a plain INSERT are sent by COPY."""
+MOST_LATER = 64_000
+"""Bytes of statements that wait for the next one."""
 CONNECT_TIMEOUT = 10  # seconds
 CONNECTION_OPTIONS: dict[str, Any] = {
     "application_name": "hearth",
@@ -59,6 +66,10 @@ _CONFLICTS = {
 }
 # The server starts, stops or recovers.
 _AWAY = {errorcodes.CANNOT_CONNECT_NOW, errorcodes.TOO_MANY_CONNECTIONS}
+
+
+_BEGIN_READ = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+_BEGIN_WRITE = b"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 
 
 def _bytes(value: str | bytes | None, cursor: Any) -> bytes | None:
@@ -89,25 +100,81 @@ def fetch_all(cursor: Any) -> list[Row]:
 
 
 class PostgresTransaction(Transaction):
-    __slots__ = ("_cursor", "_prefix", "_session")
+    """Parameters: `begin`, the statement that begins it; empty for one that commits itself."""
 
-    def __init__(self, session: PostgresSession, cursor: Any, prefix: str) -> None:
+    __slots__ = ("_before", "_begin", "_cursor", "_is_open", "_session", "number")
+
+    def __init__(self, session: PostgresSession, cursor: Any, begin: bytes) -> None:
         super().__init__(POSTGRES)
         self._session = session
         self._cursor = cursor
-        # BEGIN of a read-only transaction rides with its first statement: one round trip less.
-        self._prefix = prefix
+        self._begin = begin
+        self._before = [begin] if begin else []
+        """What is sent before the next statement, together with it."""
+        self._is_open = False
+        self.number: str | None = None
+        """PostgreSQL's, once it has been asked for."""
 
-    def _run(self, sql: str, args: Sequence[Any]) -> Any:
+    def _rendered(self, sql: str, args: Sequence[Any]) -> bytes:
         self.statements += 1
         statement = self._session.prepared.statement(sql, args)
-        if self._prefix:
-            statement, self._prefix = self._prefix + statement, ""
         try:
-            self._cursor.execute(statement, args or None)
+            rendered: bytes = self._cursor.mogrify(statement, args or None)
         except (psycopg2.Error, ValueError) as error:
             raise self._session.translated(error, args) from error
+        return rendered
+
+    def _send(self, statement: bytes) -> None:
+        """Run a statement, after those that wait. Raises psycopg2.Error."""
+        self._cursor.execute(self._with_before(statement))
+
+    def _with_before(self, statement: bytes) -> bytes:
+        self._is_open = True
+        if not self._before:
+            return statement
+        together = b"; ".join((*self._before, statement))
+        self._before.clear()
+        return together
+
+    def _run(self, sql: str, args: Sequence[Any]) -> Any:
+        statement = self._rendered(sql, args)
+        try:
+            self._send(statement)
+        except psycopg2.Error as error:
+            raise self._session.translated(error) from error
         return self._cursor
+
+    def later(self, sql: str, args: Sequence[Any] = ()) -> None:
+        if not self._begin:
+            self._run(sql, args)
+            return
+        self._before.append(self._rendered(sql, args))
+        if sum(map(len, self._before)) > MOST_LATER:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Send what waits. Raises psycopg2.Error."""
+        if self._before:
+            self._send(self._before.pop())
+
+    def next_pos(self, n: int = 1) -> int:
+        if self.number is not None or not self._begin:
+            return super().next_pos(n)
+        last, self.number = clock.advance_numbered(self, n)
+        self.took_positions(last - n + 1, last)
+        return last
+
+    def commit(self) -> str | None:
+        """Send COMMIT; what the server said. None: nothing was ever sent. Raises psycopg2.Error."""
+        if not self._is_open and self._before == [self._begin]:
+            return None
+        if self.number is None:
+            self._send(b"SELECT pg_current_xact_id_if_assigned()::text")
+            row = self._cursor.fetchone()
+            self.number = row[0] if row is not None else None
+        self._send(b"COMMIT")
+        said: str = self._cursor.statusmessage
+        return said
 
     def execute(self, sql: str, args: Sequence[Any] = ()) -> int:
         changed: int = self._run(sql, args).rowcount
@@ -132,8 +199,11 @@ class PostgresTransaction(Transaction):
         try:
             if len(listed) >= COPY_FROM and (copy := copy_statement(sql)) is not None:
                 # Half the work of INSERT, for both sides.
-                self._cursor.copy_expert(copy, BytesIO(copy_text(listed)))
-            elif split is not None:
+                text = copy_text(listed)
+                self._cursor.copy_expert(self._with_before(copy.encode()), BytesIO(text))
+                return
+            self._flush()
+            if split is not None:
                 execute_values(self._cursor, split[0], listed, split[1], page_size=1000)
             else:
                 execute_batch(self._cursor, to_format_style(sql), listed, page_size=200)
@@ -149,7 +219,9 @@ class PostgresSession:
         self._writable = writable
         self._open = False
         self._single = False
+        self._transaction: PostgresTransaction | None = None
         self._transaction_id: str | None = None
+        """Of the last one that has ended, if it got a number."""
         self.broken = False
         try:
             self._connection = psycopg2.connect(
@@ -206,22 +278,13 @@ class PostgresSession:
 
     def begin(self) -> Transaction:
         self._open = True
-        self._transaction_id = None
-        if not self._writable:
-            prefix = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; "
-            return PostgresTransaction(self, self._cursor, prefix)
-        try:
-            self._cursor.execute(
-                "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SELECT pg_current_xact_id()::text"
-            )
-            self._transaction_id = self._answer()
-        except psycopg2.Error as error:
-            raise self.translated(error) from error
-        return PostgresTransaction(self, self._cursor, "")
+        begin = _BEGIN_WRITE if self._writable else _BEGIN_READ
+        self._transaction = PostgresTransaction(self, self._cursor, begin)
+        return self._transaction
 
     def begin_single(self) -> Transaction:
         self._single = True
-        return PostgresTransaction(self, self._cursor, "")
+        return PostgresTransaction(self, self._cursor, b"")
 
     def commit(self) -> None:
         if self._single:
@@ -229,24 +292,33 @@ class PostgresSession:
             self._single = False
             self._between()
             return
+        transaction = self._transaction
+        assert transaction is not None, "it was begun"
         try:
-            self._cursor.execute("COMMIT")
-            outcome = self._cursor.statusmessage
+            outcome = transaction.commit()
+            self._ended()
         except psycopg2.Error as error:
             translated = self.translated(error)
-            if self.broken:
+            # Who has no number has written nothing, or was cut off before COMMIT was sent.
+            if self.broken and transaction.number is not None:
                 raise CommitUnknown(
                     f"The connection was lost during COMMIT: {str(error).strip()}",
-                    self._transaction_id,
+                    transaction.number,
                 ) from error
             raise translated from error
         self._open = False
-        if outcome != "COMMIT":
+        if outcome not in ("COMMIT", None):
             # A function went on after an error that it caught: PostgreSQL rolled all of it back.
             raise IntegrityViolation("A statement had failed, so nothing was committed.")
         self._between()
 
+    def _ended(self) -> None:
+        if self._transaction is not None:
+            self._transaction_id = self._transaction.number
+            self._transaction = None
+
     def rollback(self) -> None:
+        self._ended()
         self._single = False
         if not self._open or self.broken:
             return

@@ -80,17 +80,23 @@ def lock(txn: Transaction, room_ids: Collection[str]) -> dict[str, RoomRow]:
     return {row.room_id: row for row in map(from_row, rows)}
 
 
+_PUT = (
+    f"INSERT INTO rooms ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " ON CONFLICT (room_nid) DO UPDATE SET head_version = excluded.head_version,"
+    " depth = excluded.depth, extremities = excluded.extremities,"
+    " state_root = excluded.state_root, state_version = excluded.state_version,"
+    " notify_total = excluded.notify_total, highlight_total = excluded.highlight_total,"
+    " last_pos = excluded.last_pos, remote_servers = excluded.remote_servers"
+)
+
+
 def put(txn: Transaction, rows: Iterable[RoomRow]) -> None:
     """Write new rooms and new heads of known ones."""
-    txn.many(
-        f"INSERT INTO rooms ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-        " ON CONFLICT (room_nid) DO UPDATE SET head_version = excluded.head_version,"
-        " depth = excluded.depth, extremities = excluded.extremities,"
-        " state_root = excluded.state_root, state_version = excluded.state_version,"
-        " notify_total = excluded.notify_total, highlight_total = excluded.highlight_total,"
-        " last_pos = excluded.last_pos, remote_servers = excluded.remote_servers",
-        [(*row[:5], json.dumps(row.extremities), *row[6:]) for row in rows],
-    )
+    written = [(*row[:5], json.dumps(row.extremities), *row[6:]) for row in rows]
+    if len(written) == 1:
+        txn.later(_PUT, written[0])
+    else:
+        txn.many(_PUT, written)
 
 
 def ensure(txn: Transaction, room_nid: int, room_id: str, version: str, now: int) -> RoomRow:

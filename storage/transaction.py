@@ -78,6 +78,13 @@ class Transaction(Effects, ABC):
     def execute(self, sql: str, args: Sequence[Any] = ()) -> int:
         """Run a statement; the number of rows that it changed."""
 
+    def later(self, sql: str, args: Sequence[Any] = ()) -> None:
+        """Run a statement without a result before the next one or COMMIT, as the database likes.
+
+        What it raises may come from there.
+        """
+        self.execute(sql, args)
+
     @abstractmethod
     def one(self, sql: str, args: Sequence[Any] = ()) -> Row | None:
         """The first row, or None."""

@@ -328,7 +328,7 @@ class WaitingTest(TestCase):
             outcome.append(in_thread(mine.begin_single(), Append(moves, rows)))
 
         blocking = self.other.begin()
-        rooms.put(blocking, [room(1, 6)])
+        rooms.lock(blocking, ["!1:x"])
         thread = threading.Thread(target=append)
         thread.start()
         self.wait_until_blocked()

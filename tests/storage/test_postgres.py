@@ -235,7 +235,7 @@ class LostConnectionTest(PostgresTestCase):
         backend = backend_for(migrated_database(self, "postgres"))
         session: Any = backend.connect(writable=True)
         self.addCleanup(session.close)
-        session.begin()
+        put(session.begin(), "a")
         session.rollback()
         self.assertIs(backend.committed(session, session._transaction_id), False)
         put(session.begin(), "a")
