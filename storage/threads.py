@@ -66,6 +66,10 @@ class _Job:
     def _cancel(self, _: Deferred[Any]) -> None:
         self.cancelled = True  # a job still in the queue is not run
 
+    def forget(self) -> None:
+        """Let go of what it was given, which may be much: who waits may do much else next."""
+        self.args, self.kwargs = (), {}
+
 
 class Threads:
     """The threads of a database. Used on the reactor thread.
@@ -205,6 +209,7 @@ class Threads:
     def _finished(
         self, job: _Job, result: Any, error: BaseException | None, timing: Timing | None
     ) -> None:
+        job.forget()
         if not job.done.called:  # else cancelled
             if error is None:
                 job.done.callback(result)
@@ -218,6 +223,7 @@ class Threads:
         try:
             job.context.run(self._take_effect, txn)
         finally:
+            job.forget()
             if not job.done.called:
                 job.done.callback(result)
             self.one_less()

@@ -15,6 +15,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
+from homeserver import collecting
 from homeserver.core.event import Event
 from homeserver.core.room_versions import ROOM_VERSIONS
 from homeserver.rooms.append import Appender
@@ -97,8 +98,11 @@ class Completion:
         Raises Incomplete.
         """
         found = await self._db.read(_read, room_id)
-        if found is None:
-            return
+        if found is not None:
+            with collecting.large_states():
+                await self._complete(room_id, found, first)
+
+    async def _complete(self, room_id: str, found: _Partial, first: str | None) -> None:
         servers = list(found.servers)
         # The largest servers are asked anyway: others may have what those do not tell.
         secrets.SystemRandom().shuffle(servers)

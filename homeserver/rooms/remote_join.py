@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from federation.client.errors import BadAnswer, RemoteError
 from federation.client.membership import JoinAnswer, MembershipCalls
 from federation.client.pdus import PduChecker
+from homeserver import collecting
 from homeserver.core import errors
 from homeserver.core.errors import MatrixError
 from homeserver.core.event import Event
@@ -238,12 +239,25 @@ class RemoteJoins:
         event = await self._countersigned(event, answer, version, server)
         if answer.members_omitted and (self.completion is None or wanted.is_resident):
             raise BadAnswer(server, "members were left out, though nobody asked for that")
+        # It may be all of a large room's state.
+        with collecting.large_states():
+            await self._take_in(event, version, answer, server, is_resident=wanted.is_resident)
+        return event.event_id
+
+    async def _take_in(
+        self,
+        event: Event,
+        version: RoomVersion,
+        answer: JoinAnswer,
+        server: str,
+        *,
+        is_resident: bool,
+    ) -> None:
         found = await read_join_state(self._checker, answer, event, version, server)
-        if wanted.is_resident:
+        if is_resident:
             await self._add(event, found, server)
         else:
             await self._adopt(event, version, found, answer, server)
-        return event.event_id
 
     async def _countersigned(
         self, event: Event, answer: JoinAnswer, version: RoomVersion, server: str
