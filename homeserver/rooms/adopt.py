@@ -6,7 +6,7 @@ events have been judged by their own auth events; then the join is judged by it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from homeserver.core import auth_rules, state_tree
@@ -75,7 +75,7 @@ def adopt(
     tree.add(join, number)
     replaces = tree.state(before, [join.key]).get(join.key)
     after = tree.update(before, {join.key: number})
-    changes = change_state(draft, tree, row.state_root or state_tree.EMPTY, after)
+    changes = change_state(draft, tree, tree.diff(row.state_root or state_tree.EMPTY, after))
     draft.added.append(NewEvent(join, None, replaces))
     draft.row = row._replace(
         head_version=row.head_version + 1,
@@ -181,10 +181,12 @@ def _check(join: Event, before: bytes, tree: RoomTree, outliers: Outliers) -> No
 
 
 def change_state(
-    draft: RoomDraft, tree: RoomTree, old: bytes, new: bytes
+    draft: RoomDraft,
+    tree: RoomTree,
+    differences: Mapping[StateKey, tuple[int | None, int | None]],
 ) -> dict[StateKey, Current | None]:
-    """How one current state differs from another; the draft is told."""
-    differences = tree.diff(old, new)
+    """What a room's current state becomes by differences (see `RoomTree.diff`); the draft is
+    told."""
     numbers = {number for pair in differences.values() for number in pair if number is not None}
     found = tree.events_of(numbers)
     changes: dict[StateKey, Current | None] = {}

@@ -7,18 +7,20 @@ computed anew, by the events that came; what the whole state forbids of it count
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 
 from homeserver.core import auth_rules
 from homeserver.core.event import Event
 from homeserver.core.graph import topological_order
 from homeserver.core.ids import domain_of
+from homeserver.core.types import StateKey
 from homeserver.rooms.adopt import change_state
 from homeserver.rooms.commit import AppendContext, open_draft
 from homeserver.rooms.draft import CREATE, RoomDraft
 from homeserver.rooms.judged import KnownState
 from homeserver.rooms.projection import project_state
 from homeserver.rooms.room_tree import RoomTree
-from homeserver.rooms.rooted import Rooted
+from homeserver.rooms.rooted import Current, Rooted
 from storage import events, partial_rooms, residence, room_servers, rooms
 from storage.events import ACCEPTED, MISPLACED, SOFT_FAILED, EventRow
 from storage.transaction import Transaction
@@ -46,12 +48,16 @@ def complete_room(
     numbers = tree.numbers_of(set(whole.state.values()), whole.events)
     if len(numbers) < len(set(whole.state.values())):
         raise LacksEvents(room_id)
-    before = tree.build({key: numbers[name] for key, name in whole.state.items()})
+    entries = {key: numbers[name] for key, name in whole.state.items()}
+    before = tree.build(entries)
     following = _Following(txn, tree, draft)
     following.recompute(join_event_id, before)
     events.overwrite(txn, following.changed)
     roots = [after for name in row.extremities if (after := following.after(name)) is not None]
-    _replace_current(txn, draft, tree, following.rows[join_event_id], tree.resolve(roots))
+    current = tree.resolve(roots)
+    differences = tree.diff_known(row.state_root or b"", current, before, entries)
+    changes = change_state(draft, tree, differences)
+    _replace_current(txn, draft, tree, following.rows[join_event_id], current, changes)
     partial_rooms.remove(txn, row.room_nid)
     txn.notify(f"room:{row.room_nid}")
     return True
@@ -131,11 +137,15 @@ class _Following:
 
 
 def _replace_current(
-    txn: Transaction, draft: RoomDraft, tree: RoomTree, join: EventRow, current: bytes
+    txn: Transaction,
+    draft: RoomDraft,
+    tree: RoomTree,
+    join: EventRow,
+    current: bytes,
+    changes: Mapping[StateKey, Current | None],
 ) -> None:
     """Make `current` the room's state. Readers learn of it as of a change of state."""
     row = draft.row
-    changes = change_state(draft, tree, row.state_root or b"", current)
     tree.save()
     draft.row = row._replace(
         head_version=row.head_version + 1,

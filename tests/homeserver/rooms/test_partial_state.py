@@ -64,7 +64,14 @@ class PartialStateTest(RemoteCase):
 
     async def test_the_rest_comes_behind(self) -> None:
         """Shows FJ-6."""
-        room = await self.big_room()
+        await self.rest_comes_behind(20)
+
+    async def test_a_large_rest_comes_behind(self) -> None:
+        """So many more than those that are known that they are not compared with these."""
+        await self.rest_comes_behind(90)
+
+    async def rest_comes_behind(self, members: int) -> None:
+        room = await self.big_room(members=members)
         self.peer.on["state_ids"] = always(Reply({}, 500))
         await self.joined(room)
         # Usable at once: it can be read and written, with the members that are known.
@@ -90,7 +97,9 @@ class PartialStateTest(RemoteCase):
         shown = (await self.alice.sync(synced["next_batch"]))["rooms"]["join"][room.room_id]
         events = shown["state"]["events"] + shown["timeline"]["events"]
         told = {e["state_key"] for e in events if e["type"] == "m.room.member"}
-        self.assertLessEqual({self.peer.user(f"user{n}") for n in range(20)} | {newcomer}, told)
+        self.assertLessEqual(
+            {self.peer.user(f"user{n}") for n in range(members)} | {newcomer}, told
+        )
         # And the room goes on.
         message = room.message(self.peer.user("user5"))
         await self.peer.sent(self.hearth.name, message)
