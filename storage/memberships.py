@@ -86,10 +86,15 @@ def _insert_new(txn: Transaction, rows: list[MembershipRow]) -> list[MembershipR
         if len(found) == most:
             return rows
         known.update((room_nid, user_id) for (user_id,) in found)
-    new = [row for row in rows if not row.is_local and row[:2] not in known]
+    new, others = [], []
+    for row in rows:
+        if row.is_local or (known and row[:2] in known):
+            others.append(row)
+        else:
+            new.append(row)
     # Without ON CONFLICT PostgreSQL takes them by COPY.
     txn.many(f"INSERT INTO memberships ({_COLUMNS}) VALUES ({_MARKS})", new)
-    return [row for row in rows if row.is_local or row[:2] in known]
+    return others
 
 
 def vanish(txn: Transaction, room_nid: int, user_ids: Collection[str], pos: int) -> None:

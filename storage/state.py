@@ -145,8 +145,9 @@ class StateStore:
             found |= self._fetch(txn, missing, cache=False)
             new = [key for key in missing if key not in found]
             if new:
-                found |= self._make(txn, new)
-                txn.uncommitted.update(found[key] for key in new)
+                made = self._make(txn, new)
+                found |= made
+                txn.uncommitted.update(made.values())
             if len(missing) <= _MANY:
                 txn.after_commit(lambda: self._remember(found))
         return found
@@ -305,12 +306,12 @@ def _insert_new(
     if len(found) == most:
         return rows
     known = set(found)
+    new = [row for row in rows if row[1:3] not in known] if known else rows
     # Without ON CONFLICT PostgreSQL takes them by COPY.
     txn.many(
-        "INSERT INTO current_state (room_nid, type, state_key, event_nid) VALUES (?, ?, ?, ?)",
-        [row for row in rows if row[1:3] not in known],
+        "INSERT INTO current_state (room_nid, type, state_key, event_nid) VALUES (?, ?, ?, ?)", new
     )
-    return [row for row in rows if row[1:3] in known]
+    return [row for row in rows if row[1:3] in known] if known else []
 
 
 _JOINED = ", ".join("e." + column for column in COLUMNS.split(", "))

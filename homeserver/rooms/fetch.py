@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence, Set, Sized
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IReactorTime
@@ -21,6 +21,7 @@ from homeserver.core.auth_rules import auth_types
 from homeserver.core.canonical import NotJSON
 from homeserver.core.event import Event
 from homeserver.core.room_versions import RoomVersion
+from homeserver.core.types import StateKey
 from homeserver.rooms.judged import Judged, KnownState
 from homeserver.rooms.noted import Noted
 from homeserver.semaphore import Semaphore
@@ -40,6 +41,8 @@ MAX_SINGLE = 300
 ERRAND_S = 300.0
 _AT_ONCE = 10
 _CHUNK = 500
+_PART = 1000
+"""Events that are stored in one transaction, which has the room locked."""
 _MAX_NOTES = 10
 _MAX_CANDIDATES = 20
 
@@ -311,8 +314,8 @@ class Fetcher:
             stored |= set(await self.known(fetched_named))
         new = await self._aside(chain, lambda: _new_ones(chain, stored))
         errand.outliers += len(new)
-        for start in range(0, len(new), _CHUNK):
-            part = new[start : start + _CHUNK]
+        for start in range(0, len(new), _PART):
+            part = new[start : start + _PART]
             await self._receiver.add_outliers(errand.room_id, part, noted)
 
     async def _aside(self, events: Sized, work: Callable[[], T]) -> T:
@@ -431,10 +434,5 @@ def _believable(
     )
     if why is not None:
         return why
-    return KnownState(
-        {
-            (item.type, item.state_key): item.event_id
-            for item in claimed
-            if item.state_key is not None
-        }
-    )
+    # It is one: they all have a state key.
+    return KnownState(cast("dict[StateKey, str]", by_key))

@@ -60,8 +60,7 @@ class Rooted:
         if not self.changes:
             return []
         own = self.event.key if self.event.is_state else None
-        return [
-            key
-            for key in self.changes
-            if key[0] == MEMBER and key != own and key[1].endswith(self.logged)
-        ]
+        logged = self.logged
+        # Few of many do.
+        found = [key for key in self.changes if key[1].endswith(logged)]
+        return [key for key in found if key[0] == MEMBER and key != own]
