@@ -118,10 +118,23 @@ class Keep(NamedTuple):
         args = (self.origin, self.txn_id, self.answer, self.now_ms)
         return str(txn.value(f"{_KEEP} RETURNING answer", args))
 
+    def as_first(self, txn: Transaction) -> str:
+        """The same where no answer is expected to be kept yet; the answer.
 
-_KEEP = (
+        If there is one, the database transaction fails with IntegrityViolation, perhaps at its
+        end.
+        """
+        args = (self.origin, self.txn_id, self.answer, self.now_ms)
+        txn.later(_FIRST, args)
+        return self.answer
+
+
+_FIRST = (
     "INSERT INTO received_transactions (origin, txn_id, owner, answer, received_ts)"
-    " VALUES (?, ?, '', ?, CAST(? AS BIGINT)) ON CONFLICT (origin, txn_id) DO UPDATE"
+    " VALUES (?, ?, '', ?, CAST(? AS BIGINT))"
+)
+_KEEP = (
+    f"{_FIRST} ON CONFLICT (origin, txn_id) DO UPDATE"
     " SET answer = COALESCE(received_transactions.answer, excluded.answer)"
 )
 

@@ -63,12 +63,14 @@ class SeenRoom(NamedTuple):
     """JSON of the current `m.room.server_acl` event."""
     has_backlog: bool
     """Whether events of the server wait that were not tried yet: see `storage.received`."""
+    answer: str | None
+    """What the transaction that they come in was answered with before."""
 
 
 def _seen(rows: list[Row]) -> SeenRoom | None:
-    for room_nid, room_id, version, is_here, access_list, has_backlog in rows:
+    for room_nid, room_id, version, is_here, access_list, has_backlog, answer in rows:
         room = KnownRoom(int(room_nid), room_id, version, bool(int(is_here)))
-        return SeenRoom(room, access_list, bool(int(has_backlog)))
+        return SeenRoom(room, access_list, bool(int(has_backlog)), answer)
     return None
 
 
@@ -77,14 +79,16 @@ def _seen(rows: list[Row]) -> SeenRoom | None:
     " (SELECT e.json FROM current_state c JOIN events e ON e.event_nid = c.event_nid"
     " WHERE c.room_nid = r.room_nid AND c.type = 'm.room.server_acl' AND c.state_key = ''),"
     " CASE WHEN EXISTS (SELECT 1 FROM staged_pdus s WHERE s.room_nid = r.room_nid"
-    " AND s.origin = ? AND s.attempts = 0) THEN 1 ELSE 0 END"
+    " AND s.origin = ? AND s.attempts = 0) THEN 1 ELSE 0 END,"
+    " (SELECT t.answer FROM received_transactions t WHERE t.origin = ? AND t.txn_id = ?)"
     " FROM rooms r WHERE r.room_id = ?",
     _seen,
     most=1,
 )
-def seen_room(origin: str, room_id: str) -> Sequence[Any]:
-    """A known room, as another server finds it; None if it is not known."""
-    return (origin, room_id)
+def seen_room(origin: str, room_id: str, txn_id: str | None) -> Sequence[Any]:
+    """A known room, as another server finds it, which sends events of it in a transaction; None if
+    it is not known."""
+    return (origin, origin, txn_id, room_id)
 
 
 def joined(txn: Transaction, room_nid: int, user_ids: Collection[str]) -> set[str]:

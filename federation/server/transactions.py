@@ -145,16 +145,16 @@ class Transactions:
     async def _take_events(self, origin: str, txn_id: str, pdus: Sequence[Any]) -> str:
         """Work on a transaction of events alone, without a claim: events are added only once,
         however often they come and whichever process takes them."""
-        known = await self._db.query(received.answer_to, origin, txn_id)
-        if known is not None:
-            self._told("repeated")
-            return known
-        kept = _Kept(origin, txn_id, self._clock)
-        answers = await self._inbound.receive(origin, pdus, kept) if pdus else {}
+        kept = _Kept(self._db, origin, txn_id, self._clock)
+        answers: Answers = {}
+        if pdus:
+            answers = await self._inbound.receive(origin, pdus, kept)
+        else:
+            await kept.look_up()
         answer = kept.answer
         if answer is None:
             answer = await self._db.write_single(kept.of(answers))
-        self._told("new")
+        self._told("repeated" if kept.was_answered else "new")
         return answer
 
     async def _claim(self, origin: str, txn_id: str) -> str | None:
@@ -199,28 +199,45 @@ class Transactions:
 class _Kept:
     """Keeps the answer to a transaction of events, best together with the events.
 
-    `answer` is what it is answered with, once that is stored.
+    `answer` is what it is answered with, once that is stored; `was_answered`, whether it was
+    before.
     """
 
-    def __init__(self, origin: str, txn_id: str, clock: IReactorTime) -> None:
+    def __init__(self, db: Database, origin: str, txn_id: str, clock: IReactorTime) -> None:
+        self.txn_id = txn_id
         self.answer: str | None = None
+        self.was_answered = False
+        self._db = db
         self._origin = origin
-        self._txn_id = txn_id
         self._clock = clock
         self._stored: str | None = None
+        self._tries = 0
+
+    async def look_up(self) -> bool:
+        """See `homeserver.rooms.inbound.Keeping`."""
+        return self.answered(await self._db.query(received.answer_to, self._origin, self.txn_id))
+
+    def answered(self, answer: str | None) -> bool:
+        """See `homeserver.rooms.inbound.Keeping`."""
+        self.answer = answer
+        self.was_answered = answer is not None
+        return self.was_answered
 
     def of(self, answers: Answers) -> received.Keep:
         """The statement that does it."""
         now_ms = int(self._clock.seconds() * 1000)
-        return received.Keep(self._origin, self._txn_id, _encoded(answers), now_ms)
+        return received.Keep(self._origin, self.txn_id, _encoded(answers), now_ms)
 
     def begin(self) -> None:
         """See `homeserver.rooms.inbound.Keeping`."""
         self._stored = None
+        self._tries += 1
 
     def store(self, txn: Transaction, answers: Answers) -> None:
         """See `homeserver.rooms.inbound.Keeping`."""
-        self._stored = self.of(answers).in_steps(txn)
+        keep = self.of(answers)
+        # Another process may have kept one since it was looked for: then there is a second try.
+        self._stored = keep.as_first(txn) if self._tries == 1 else keep.in_steps(txn)
 
     def committed(self) -> None:
         """See `homeserver.rooms.inbound.Keeping`."""

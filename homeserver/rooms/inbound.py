@@ -82,6 +82,16 @@ Answers = dict[str, JsonObject]
 class Keeping(Protocol):
     """Stores the answer to a transaction together with its events, where that can be done."""
 
+    @property
+    def txn_id(self) -> str:
+        """The sender's ID of the transaction."""
+
+    async def look_up(self) -> bool:
+        """Whether the transaction was answered before: ask the database."""
+
+    def answered(self, answer: str | None) -> bool:
+        """Whether it was: the answer that the database has."""
+
     def begin(self) -> None:
         """Nothing is stored yet: a transaction of the database begins, perhaps not the first."""
 
@@ -130,18 +140,23 @@ class Inbound:
         """What became of the PDUs that a server sent; the caller bounds their number.
 
         PDUs that have no event ID are not answered. What is answered with {} is stored; so is the
-        answer itself, if `keeping` is told so at the end. Raises StorageError if the database is
-        away.
+        answer itself, if `keeping` is told so at the end. Nothing is done if `keeping` finds that
+        the transaction was answered before. Raises StorageError if the database is away.
         """
         answers: Answers = {}
         named = [_room_id(pdu) for pdu in pdus]
         room_ids = {room_id for room_id in named if room_id is not None}
+        if len(room_ids) != 1 and keeping is not None and await keeping.look_up():
+            return {}
         if not room_ids:
             return {name: _error("The event names no room.") for name in _named(pdus)}
-        found, waiting = await self._look_up(origin, room_ids)
+        looked_up = await self._look_up(origin, room_ids, keeping)
+        if looked_up is None:
+            return {}
+        found, waiting = looked_up
         strange = [each for each in room_ids if each not in found or not found[each].room.is_here]
         if strange and self.joins is not None and await self.joins.settled(strange):
-            found, waiting = await self._look_up(origin, room_ids)
+            found, waiting = await self._look_up(origin, room_ids, None) or (found, waiting)
         good: list[_Pdu] = []
         for pdu, room_id in zip(pdus, named, strict=True):
             room = found.get(room_id) if room_id is not None else None
@@ -166,13 +181,22 @@ class Inbound:
         return answers
 
     async def _look_up(
-        self, origin: str, room_ids: set[str]
-    ) -> tuple[dict[str, OpenRoom], set[int]]:
-        """Those of the rooms that are known, and the numbers of those with a backlog."""
+        self, origin: str, room_ids: set[str], keeping: Keeping | None
+    ) -> tuple[dict[str, OpenRoom], set[int]] | None:
+        """Those of the rooms that are known, and the numbers of those with a backlog.
+
+        None if it is one, and `keeping` finds that the transaction was answered before.
+        """
         if len(room_ids) > 1:
             return await self._db.read(_rooms, origin, room_ids)
         (room_id,) = room_ids
-        seen = await self._db.query(residence.seen_room, origin, str(room_id))
+        txn_id = keeping.txn_id if keeping is not None else None
+        # Which room it is and whether there is an answer are asked together.
+        seen = await self._db.query(residence.seen_room, origin, str(room_id), txn_id)
+        if keeping is not None and (
+            keeping.answered(seen.answer) if seen is not None else await keeping.look_up()
+        ):
+            return None
         if seen is None:
             return {}, set()
         waiting = {seen.room.room_nid} if seen.has_backlog else set()

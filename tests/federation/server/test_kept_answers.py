@@ -6,6 +6,8 @@ import json
 from typing import Any
 from unittest.mock import patch
 
+from federation.client.pdus import PduChecker
+from storage import events
 from storage.database import Database
 from storage.received import Keep
 from tests.federation.server.test_transactions import TransactionCase
@@ -60,10 +62,42 @@ class KeptAnswerTest(TransactionCase):
         # Nothing is added.
         self.assertEqual((await self.sent("none", forged))[1], False)
 
+    async def test_another_process_was_faster(self) -> None:
+        """Its answer is the one that is given. Shows TXN-2."""
+        model = await self.enter()
+        event = model.message(self.mallory)
+        other = '{"pdus":{"$other":{}}}'
+        check, db = PduChecker.check, self.hearth.homeserver.db
+        keep = Keep(self.peer.name, "raced", other, 1)
+
+        async def checked(checker: PduChecker, *args: Any, **kwargs: Any) -> Any:
+            # Looked for it was before.
+            await db.write(keep.in_steps)
+            return await check(checker, *args, **kwargs)
+
+        with patch.object(PduChecker, "check", checked):
+            answer = await self.transaction(event, txn_id="raced")
+        self.assertEqual({"pdus": answer}, json.loads(other))
+        found = await db.read(events.get_many, [event.event_id])
+        self.assertEqual([row.status for row in found.values()], [events.ACCEPTED])
+
+    async def test_a_repetition_is_not_worked_on(self) -> None:
+        """In a room that is known, in none, and with nothing in it. Shows TXN-2."""
+        model = await self.enter()
+        event, another = model.message(self.mallory), model.message(self.mallory)
+        strange = {**another.pdu, "room_id": "!unknown:example.org"}
+        for txn_id, pdus in (("a", [event]), ("b", [strange]), ("c", [event, strange]), ("d", [])):
+            answer = await self.transaction(*pdus, txn_id=txn_id)
+            with patch.object(PduChecker, "check") as check:
+                # What is in a repetition does not matter.
+                for again in (pdus, [event]):
+                    self.assertEqual(await self.transaction(*again, txn_id=txn_id), answer)
+            check.assert_not_called()
+
     async def test_events_of_several_rooms(self) -> None:
         """Shows TXN-6."""
         first = await self.enter()
         second = await self.peer.join(self.hearth.name, await self.room("10"))
-        events = [first.message(self.mallory), second.message(self.mallory)]
-        found = await self.sent("two", *events)
-        self.assertEqual(found, ({event.event_id: {} for event in events}, False))
+        sent = [first.message(self.mallory), second.message(self.mallory)]
+        found = await self.sent("two", *sent)
+        self.assertEqual(found, ({event.event_id: {} for event in sent}, False))

@@ -24,9 +24,16 @@ class FakeKeeping:
     """`answers` are those that were committed."""
 
     def __init__(self) -> None:
+        self.txn_id = "t"
         self.begun = self.stored = 0
         self.answers: Answers | None = None
         self._last: Answers | None = None
+
+    async def look_up(self) -> bool:
+        return False
+
+    def answered(self, answer: str | None) -> bool:
+        return answer is not None
 
     def begin(self) -> None:
         self.begun += 1
