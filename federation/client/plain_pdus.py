@@ -101,10 +101,10 @@ def _checked(
     if (read.room_id != room_id and room_id is not None) or not _is_plain(read, version, is_new):
         return None
     kind, content, auth_events = read.type, read.content, read.auth_events
-    if not are_plain_references(auth_events):
-        return None
     if len(auth_events) <= MAX_AUTH_EVENTS:
         auth_events = _shared(auth_events)
+    elif not are_plain_references(auth_events):
+        return None
     # What a redaction keeps is signed, with the hash of the rest; a hash is over all but itself.
     kept: JsonObject = {
         "auth_events": auth_events,
@@ -185,5 +185,10 @@ def _is_plain(read: _Text, version: RoomVersion, is_new: bool) -> bool:
 
 @lru_cache(maxsize=1024)
 def _shared(names: tuple[str, ...]) -> tuple[str, ...]:
-    """These names, the same objects for all events that name them, as most of a room do."""
+    """These names, the same objects for all events that name them, as most of a room do.
+
+    Raises ValueError for others than `are_plain_references` lets through, which are not kept.
+    """
+    if not are_plain_references(names):
+        raise ValueError("Other names than those of events.")
     return names

@@ -86,7 +86,7 @@ class KnownKey:
 
 def encode_base64(data: bytes) -> str:
     """Unpadded standard base64 (Appendices, "Unpadded Base64")."""
-    return base64.b64encode(data).rstrip(b"=").decode("ascii")
+    return binascii.b2a_base64(data, newline=False).rstrip(b"=").decode("ascii")
 
 
 def encode_base64_urlsafe(data: bytes) -> str:
@@ -100,7 +100,7 @@ def decode_base64(text: str) -> bytes:
     if "-" in data or "_" in data:
         data = data.translate(_TO_STANDARD)
     try:
-        return base64.b64decode(data + "=" * (-len(data) % 4), validate=True)
+        return binascii.a2b_base64(data + "=" * (-len(data) % 4), strict_mode=True)
     except (binascii.Error, ValueError) as exc:
         raise ValueError(f"Not base64: {exc}") from None
 
@@ -360,15 +360,14 @@ def verify_signatures(
     Parameters: `signatures`, those of `signatures_of`; `message`, the event's `redacted_message`;
     `sent`, its `origin_server_ts`.
     """
-    usable = {
-        key_id: keys[key_id].verify_key
-        for key_id in signatures
-        if key_id in keys and _is_valid(keys[key_id], sent, version, now_ms)
-    }
-    if not usable:
+    is_signed = False
+    for key_id in signatures:
+        key = keys.get(key_id)
+        if key is not None and _is_valid(key, sent, version, now_ms):
+            _verify(message, signatures, server, key_id, key.verify_key)
+            is_signed = True
+    if not is_signed:
         raise SignatureError(f"No signature of {server} by a known, valid key.")
-    for key_id, verify_key in usable.items():
-        _verify(message, signatures, server, key_id, verify_key)
 
 
 def verify_event_with(

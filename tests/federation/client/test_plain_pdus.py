@@ -261,6 +261,15 @@ class PlainPdusTest(SynchronousTestCase):
             self.assertTrue(self.same(json.dumps(event.pdu).encode(), version, room.room_id))
             self.assertEqual(plain_pdus._shared.cache_info().misses - before, misses)
 
+    def test_names_that_are_none_are_not_remembered(self) -> None:
+        room = RoomBuilder.started("11", creator=f"@creator:{PEER}", sign=True)
+        event = room.set_state("x", {}, auth=["$" + "x" * 500, "$\u00e9"])
+        kept = plain_pdus._shared.cache_info().currsize
+        for _ in range(2):
+            text = json.dumps(event.pdu).encode()
+            self.assertFalse(self.same(text, ROOM_VERSIONS["11"], room.room_id))
+        self.assertEqual(plain_pdus._shared.cache_info().currsize, kept)
+
     def test_texts(self) -> None:
         """Whatever is done to the text, it is read as others are: what is no JSON is none here."""
         rng = random.Random(9)
