@@ -34,6 +34,7 @@ def declared() -> dict[str, PointQuery[..., Any]]:
 
 EXAMPLES: dict[str, Any] = {
     "str": "x",
+    "str | None": "x",
     "bytes": b"x",
     "int": 1,
     "bool": True,
