@@ -13,6 +13,7 @@ _PLAIN_INSERT = re.compile(
     r"\s*INSERT INTO (\w+) \(([\w, ]+)\) VALUES \(\?(?:, \?)*\)\s*", re.IGNORECASE
 )
 _NONE = type(None)
+_SIMPLE = {str, int, bool, _NONE}
 _TEXT_OR_NONE = {str, _NONE}
 _ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
 
@@ -33,13 +34,37 @@ def copy_text(rows: Iterable[Sequence[Any]]) -> bytes:
     Raises InvalidText for U+0000, UnicodeEncodeError for lone surrogates, ValueError for values
     of other types.
     """
-    columns = [_column(values) for values in zip(*rows, strict=True)]
+    columns: list[Iterable[str]] = []
+    alike: list[str] = []
+    count = 0
+    for values in zip(*rows, strict=True):
+        count = len(values)
+        one = _constant(values)
+        if one is not None:
+            alike.append(one)
+            continue
+        if alike:
+            columns.append(("\t".join(alike),) * count)
+            alike = []
+        columns.append(_column(values))
+    if alike:
+        columns.append(("\t".join(alike),) * count)
     text = "\n".join(map("\t".join, zip(*columns, strict=True)))
     if columns:
         text += "\n"
     if "\x00" in text:
         raise InvalidText("Text holds U+0000.")
     return text.encode()
+
+
+def _constant(values: Sequence[Any]) -> str | None:
+    """What is written for all values of a column, if that is the same: as of the room, or of what
+    nothing is said. Neighbours are then written in one go."""
+    first = values[0]
+    if type(first) not in _SIMPLE or first != values[-1] or values.count(first) < len(values):
+        return None
+    # Equal are values of different types as well, which are written differently.
+    return _value(first) if len(set(map(type, values))) == 1 else None
 
 
 def _column(values: Sequence[Any]) -> Iterable[str]:
@@ -52,8 +77,6 @@ def _column(values: Sequence[Any]) -> Iterable[str]:
     if len(kinds) > 1:
         return map(_value, values)
     (kind,) = kinds
-    if kind is _NONE:
-        return ("\\N",) * len(values)
     if kind is int:
         return map(str, values)
     if kind is bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from storage.copying import copy_statement, copy_text
+from storage.copying import _value, copy_statement, copy_text
 from storage.database import Database
 from storage.errors import IntegrityViolation, InvalidText
 from storage.transaction import Transaction
@@ -104,3 +105,22 @@ class ColumnsTest(SynchronousTestCase):
         self.assertRaises(InvalidText, copy_text, [("a",), ("\x00",)])
         self.assertRaises(UnicodeEncodeError, copy_text, [("\ud800",), ("b",)])
         self.assertRaises(ValueError, copy_text, [([],), ([],)])
+
+    def test_columns_of_one_value(self) -> None:
+        """Wherever they stand, neighbours or not, and not mistaken for ones of equal values."""
+        rng = random.Random(5)
+        kinds: list[list[Any]] = [
+            [7],
+            ["a\t"],
+            [None],
+            [True],
+            [0, False],
+            [1, True, 1.0],
+            [0.0, -0.0],
+        ]
+        kinds += [["a", "b"], [1, 2], [None, ""], [b"\x00"]]
+        for _ in range(300):
+            columns = [rng.choice(kinds) for _ in range(rng.randrange(1, 8))]
+            rows = [tuple(map(rng.choice, columns)) for _ in range(rng.randrange(1, 9))]
+            lines = ["\t".join(_value(value) for value in row) + "\n" for row in rows]
+            self.assertEqual(copy_text(rows).decode(), "".join(lines))
