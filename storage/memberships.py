@@ -214,6 +214,16 @@ def of_room(
     return [MembershipRow(*raw) for raw in txn.all(sql, args)]
 
 
+def joined_profiles(txn: Transaction, room_nid: int) -> list[tuple[str, str | None, str | None]]:
+    """User IDs of those who are joined to a room, with their display names and avatars there."""
+    rows: list[Any] = txn.all(
+        "SELECT user_id, displayname, avatar_url FROM memberships"
+        " WHERE room_nid = ? AND membership = 'join'",
+        (room_nid,),
+    )
+    return rows
+
+
 def local_joined(txn: Transaction, room_nid: int) -> list[str]:
     """User IDs of this server's users who are joined to the room."""
     rows = txn.all(

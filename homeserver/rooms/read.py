@@ -155,9 +155,10 @@ class Reading:
             if room is None or room.standing is not Standing.JOINED:
                 raise errors.forbidden("You are not in this room.")
             found = {}
-            for row in memberships.of_room(txn, room.room.room_nid, ["join"]):
-                profile = {"display_name": row.displayname, "avatar_url": row.avatar_url}
-                found[row.user_id] = {k: v for k, v in profile.items() if v is not None}
+            for user_id, name, avatar in memberships.joined_profiles(txn, room.room.room_nid):
+                profile = found[user_id] = {} if name is None else {"display_name": name}
+                if avatar is not None:
+                    profile["avatar_url"] = avatar
             return found
 
         return await self._db.read(read)
