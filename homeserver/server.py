@@ -174,8 +174,7 @@ class Server:
             listening = self._reactor.adoptStreamPort(opened.fileno(), opened.family, front)
         finally:
             opened.close()  # the reactor has a copy
-        if listener.tls is None:
-            write_at_once(listening)
+        write_at_once(listening)
         self._ports.append(listening)
         self._factories.append(factory)
         self._log.info(

@@ -6,11 +6,17 @@ from typing import Any
 
 from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IProtocolFactory
-from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from zope.interface import implementer
 
 from config.model import Tls
 from homeserver.startup import CannotStart
+
+
+class _TlsFactory(TLSMemoryBIOFactory):
+    protocol = TLSMemoryBIOProtocol
+    """Encrypts at once: an answer is one piece, and there is nothing to gather until the event
+    loop's next turn."""
 
 
 @implementer(IOpenSSLServerConnectionCreator)
@@ -54,7 +60,7 @@ class ServerTls:
 
     def wrap(self, factory: Any) -> IProtocolFactory:
         """The factory that speaks TLS in front of `factory`."""
-        wrapped: IProtocolFactory = TLSMemoryBIOFactory(self, False, factory)
+        wrapped: IProtocolFactory = _TlsFactory(self, False, factory)
         return wrapped
 
 

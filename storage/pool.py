@@ -6,14 +6,13 @@ Threads and connections are made when first needed.
 
 from __future__ import annotations
 
-import queue
-import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 
+from homeserver.workers import Stopped, Workers
 from storage.dialect import Dialect
 from storage.direct import Direct
 from storage.errors import DatabaseClosed
@@ -95,48 +94,24 @@ class Backend(Protocol):
 
 
 class Pool:
-    """`size` threads taking jobs from one queue; idle sessions are kept for the next job."""
+    """At most `size` threads that take jobs; idle sessions are kept for the next job."""
 
     def __init__(self, name: str, size: int, connect: Callable[[], Session]) -> None:
-        self._name = name
-        self._size = size
+        self._workers = Workers(name, size)
         self._connect = connect
-        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._threads: list[threading.Thread] = []
-        self._lock = threading.Lock()
-        self._idle_threads = 0
         self._sessions: deque[Session] = deque()
-        self._stopped = False
 
     def submit(self, job: Callable[[], None]) -> None:
         """Run `job`, which must not raise, in a thread. Called on the reactor thread."""
-        with self._lock:
-            if self._stopped:
-                raise DatabaseClosed("The database is closed.")
-            if self._idle_threads <= self._jobs.qsize() and len(self._threads) < self._size:
-                thread = threading.Thread(
-                    target=self._work, name=f"{self._name}-{len(self._threads)}", daemon=True
-                )
-                self._threads.append(thread)
-                thread.start()
-        self._jobs.put(job)
+        try:
+            self._workers.submit(job)
+        except Stopped:
+            raise DatabaseClosed("The database is closed.") from None
 
     @property
     def is_idle(self) -> bool:
         """Whether every thread waits for a job."""
-        return self._jobs.empty() and self._idle_threads == len(self._threads)
-
-    def _work(self) -> None:
-        while True:
-            with self._lock:
-                self._idle_threads += 1
-            job = self._jobs.get()
-            with self._lock:
-                self._idle_threads -= 1
-            if job is None:
-                return
-            job()
-            del job  # its results must not live until the next job comes
+        return self._workers.is_idle
 
     def take(self) -> Session:
         """A session for one transaction, in a thread of the pool. Raises as `connect` does."""
@@ -166,11 +141,5 @@ class Pool:
 
     def stop(self) -> None:
         """End threads and sessions. Jobs already submitted are run first."""
-        with self._lock:
-            self._stopped = True
-            threads = list(self._threads)
-        for _ in threads:
-            self._jobs.put(None)
-        for thread in threads:
-            thread.join()
+        self._workers.stop()
         self.drop_idle()

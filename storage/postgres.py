@@ -48,6 +48,8 @@ FETCH = 500
 """So many rows of a result are made at a time: some milliseconds of work."""
 COPY_FROM = 16
 """So many rows of a plain INSERT are sent by COPY."""
+COPY_PIECE = 256 * 1024
+"""So many bytes of it go in one message: each is a system call, and wakes the server."""
 MOST_LATER = 64_000
 """Bytes of statements that wait for the next one."""
 CONNECT_TIMEOUT = 10  # seconds
@@ -200,7 +202,8 @@ class PostgresTransaction(Transaction):
             if len(listed) >= COPY_FROM and (copy := copy_statement(sql)) is not None:
                 # Half the work of INSERT, for both sides.
                 text = copy_text(listed)
-                self._cursor.copy_expert(self._with_before(copy.encode()), BytesIO(text))
+                statement = self._with_before(copy.encode())
+                self._cursor.copy_expert(statement, BytesIO(text), COPY_PIECE)
                 return
             self._flush()
             if split is not None:

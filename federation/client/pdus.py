@@ -17,7 +17,6 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 from msgspec import Raw
 from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.threads import deferToThreadPool
 
 from federation.client.keyring import ServerKey, Signatures, signatures_by_signer, want_keys
 from federation.client.plain_messages import read_message
@@ -43,6 +42,7 @@ from homeserver.core.signing import (
 )
 from homeserver.core.types import JsonObject
 from homeserver.semaphore import Semaphore
+from homeserver.workers import CALCULATING
 
 T = TypeVar("T")
 
@@ -107,7 +107,7 @@ class _Shaped(NamedTuple):
 class PduChecker:
     """Checks events of other servers; see the module.
 
-    Parameters: `reactor` with its thread pool; `keys` finds the keys; `count` is told of events.
+    Parameters: `keys` finds the keys; `reactor` to come back to; `count` is told of events.
     """
 
     def __init__(self, keys: EventKeys, reactor: Any, count: Count = _uncounted) -> None:
@@ -193,7 +193,7 @@ class PduChecker:
         ]
 
     def _in_thread(self, work: Callable[[Sequence[Any]], T], items: Sequence[Any]) -> Deferred[T]:
-        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), work, items)
+        return CALCULATING.run(self._reactor, work, items)
 
 
 def _names_its_signers(pdu: Any) -> bool:

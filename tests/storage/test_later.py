@@ -165,9 +165,9 @@ class Listening:
         self._sent.append(statement)
         self._cursor.execute(statement, args)
 
-    def copy_expert(self, statement: Any, source: Any) -> None:
+    def copy_expert(self, statement: Any, source: Any, size: int) -> None:
         self._sent.append(statement)
-        self._cursor.copy_expert(statement, source)
+        self._cursor.copy_expert(statement, source, size)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._cursor, name)
