@@ -20,9 +20,10 @@ from homeserver.rooms.adopt import BadState, Entry, adopt, open_room
 from homeserver.rooms.append import Appender
 from homeserver.rooms.commit import CachedHead, Proposal, open_draft, policy_in_force
 from homeserver.rooms.judged import NOT_ADDED, Judged, KnownState, Reset
+from homeserver.rooms.newness import Newness
 from homeserver.rooms.noted import Noted
 from homeserver.rooms.outliers import Outliers, known_version
-from homeserver.rooms.receiving import Receiving
+from homeserver.rooms.receiving import NotAllNew, Receiving
 from homeserver.rooms.requests import Appended, AppendRequest
 from homeserver.rooms.room_tree import RoomTree
 from homeserver.rooms.write import WrittenRoom, event_row, insert, relations_among
@@ -98,6 +99,7 @@ class Receiver:
         self._clock = clock
         self.on_reset = list(on_reset)
         self._observe = observe
+        self._newness = Newness()
 
     async def add(
         self,
@@ -159,14 +161,29 @@ class Receiver:
         request: AppendRequest | None = None,
         keeper: Keeper | None = None,
     ) -> _Added:
+        presumed_new = keeper is not None and not states and self._newness.presumed(room_id)
+        tries = 0
+
+        def judged(txn: Transaction, *, are_new: bool) -> Receiving | None:
+            receiving = self._open(txn, room_id, live=True)
+            if receiving is not None:
+                receiving.ask_policy = ask_policy
+                receiving.presumed_new = are_new
+                receiving.run(received, states, outgoing)
+            return receiving
+
         def work(txn: Transaction) -> _Added:
+            nonlocal tries
+            tries += 1
             if keeper is not None:
                 keeper.begin()
-            receiving = self._open(txn, room_id, live=True)
+            try:
+                receiving = judged(txn, are_new=presumed_new and tries == 1)
+            except NotAllNew:
+                tries += 1
+                receiving = judged(txn, are_new=False)
             if receiving is None:
                 return _Added(_unknown_room(received))
-            receiving.ask_policy = ask_policy
-            receiving.run(received, states, outgoing)
             if receiving.unsigned:
                 # Nothing is written: the policy server is asked first.
                 return _Added({}, unsigned=receiving.unsigned, policy=receiving.policy)
@@ -181,6 +198,8 @@ class Receiver:
             return _Added(receiving.finish(places), written, receiving.resets, head=head)
 
         done = await self._retried(work)
+        if presumed_new and tries > 1:
+            self._newness.disproved(room_id)
         if done.head is not None:
             # What is added next, from here or elsewhere, need not read the state again.
             self._appender.keep_head(room_id, done.head)

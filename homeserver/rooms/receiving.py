@@ -56,6 +56,10 @@ def _alike(event: Event, before: bytes, current: bytes | None) -> tuple[object, 
     return (event.type, event.sender, event.room_id, event.auth_event_ids, before, current)
 
 
+class NotAllNew(Exception):
+    """Events that were presumed to be new have to be looked for."""
+
+
 @dataclass(slots=True)
 class Receiving:
     """Events of one room on their way in. `draft` has the room's head.
@@ -75,6 +79,9 @@ class Receiving:
     resets: list[Reset] = field(default_factory=list)
     policy: PolicyServer | None = None
     """The policy server that has to recommend what is added at the head."""
+    presumed_new: bool = False
+    """Whether the events are not looked for: `NotAllNew` if it takes more to tell that they are new
+    than that the database takes them."""
     ask_policy: bool = False
     """Whether events that it has not signed are put into `unsigned`, instead of soft-failing."""
     unsigned: list[Event] = field(default_factory=list)
@@ -105,7 +112,10 @@ class Receiving:
     def run(
         self, received: Sequence[Event], states: Mapping[str, KnownState], outgoing: bool
     ) -> None:
-        """Judge the events; `judged` has the outcomes, `rooted` what is to be written."""
+        """Judge the events; `judged` has the outcomes, `rooted` what is to be written.
+
+        Raises NotAllNew, see `presumed_new`: nothing is written yet.
+        """
         self._load(received)
         received = [self._as_stored(event) for event in received]
         given = {name for known in states.values() for name in known.state.values()}
@@ -127,12 +137,20 @@ class Receiving:
         for event in received:
             if event.event_id not in self.judged:
                 self._refuse(event, "The event is its own ancestor.")
+        if self.presumed_new and any(each.status != ACCEPTED for each in self.judged.values()):
+            # Those that are accepted are inserted, which fails if one is known.
+            raise NotAllNew
         self._find_resets({event.key for event in ordered if event.is_state}, given)
 
     def _load(self, received: Sequence[Event]) -> None:
         wanted = set(self.draft.row.extremities)
         for event in received:
-            wanted.update((event.event_id, *event.prev_event_ids, *event.auth_event_ids))
+            wanted.update(event.prev_event_ids, event.auth_event_ids)
+        names = [event.event_id for event in received]
+        if self.presumed_new:
+            wanted.difference_update(names)
+        else:
+            wanted.update(names)
         self._rows = events.get_many(self.txn, wanted)
         for name, row in self._rows.items():
             self._statuses[name] = row.status
@@ -141,7 +159,6 @@ class Receiving:
             self.tree.tell(row)
             if row.state_after is not None:
                 self._after[name] = row.state_after
-        names = [event.event_id for event in received]
         self._referenced = gaps.missing(
             self.txn, self.draft.row.room_nid, names, self.notes.noted_gaps(names)
         )
