@@ -70,6 +70,7 @@ _CONFLICTS = {
 _AWAY = {errorcodes.CANNOT_CONNECT_NOW, errorcodes.TOO_MANY_CONNECTIONS}
 
 
+_FAILED = "A statement had failed, so nothing was committed."
 _BEGIN_READ = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _BEGIN_WRITE = b"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 
@@ -311,8 +312,8 @@ class PostgresSession:
             raise translated from error
         self._open = False
         if outcome not in ("COMMIT", None):
-            # A function went on after an error that it caught: PostgreSQL rolled all of it back.
-            raise IntegrityViolation("A statement had failed, so nothing was committed.")
+            # The same, of which PostgreSQL has just rolled all back.
+            raise IntegrityViolation(_FAILED)
         self._between()
 
     def _ended(self) -> None:
@@ -395,6 +396,9 @@ class PostgresSession:
             return DatabaseFull(text)
         if isinstance(error, psycopg2.IntegrityError):
             return IntegrityViolation(text)
+        if error.pgcode == errorcodes.IN_FAILED_SQL_TRANSACTION:
+            # A function goes on after an error that it caught: nothing of it will be committed.
+            return IntegrityViolation(_FAILED)
         if error.pgcode == errorcodes.QUERY_CANCELED:
             return TransactionTooSlow(text)
         return error

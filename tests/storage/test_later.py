@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from twisted.trial.unittest import TestCase
@@ -144,6 +145,24 @@ class MessagesTest(PostgresTestCase):
         everything(session.begin())
         session.commit()
         self.assertIsNone(session._transaction_id, "it has written nothing")
+
+    async def test_nothing_is_committed_after_an_error_that_was_caught(self) -> None:
+        """Without positions, with what waits, and where the function goes on."""
+
+        def careless(txn: Transaction, after: str) -> None:
+            txn.execute(INSERT, ("a", 1))
+            with contextlib.suppress(IntegrityViolation):
+                txn.execute(INSERT, ("a", 1))
+            if after == "later":
+                txn.later(INSERT, ("b", 1))
+            elif after:
+                txn.execute(INSERT, ("b", 1))
+
+        db = await open_test_database(self, "postgres")
+        for after in ("", "later", "at once"):
+            with self.assertRaises(IntegrityViolation):
+                await db.write(careless, after)
+            self.assertEqual(await db.read(everything), {})
 
     def test_a_connection_that_is_lost_before_the_number_is_known(self) -> None:
         """COMMIT was not sent: it is certain that nothing is committed."""
