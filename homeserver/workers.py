@@ -45,7 +45,10 @@ class Workers:
         self._is_stopped = False
 
     def submit(self, job: Job) -> None:
-        """Run `job`, which must not raise, in a thread. Raises Stopped."""
+        """Run `job`, which must not raise, in a thread.
+
+        Raises Stopped, and RuntimeError if the system allows not even one thread.
+        """
         with self._lock:
             if self._is_stopped:
                 raise Stopped
@@ -53,17 +56,25 @@ class Workers:
                 if len(self._threads) == self._size:
                     self._jobs.append(job)
                 else:
-                    self._start(_Worker(job))
+                    self._start(job)
                 return
             worker = self._idle.pop()
             worker.job = job
         worker.wake.release()
 
-    def _start(self, worker: _Worker) -> None:
+    def _start(self, job: Job) -> None:
         name = f"{self._name}-{len(self._threads)}"
-        thread = threading.Thread(target=self._work, args=(worker,), name=name, daemon=True)
-        self._threads.append(thread)
-        thread.start()
+        args = (_Worker(job),)
+        thread = threading.Thread(target=self._work, args=args, name=name, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            # The system's limit on threads: those that there are do it, as long as it is so.
+            if not self._threads:
+                raise
+            self._jobs.append(job)
+        else:
+            self._threads.append(thread)
 
     @property
     def is_idle(self) -> bool:

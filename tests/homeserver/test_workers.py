@@ -8,6 +8,7 @@ import threading
 import weakref
 from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 from twisted.internet import reactor
 from twisted.trial.unittest import TestCase
@@ -91,6 +92,20 @@ class WorkersTest(TestCase):
             self.workers.submit(done.clear)
         self.workers.stop()
         self.assertEqual([t for t in threading.enumerate() if t.name.startswith("test-")], [])
+
+    async def test_no_more_threads_are_to_be_had(self) -> None:
+        """Those that there are do the work; later there may be more; and it can be stopped."""
+        hold = threading.Event()
+        self.addCleanup(hold.set)
+        refuse = patch.object(threading.Thread, "start", side_effect=RuntimeError("no thread"))
+        with refuse, self.assertRaises(RuntimeError):
+            self.workers.submit(hold.set)
+        first = self.workers.run(reactor, hold.wait, 20)
+        with refuse:
+            second = self.workers.run(reactor, hold.is_set)
+        await self.run_here(hold.set)
+        self.assertEqual((await first, await second), (True, True))
+        self.workers.stop()
 
     async def test_nothing_is_kept(self) -> None:
         """A thread that waits holds nothing of what it did."""
