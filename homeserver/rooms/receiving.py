@@ -144,9 +144,12 @@ class Receiving:
 
     def _load(self, received: Sequence[Event]) -> None:
         wanted = set(self.draft.row.extremities)
+        names = [event.event_id for event in received]
+        if self.presumed_new and not wanted.isdisjoint(names):
+            # A head is known, and what is not loaded of it would be missed.
+            raise NotAllNew
         for event in received:
             wanted.update(event.prev_event_ids, event.auth_event_ids)
-        names = [event.event_id for event in received]
         if self.presumed_new:
             wanted.difference_update(names)
         else:

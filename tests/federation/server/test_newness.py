@@ -103,3 +103,23 @@ class PresumedTest(TransactionCase):
             asked.clear()
             await self.transaction(model.message(self.mallory, "another"))
         self.assertEqual(await self.shown(), ["0", "1", "2", "3", "4", "another"])
+
+    async def test_a_head_is_known(self) -> None:
+        """It is not even tried to insert it."""
+        model = await self.enter()
+        sent = [model.message(self.mallory, str(number)) for number in range(2)]
+        await self.transaction(*sent)
+        inserted: list[str] = []
+        insert = events.insert
+
+        def noting(txn: Any, rows: Any) -> None:
+            rows = list(rows)
+            inserted.extend(row.event_id for row in rows)
+            insert(txn, rows)
+
+        aside = model.make("m.room.message", {"body": "aside"}, self.mallory, prev=[sent[0]])
+        with patch.object(events, "insert", noting):
+            answer = await self.transaction(aside, sent[1])
+        self.assertEqual(answer, {aside.event_id: {}, sent[1].event_id: {}})
+        self.assertEqual(inserted, [aside.event_id])
+        self.assertEqual(await self.shown(), ["0", "1", "aside"])
