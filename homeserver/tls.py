@@ -18,6 +18,14 @@ class _TlsFactory(TLSMemoryBIOFactory):
     """Encrypts at once: an answer is one piece, and there is nothing to gather until the event
     loop's next turn."""
 
+    def buildProtocol(self, addr: Any) -> Any:
+        """None, so that the connection is closed, if the factory wants no more; Twisted's own would
+        keep it, with nobody to end it."""
+        inner = self.wrappedFactory.buildProtocol(addr)
+        if inner is None:
+            return None
+        return self.protocol(self, inner)  # type: ignore[no-untyped-call]
+
 
 @implementer(IOpenSSLServerConnectionCreator)
 class ServerTls:

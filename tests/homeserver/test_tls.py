@@ -5,11 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import trustme
+from twisted.internet.address import IPv4Address
+from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import TestCase
 
 from config.model import Tls
 from homeserver.startup import CannotStart
 from homeserver.tls import ServerTls
+
+ADDRESS = IPv4Address("TCP", "127.0.0.1", 1)
 
 
 class ServerTlsTests(TestCase):
@@ -49,3 +53,11 @@ class ServerTlsTests(TestCase):
         self.write(trustme.CA().issue_cert("localhost"))
         tls.reload()
         self.assertIsNot(tls.serverConnectionForTLS(None).get_context(), before)
+
+    def test_who_is_not_wanted_is_not_kept(self) -> None:
+        """As where there are too many connections: there is nothing to speak TLS in front of."""
+        wanted = Factory.forProtocol(Protocol)
+        tls = ServerTls(self.files).wrap(wanted)
+        self.assertIsNotNone(tls.buildProtocol(ADDRESS))
+        self.patch(wanted, "buildProtocol", lambda _: None)
+        self.assertIsNone(tls.buildProtocol(ADDRESS))
