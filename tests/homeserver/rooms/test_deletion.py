@@ -239,12 +239,14 @@ class TestShutdown(DeletionCase):
         )
         await self.server.homeserver.services[RoomTasks].over(delete_id)
         status = await self.alice.ok("GET", f"{V2}/rooms/delete_status/{delete_id}")
+        kicked = status["shutdown_room"]["kicked_users"]
+        self.assertEqual(sorted(kicked), [self.alice.user_id, self.bob.user_id])
         expected = {
             "delete_id": delete_id,
             "room_id": self.room_id,
             "status": "complete",
             "shutdown_room": {
-                "kicked_users": [self.alice.user_id, self.bob.user_id],
+                "kicked_users": kicked,
                 "failed_to_kick_users": [],
                 "local_aliases": [],
                 "new_room_id": None,
