@@ -38,6 +38,10 @@ class Workers:
     def __init__(self, name: str, size: int) -> None:
         self._name = name
         self._size = size
+        self.forget_threads()
+
+    def forget_threads(self) -> None:
+        """Begin anew, as in a child of the process: threads stay behind."""
         self._lock = threading.Lock()
         self._jobs: deque[Job] = deque()
         self._idle: list[_Worker] = []
@@ -122,18 +126,8 @@ class Workers:
         return done
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))
-
-
-CALCULATING = Workers("calculate", 2 * _cores())
+CORES = len(os.sched_getaffinity(0))
+CALCULATING = Workers("calculate", 2 * CORES)
 """For what takes long, asks nobody and lets go of the interpreter, in all servers of the process:
-half of the threads do for those who have much to do, see `federation.client.pdus`."""
-
-
-def _after_fork() -> None:
-    # Threads stay behind.
-    CALCULATING.__init__("calculate", 2 * _cores())  # type: ignore[misc]
-
-
-os.register_at_fork(after_in_child=_after_fork)
+half of them do for those who have much to do, see `federation.client.pdus`."""
+os.register_at_fork(after_in_child=CALCULATING.forget_threads)

@@ -8,7 +8,6 @@ verified in a thread, which leaves the reactor to others.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import chain
@@ -42,7 +41,7 @@ from homeserver.core.signing import (
 )
 from homeserver.core.types import JsonObject
 from homeserver.semaphore import Semaphore
-from homeserver.workers import CALCULATING
+from homeserver.workers import CALCULATING, CORES
 
 T = TypeVar("T")
 
@@ -51,9 +50,6 @@ INLINE = 2
 
 CHUNK = 200
 """Events that one thread checks before it lets others have their turn."""
-
-CORES = len(os.sched_getaffinity(0))
-"""Threads in which many events are checked: checking signatures is what they can do together."""
 
 Keys = Mapping[str, Mapping[str, KnownKey]]
 """By server and key ID."""
@@ -115,6 +111,7 @@ class PduChecker:
         self._reactor = reactor
         self._clock: IReactorTime = reactor
         self._count = count
+        # Checking signatures is what threads can do together.
         self._turns = Semaphore(CORES)
 
     async def check(
