@@ -1,7 +1,7 @@
 """What is noted of a room, and waits for events of other servers: asked for each batch of them.
 
-Reads `partial_rooms`, `event_gaps` and `pending_redactions` by one statement: mostly there is
-next to nothing in them.
+Reads `partial_rooms`, `event_gaps`, `pending_redactions` and `rooms` by one statement: mostly there
+is next to nothing in the first three.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ class RoomNotes(NamedTuple):
     """Events that are noted as missing (`storage.gaps`); None if they are many."""
     held: tuple[tuple[str, str], ...] | None
     """Redactions that wait in any room: the redacted event and the redaction; None if many."""
+    content_version: int
+    """See `storage.rooms.contents_changed`."""
 
     def noted_gaps(self, event_ids: Collection[str]) -> set[str] | None:
         """Those of the events that are noted as missing; None if that is not known."""
@@ -38,8 +40,10 @@ def get(txn: Transaction, room_nid: int) -> RoomNotes:
         " UNION ALL SELECT * FROM (SELECT 'gap', event_id, '' FROM event_gaps"
         " WHERE room_nid = ? LIMIT ?) AS g"
         " UNION ALL SELECT * FROM (SELECT 'held', redacts, redaction_id FROM pending_redactions"
-        " LIMIT ?) AS h",
-        (room_nid, room_nid, FEW, FEW),
+        " LIMIT ?) AS h"
+        " UNION ALL SELECT 'version', CAST(content_version AS TEXT), '' FROM rooms"
+        " WHERE room_nid = ?",
+        (room_nid, room_nid, FEW, FEW, room_nid),
     )
     gaps = [row[1] for row in rows if row[0] == "gap"]
     held = tuple((row[1], row[2]) for row in rows if row[0] == "held")
@@ -47,4 +51,5 @@ def get(txn: Transaction, room_nid: int) -> RoomNotes:
         any(row[0] == "partial" for row in rows),
         frozenset(gaps) if len(gaps) < FEW else None,
         held if len(held) < FEW else None,
+        next((int(row[1]) for row in rows if row[0] == "version"), 0),
     )

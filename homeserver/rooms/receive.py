@@ -11,14 +11,16 @@ import structlog
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IReactorTime
 
+from homeserver.cache import Cache
 from homeserver.core import errors
 from homeserver.core.event import Event
 from homeserver.core.policy import POLICY, PolicyServer
 from homeserver.core.room_versions import RoomVersion
-from homeserver.rooms import blocking, redact, searchable, sticky, unread
+from homeserver.rooms import blocking, continued, redact, searchable, sticky, unread
 from homeserver.rooms.adopt import BadState, Entry, adopt, open_room
 from homeserver.rooms.append import Appender
 from homeserver.rooms.commit import CachedHead, Proposal, open_draft, policy_in_force
+from homeserver.rooms.continued import Continued
 from homeserver.rooms.judged import NOT_ADDED, Judged, KnownState, Reset
 from homeserver.rooms.newness import Newness
 from homeserver.rooms.noted import Noted
@@ -74,6 +76,7 @@ class _Added:
     policy: PolicyServer | None = None
     head: CachedHead | None = None
     """The room's, if it was written."""
+    continued: Continued | None = None
 
 
 class Receiver:
@@ -100,6 +103,8 @@ class Receiver:
         self.on_reset = list(on_reset)
         self._observe = observe
         self._newness = Newness()
+        self._known: Cache[str, Continued] = Cache("continued_rooms", continued.size, share=0.05)
+        self.caches = (self._known,)
 
     async def add(
         self,
@@ -162,6 +167,7 @@ class Receiver:
         keeper: Keeper | None = None,
     ) -> _Added:
         presumed_new = keeper is not None and not states and self._newness.presumed(room_id)
+        known = self._known.get(room_id) if presumed_new else None
         tries = 0
 
         def judged(txn: Transaction, *, are_new: bool) -> Receiving | None:
@@ -169,6 +175,7 @@ class Receiver:
             if receiving is not None:
                 receiving.ask_policy = ask_policy
                 receiving.presumed_new = are_new
+                receiving.known = known
                 receiving.run(received, states, outgoing)
             return receiving
 
@@ -195,7 +202,8 @@ class Receiver:
             places = {entry.event.event_id: entry.pos for w in written for entry in w.entries}
             draft = receiving.draft
             head = CachedHead(draft.row, draft.known) if written else None
-            return _Added(receiving.finish(places), written, receiving.resets, head=head)
+            judgements, goes_on = receiving.finish(places), receiving.continued()
+            return _Added(judgements, written, receiving.resets, head=head, continued=goes_on)
 
         done = await self._retried(work)
         if presumed_new and tries > 1:
@@ -203,6 +211,8 @@ class Receiver:
         if done.head is not None:
             # What is added next, from here or elsewhere, need not read the state again.
             self._appender.keep_head(room_id, done.head)
+            if done.continued is not None:
+                self._known[room_id] = done.continued
         return done
 
     async def _ask(self, unsigned: Sequence[Event], server: PolicyServer) -> dict[str, Event]:

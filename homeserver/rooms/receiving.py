@@ -24,6 +24,7 @@ from homeserver.core.policy import PolicyServer, is_recommended
 from homeserver.core.room_versions import RoomVersion
 from homeserver.core.types import StateKey
 from homeserver.rooms.build import LocalSigner
+from homeserver.rooms.continued import Alike, Continued, Verdict, alike, kinds
 from homeserver.rooms.draft import CREATE, NewEvent, RoomDraft
 from homeserver.rooms.judged import NOT_ADDED, Judged, KnownState, Reset
 from homeserver.rooms.merging import MAX_HEADS, merges
@@ -49,11 +50,6 @@ _JUDGED_BY_CONTENT = frozenset(
     }
 )
 """Types of which the rules look at more than the sender and the state."""
-
-
-def _alike(event: Event, before: bytes, current: bytes | None) -> tuple[object, ...]:
-    """What the rules ask of a message that is judged by its sender and the states alone."""
-    return (event.type, event.sender, event.room_id, event.auth_event_ids, before, current)
 
 
 class NotAllNew(Exception):
@@ -86,6 +82,8 @@ class Receiving:
     """Whether events that it has not signed are put into `unsigned`, instead of soft-failing."""
     unsigned: list[Event] = field(default_factory=list)
     new_gaps: list[Gap] = field(default_factory=list)
+    known: Continued | None = None
+    """What is remembered of the room."""
     signer: LocalSigner | None = None
     """Signs events that bring branches together."""
     now_ms: int = 0
@@ -96,7 +94,7 @@ class Receiving:
     _create: Event | None = None
     _senders: list[str] | None = None
     _walked: int = 0
-    _verdicts: dict[tuple[object, ...], tuple[int, str | None]] = field(default_factory=dict)
+    _verdicts: dict[Alike, Verdict] = field(default_factory=dict)
 
     @property
     def version(self) -> RoomVersion:
@@ -116,13 +114,8 @@ class Receiving:
 
         Raises NotAllNew, see `presumed_new`: nothing is written yet.
         """
-        self._load(received)
-        received = [self._as_stored(event) for event in received]
         given = {name for known in states.values() for name in known.state.values()}
-        ordered = topological_order(received)
-        fresh = [event for event in ordered if not self._answered(event)]
-        numbers = iter(self.numbers(len(fresh))) if fresh else iter(())
-        behind = 0
+        ordered, fresh, numbers, behind = self._begin(received, states, outgoing)
         for place, event in enumerate(fresh):
             if place < behind:
                 continue
@@ -142,8 +135,49 @@ class Receiving:
             raise NotAllNew
         self._find_resets({event.key for event in ordered if event.is_state}, given)
 
-    def _load(self, received: Sequence[Event]) -> None:
-        wanted = set(self.draft.row.extremities)
+    def _begin(
+        self, received: Sequence[Event], states: Mapping[str, KnownState], outgoing: bool
+    ) -> tuple[list[Event], list[Event], Iterator[int], int]:
+        """All events, those that have to be judged, numbers for these, and how many of them are
+        placed already: all that go on where the room was left."""
+        heads = self.draft.row.extremities
+        if self._is_continued([event.event_id for event in received]):
+            # Nothing of it is known, so that all are to be judged.
+            fresh = topological_order(received)
+            numbers = iter(self.numbers(len(fresh)))
+            behind = self._go_on(fresh, 0, numbers, states, outgoing)
+            if behind < len(fresh):
+                self._load(received, heads)
+            return fresh, fresh, numbers, behind
+        self._load(received, heads)
+        ordered = topological_order([self._as_stored(event) for event in received])
+        fresh = [event for event in ordered if not self._answered(event)]
+        return ordered, fresh, iter(self.numbers(len(fresh)) if fresh else ()), 0
+
+    def _is_continued(self, names: Sequence[str]) -> bool:
+        """Whether the room is as it is remembered, and nothing need be loaded to go on there."""
+        row, root = self.draft.row, self.draft.row.state_root
+        if (
+            not self.presumed_new
+            or self.known is None
+            or root is None
+            or self.notes.is_partial
+            or not self.known.is_as_before(row, self.notes.content_version)
+            or not set(row.extremities).isdisjoint(names)
+        ):
+            return False
+        self._verdicts = self.known.verdicts()
+        for head in row.extremities:
+            self._after[head], self._statuses[head] = root, ACCEPTED
+        self._referenced = self._missed(names)
+        return True
+
+    def _missed(self, names: Sequence[str]) -> Collection[str]:
+        room_nid = self.draft.row.room_nid
+        return gaps.missing(self.txn, room_nid, names, self.notes.noted_gaps(names))
+
+    def _load(self, received: Sequence[Event], heads: Collection[str]) -> None:
+        wanted = set(heads)
         names = [event.event_id for event in received]
         if self.presumed_new and not wanted.isdisjoint(names):
             # A head is known, and what is not loaded of it would be missed.
@@ -162,9 +196,7 @@ class Receiving:
             self.tree.tell(row)
             if row.state_after is not None:
                 self._after[name] = row.state_after
-        self._referenced = gaps.missing(
-            self.txn, self.draft.row.room_nid, names, self.notes.noted_gaps(names)
-        )
+        self._referenced = self._missed(names)
         root = self.draft.row.state_root
         if root is not None:
             self._create = self.tree.state(root, [CREATE]).get(CREATE)
@@ -261,7 +293,7 @@ class Receiving:
                 or name in states
                 or name in heads
                 # Each event of the same sort named known auth events of this room.
-                or self._verdicts.get(_alike(event, root, root)) != (ACCEPTED, None)
+                or self._verdicts.get(alike(event, root, root)) != (ACCEPTED, None)
             ):
                 break
             number = next(numbers)
@@ -319,10 +351,10 @@ class Receiving:
         """What the authorisation rules say; asked once for messages that are alike to them."""
         if event.state_key is not None or event.type in _JUDGED_BY_CONTENT:
             return self._judge(event, before)
-        alike = _alike(event, before, self.draft.row.state_root)
-        verdict = self._verdicts.get(alike)
+        kind = alike(event, before, self.draft.row.state_root)
+        verdict = self._verdicts.get(kind)
         if verdict is None:
-            verdict = self._verdicts[alike] = self._judge(event, before)
+            verdict = self._verdicts[kind] = self._judge(event, before)
         return verdict
 
     def _judge(self, event: Event, before: bytes) -> tuple[int, str | None]:
@@ -482,6 +514,17 @@ class Receiving:
                 self.resets.append(
                     Reset(key, old.event_id if old else None, new.event_id if new else None)
                 )
+
+    def continued(self) -> Continued | None:
+        """What may be remembered of the room once all is written and committed."""
+        row, root = self.draft.row, self.draft.row.state_root
+        if not self.live or self.policy is not None or self.notes.is_partial or root is None:
+            return None
+        for head in row.extremities:
+            if self._after.get(head) != root or self._statuses.get(head) != ACCEPTED:
+                return None
+        allowed = kinds(self._verdicts, root)
+        return Continued(row, self.notes.content_version, allowed) if allowed else None
 
     def finish(self, positions: Mapping[str, int]) -> dict[str, Judged]:
         """The outcomes, with the positions that the events were given."""

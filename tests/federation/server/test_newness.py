@@ -87,7 +87,7 @@ class PresumedTest(TransactionCase):
         asked: list[str] = []
         load = Receiving._load
 
-        def loading(receiving: Receiving, received: Any) -> None:
+        def loading(receiving: Receiving, *args: Any) -> None:
             get_many = events.get_many
 
             def counted(txn: Any, names: Any) -> Any:
@@ -95,7 +95,7 @@ class PresumedTest(TransactionCase):
                 return get_many(txn, names)
 
             with patch.object(events, "get_many", counted):
-                load(receiving, received)
+                load(receiving, *args)
 
         with patch.object(Receiving, "_load", loading):
             await self.transaction(*sent)

@@ -93,9 +93,9 @@ class NotesTest(ReceivingCase):
             self.assertEqual(gaps.still_open(txn, here, ["$a", "$b"]), {"$a"})
             return found
 
-        nothing = RoomNotes(False, frozenset(), ())
-        some = RoomNotes(True, frozenset({"$a"}), (("$a", "$r"),))
+        nothing = RoomNotes(False, frozenset(), (), 0)
+        some = RoomNotes(True, frozenset({"$a"}), (("$a", "$r"),), 0)
         found = await self.db.write(change)
-        self.assertEqual(found, [nothing, nothing, some, RoomNotes(True, None, None)])
+        self.assertEqual(found, [nothing, nothing, some, RoomNotes(True, None, None, 0)])
         self.assertEqual(some.noted_gaps(["$a", "$b"]), {"$a"})
         self.assertIsNone(found[-1].noted_gaps(["$a"]))
