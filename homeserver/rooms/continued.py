@@ -10,6 +10,7 @@ and each other change of its events (a redaction, another verdict, a purge) `con
 from __future__ import annotations
 
 from collections.abc import Mapping
+from sys import getsizeof
 from typing import NamedTuple
 
 from homeserver.core.event import Event
@@ -31,22 +32,19 @@ def alike(event: Event, before: bytes, current: bytes | None) -> Alike:
 
 
 class Continued(NamedTuple):
-    """A room whose newest events, `row.extremities`, were all accepted and are in its state."""
+    """A room whose newest events were all accepted and are in its state, that of `root`."""
 
-    row: RoomRow
+    room_nid: int
+    head_version: int
     content_version: int
+    root: bytes
     allowed: tuple[Alike, ...]
     """Messages that were accepted in this state."""
 
     def is_as_before(self, row: RoomRow, content_version: int) -> bool:
         """Whether nothing has changed in the room, which is locked."""
-        known = self.row
-        return (known.room_nid, known.head_version, known.state_root, self.content_version) == (
-            row.room_nid,
-            row.head_version,
-            row.state_root,
-            content_version,
-        )
+        now = (row.room_nid, row.head_version, content_version, row.state_root)
+        return now == (self.room_nid, self.head_version, self.content_version, self.root)
 
     def verdicts(self) -> dict[Alike, Verdict]:
         """What the rules say of messages."""
@@ -64,9 +62,10 @@ def kinds(verdicts: Mapping[Alike, Verdict], root: bytes) -> tuple[Alike, ...]:
 
 
 def size(room_id: str, known: Continued) -> int:
-    """Bytes that it takes; roots and the parts of IDs that are shared are not counted again."""
-    texts = sum(
-        120 + sum(map(len, each[3])) if isinstance(each[3], tuple) else 120
-        for each in known.allowed
-    )
-    return 1000 + len(room_id) + 2 * texts
+    """Bytes that it takes; roots, and the room's ID in each kind, are there once."""
+    texts: list[object] = [room_id]
+    for kind in known.allowed:
+        texts += kind[:2]
+        names = kind[3]
+        texts += names if isinstance(names, tuple) else ()
+    return sum(map(getsizeof, texts)) + 160 * len(known.allowed) + 500

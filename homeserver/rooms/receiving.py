@@ -524,7 +524,10 @@ class Receiving:
             if self._after.get(head) != root or self._statuses.get(head) != ACCEPTED:
                 return None
         allowed = kinds(self._verdicts, root)
-        return Continued(row, self.notes.content_version, allowed) if allowed else None
+        if not allowed:
+            return None
+        version = self.notes.content_version
+        return Continued(row.room_nid, row.head_version, version, root, allowed)
 
     def finish(self, positions: Mapping[str, int]) -> dict[str, Judged]:
         """The outcomes, with the positions that the events were given."""

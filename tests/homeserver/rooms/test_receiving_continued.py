@@ -60,6 +60,8 @@ class ContinuedTest(ContinuedCase):
         await self.enter(version)
         found: list[Any] = []
         events = history(drawn, self.room)
+        events.append(self.room.redaction(self.room.creator, self.room.state["m.room.member", BOB]))
+        events += [self.room.message(drawn.choice((BOB, CAROL)), f"end {n}") for n in range(6)]
         before: list[Event] = []
         while events:
             size = drawn.randint(1, 3)
@@ -68,6 +70,12 @@ class ContinuedTest(ContinuedCase):
                 drawn.shuffle(batch)
             if drawn.random() < 0.1:
                 batch += [event for event in before if event not in batch]
+            if drawn.random() < 0.15:
+                known = await self.receiver.add_outliers(self.room.room_id, batch[:1])
+                found.append({name: judged.status for name, judged in known.items()})
+            if before and drawn.random() < 0.1:
+                known = await self.receiver.add_history(self.room.room_id, before[:1])
+                found.append({name: judged.status for name, judged in known.items()})
             before = batch
             if not remembers:
                 self.receiver._known.clear()
@@ -81,7 +89,7 @@ class ContinuedTest(ContinuedCase):
         return [txn.all(sql) for sql in _STORED]
 
     async def test_the_same_comes_of_it(self) -> None:
-        for version, seeds in (("11", range(6)), ("12", range(3)), ("1", range(3))):
+        for version, seeds in (("11", range(4)), ("12", range(2)), ("1", range(2))):
             taken = 0
             for seed in seeds:
                 self.taken = 0
@@ -90,7 +98,7 @@ class ContinuedTest(ContinuedCase):
                 found = await self.outcome(version, seed, remembers=True)
                 self.assertEqual(found, expected, (version, seed))
                 taken += self.taken
-            self.assertGreater(taken, 10, version)
+            self.assertGreater(taken, 3, version)
 
     async def test_nothing_is_read_for_those_who_go_on(self) -> None:
         await self.enter("11")
@@ -172,4 +180,13 @@ class ContinuedTest(ContinuedCase):
         assert isinstance(known, Continued)
         self.assertEqual(len(known.allowed), MAX_KINDS)
         self.assertEqual(known.allowed[-1][0], f"org.example.{MAX_KINDS + 9}")
-        self.assertGreater(continued.size(self.room.room_id, known), MAX_KINDS * 200)
+
+    def test_long_texts_are_counted(self) -> None:
+        def size(event_type: str, event_id: str) -> int:
+            kind = (event_type, BOB, "!room:b.example", (event_id,), b"root", b"root")
+            known = Continued(1, 1, 1, b"root", (kind,) * MAX_KINDS)
+            return continued.size("!room:b.example", known)
+
+        astral = size("\U0001f600" * 255, "$id") - size("m", "$id")
+        self.assertGreater(astral, MAX_KINDS * 4 * 250)
+        self.assertGreater(size("m", "$" * 255) - size("m", "$"), MAX_KINDS * 250)
