@@ -26,6 +26,24 @@ Verdict = tuple[int, str | None]
 """A status and, if it is not accepted, why."""
 
 
+_JUDGED_BY_CONTENT = frozenset(
+    {
+        "m.room.aliases",
+        "m.room.create",
+        "m.room.member",
+        "m.room.power_levels",
+        "m.room.redaction",
+        "m.room.third_party_invite",
+    }
+)
+"""Types of which the rules look at more than the sender and the state."""
+
+
+def is_judged_by_sender(event: Event) -> bool:
+    """Whether an event is a message that is judged by its sender and the states alone."""
+    return event.state_key is None and event.type not in _JUDGED_BY_CONTENT
+
+
 def alike(event: Event, before: bytes, current: bytes | None) -> Alike:
     """What the rules ask of a message that is judged by its sender and the states alone."""
     return (event.type, event.sender, event.room_id, event.auth_event_ids, before, current)

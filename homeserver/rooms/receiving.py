@@ -24,7 +24,7 @@ from homeserver.core.policy import PolicyServer, is_recommended
 from homeserver.core.room_versions import RoomVersion
 from homeserver.core.types import StateKey
 from homeserver.rooms.build import LocalSigner
-from homeserver.rooms.continued import Alike, Continued, Verdict, alike, kinds
+from homeserver.rooms.continued import Alike, Continued, Verdict, alike, is_judged_by_sender, kinds
 from homeserver.rooms.draft import CREATE, NewEvent, RoomDraft
 from homeserver.rooms.judged import NOT_ADDED, Judged, KnownState, Reset
 from homeserver.rooms.merging import MAX_HEADS, merges
@@ -38,18 +38,6 @@ from storage.transaction import Transaction
 
 MAX_WALKED = 1000
 """Events without effect that are looked behind, in one batch, for what a new event replaces."""
-
-_JUDGED_BY_CONTENT = frozenset(
-    {
-        "m.room.aliases",
-        "m.room.create",
-        "m.room.member",
-        "m.room.power_levels",
-        "m.room.redaction",
-        "m.room.third_party_invite",
-    }
-)
-"""Types of which the rules look at more than the sender and the state."""
 
 
 class NotAllNew(Exception):
@@ -141,44 +129,41 @@ class Receiving:
         """All events, those that have to be judged, numbers for these, and how many of them are
         placed already: all that go on where the room was left."""
         heads = self.draft.row.extremities
-        if self._is_continued([event.event_id for event in received]):
+        names = [event.event_id for event in received]
+        self._referenced = gaps.missing(
+            self.txn, self.draft.row.room_nid, names, self.notes.noted_gaps(names)
+        )
+        if self.known is not None and self._is_continued(self.known, names):
+            self._verdicts = self.known.verdicts()
+            self._after = dict.fromkeys(heads, self.known.root)
+            self._statuses = dict.fromkeys(heads, ACCEPTED)
             # Nothing of it is known, so that all are to be judged.
             fresh = topological_order(received)
             numbers = iter(self.numbers(len(fresh)))
             behind = self._go_on(fresh, 0, numbers, states, outgoing)
             if behind < len(fresh):
-                self._load(received, heads)
+                self._load(received, names, heads)
             return fresh, fresh, numbers, behind
-        self._load(received, heads)
+        self._load(received, names, heads)
         ordered = topological_order([self._as_stored(event) for event in received])
         fresh = [event for event in ordered if not self._answered(event)]
         return ordered, fresh, iter(self.numbers(len(fresh)) if fresh else ()), 0
 
-    def _is_continued(self, names: Sequence[str]) -> bool:
+    def _is_continued(self, known: Continued, names: Sequence[str]) -> bool:
         """Whether the room is as it is remembered, and nothing need be loaded to go on there."""
-        row, root = self.draft.row, self.draft.row.state_root
-        if (
-            not self.presumed_new
-            or self.known is None
-            or root is None
-            or self.notes.is_partial
-            or not self.known.is_as_before(row, self.notes.content_version)
-            or not set(row.extremities).isdisjoint(names)
-        ):
-            return False
-        self._verdicts = self.known.verdicts()
-        for head in row.extremities:
-            self._after[head], self._statuses[head] = root, ACCEPTED
-        self._referenced = self._missed(names)
-        return True
+        row = self.draft.row
+        return (
+            self.presumed_new
+            and not self.notes.is_partial
+            and known.is_as_before(row, self.notes.content_version)
+            and set(row.extremities).isdisjoint(names)
+        )
 
-    def _missed(self, names: Sequence[str]) -> Collection[str]:
-        room_nid = self.draft.row.room_nid
-        return gaps.missing(self.txn, room_nid, names, self.notes.noted_gaps(names))
-
-    def _load(self, received: Sequence[Event], heads: Collection[str]) -> None:
+    def _load(
+        self, received: Sequence[Event], names: Sequence[str], heads: Collection[str]
+    ) -> None:
+        """Read what events with these IDs build on, and what is known of them already."""
         wanted = set(heads)
-        names = [event.event_id for event in received]
         if self.presumed_new and not wanted.isdisjoint(names):
             # A head is known, and what is not loaded of it would be missed.
             raise NotAllNew
@@ -196,7 +181,6 @@ class Receiving:
             self.tree.tell(row)
             if row.state_after is not None:
                 self._after[name] = row.state_after
-        self._referenced = self._missed(names)
         root = self.draft.row.state_root
         if root is not None:
             self._create = self.tree.state(root, [CREATE]).get(CREATE)
@@ -349,7 +333,7 @@ class Receiving:
 
     def _allowed(self, event: Event, before: bytes) -> tuple[int, str | None]:
         """What the authorisation rules say; asked once for messages that are alike to them."""
-        if event.state_key is not None or event.type in _JUDGED_BY_CONTENT:
+        if not is_judged_by_sender(event):
             return self._judge(event, before)
         kind = alike(event, before, self.draft.row.state_root)
         verdict = self._verdicts.get(kind)
