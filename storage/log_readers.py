@@ -35,9 +35,6 @@ STOP_S = 5.0
 IDLE_STEP = 2_000
 """Positions without anything of interest that are passed over before that is written down."""
 
-NEAR = 100
-"""Positions without events that `pass_over` looks through, at most."""
-
 T = TypeVar("T")
 _log = structlog.get_logger(__name__)
 
@@ -60,28 +57,6 @@ def advance(txn: Transaction, name: str, old: int, new: int) -> bool:
     of the transaction nobody else can."""
     sql = "UPDATE log_readers SET pos = ? WHERE name = ? AND pos = ?"
     return txn.execute(sql, (new, name, old)) == 1
-
-
-def pass_over(txn: Transaction, name: str, first: int, last: int) -> bool:
-    """Move a reader over the positions from `first` to `last`, which this transaction has taken
-    and whose events it looks after itself.
-
-    False, at once, where the reader has not read all events before them, or is just being moved:
-    then they are left to it.
-    """
-    before = first - 1
-    # As the clock is taken, all events before are there to be seen. Many more positions than that
-    # have other things: of those that are near it is looked whether they have events.
-    return (
-        txn.execute(
-            "UPDATE log_readers SET pos = ? WHERE name IN (SELECT r.name FROM log_readers r"
-            " WHERE r.name = ? AND r.pos BETWEEN ? AND ? AND NOT EXISTS"
-            " (SELECT 1 FROM events e WHERE e.pos > r.pos AND e.pos <= ?)"
-            f"{txn.dialect.skip_locked})",
-            (last, name, before - NEAR, before, before),
-        )
-        == 1
-    )
 
 
 MOVED = (

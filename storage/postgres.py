@@ -160,10 +160,10 @@ class PostgresTransaction(Transaction):
         if self._before:
             self._send(self._before.pop())
 
-    def next_pos(self, n: int = 1) -> int:
+    def next_pos(self, n: int = 1, *, passing: str | None = None) -> int:
         if self.number is not None or not self._begin:
-            return super().next_pos(n)
-        last, self.number = clock.advance_numbered(self, n)
+            return super().next_pos(n, passing=passing)
+        last, self.number, self.is_passed = clock.advance_numbered(self, n, passing)
         self.took_positions(last - n + 1, last)
         return last
 

@@ -1,7 +1,8 @@
-"""What is noted of a room, and waits for events of other servers: asked for each batch of them.
+"""A room that events of other servers are added to: its row, and what is noted of it and waits for
+them. Asked for each batch of events.
 
-Reads `partial_rooms`, `event_gaps`, `pending_redactions` and `rooms` by one statement: mostly there
-is next to nothing in the first three.
+Reads `rooms`, `partial_rooms`, `event_gaps` and `pending_redactions` by one statement: mostly there
+is next to nothing in the last three.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import NamedTuple
 
+from storage.rooms import COLUMNS, RoomRow, from_row
 from storage.transaction import Transaction
 
 FEW = 50
@@ -32,24 +34,35 @@ class RoomNotes(NamedTuple):
         return None if self.gaps is None else set(self.gaps.intersection(event_ids))
 
 
-def get(txn: Transaction, room_nid: int) -> RoomNotes:
-    """What is noted of a room, which is locked: then it stays so but for what the transaction
-    itself does."""
-    rows = txn.all(
-        "SELECT 'partial', '', '' FROM partial_rooms WHERE room_nid = ?"
-        " UNION ALL SELECT * FROM (SELECT 'gap', event_id, '' FROM event_gaps"
-        " WHERE room_nid = ? LIMIT ?) AS g"
-        " UNION ALL SELECT * FROM (SELECT 'held', redacts, redaction_id FROM pending_redactions"
-        " LIMIT ?) AS h"
-        " UNION ALL SELECT 'version', CAST(content_version AS TEXT), '' FROM rooms"
-        " WHERE room_nid = ?",
-        (room_nid, room_nid, FEW, FEW, room_nid),
-    )
+_NO_ROOM = ", ".join(["NULL"] * len(RoomRow._fields))
+_OF_ROOM = "room_nid = (SELECT room_nid FROM rooms WHERE room_id = ?)"
+_READ = (
+    f"SELECT 'room', CAST(content_version AS TEXT), '', {COLUMNS} FROM rooms WHERE room_id = ?"
+    f" UNION ALL SELECT 'partial', '', '', {_NO_ROOM} FROM partial_rooms WHERE {_OF_ROOM}"
+    f" UNION ALL SELECT 'gap', g.event_id, '', {_NO_ROOM}"
+    f" FROM (SELECT event_id FROM event_gaps WHERE {_OF_ROOM} LIMIT ?) AS g"
+    f" UNION ALL SELECT 'held', h.redacts, h.redaction_id, {_NO_ROOM}"
+    " FROM (SELECT redacts, redaction_id FROM pending_redactions LIMIT ?) AS h"
+)
+
+
+def lock(txn: Transaction, room_id: str) -> tuple[RoomRow, RoomNotes] | None:
+    """The room of this ID, locked until the transaction ends, and what is noted of it: then that
+    stays so but for what the transaction itself does. None if the room is not known."""
+    if txn.dialect.for_update:
+        # What is sent with it sees what was committed while it waited.
+        sql = f"SELECT 1 FROM rooms WHERE room_id = ?{txn.dialect.for_update}"
+        txn.later(sql, (room_id,))
+    rows = txn.all(_READ, (room_id, room_id, room_id, FEW, FEW))
+    room = next((row for row in rows if row[0] == "room"), None)
+    if room is None:
+        return None
     gaps = [row[1] for row in rows if row[0] == "gap"]
     held = tuple((row[1], row[2]) for row in rows if row[0] == "held")
-    return RoomNotes(
+    notes = RoomNotes(
         any(row[0] == "partial" for row in rows),
         frozenset(gaps) if len(gaps) < FEW else None,
         held if len(held) < FEW else None,
-        next((int(row[1]) for row in rows if row[0] == "version"), 0),
+        int(room[1]),
     )
+    return from_row(room[3:]), notes

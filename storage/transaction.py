@@ -65,7 +65,7 @@ class Transaction(Effects, ABC):
     `IntegrityViolation`, `InvalidText`, and `Retry`, which the caller lets pass.
     """
 
-    __slots__ = ("dialect", "statements", "uncommitted")
+    __slots__ = ("dialect", "is_passed", "statements", "uncommitted")
 
     def __init__(self, dialect: Dialect) -> None:
         super().__init__()
@@ -73,6 +73,8 @@ class Transaction(Effects, ABC):
         self.statements = 0
         self.uncommitted: set[int] = set()
         """Numbers of state keys that it made: not to be remembered before it is committed."""
+        self.is_passed = False
+        """See `next_pos`."""
 
     @abstractmethod
     def execute(self, sql: str, args: Sequence[Any] = ()) -> int:
@@ -109,14 +111,18 @@ class Transaction(Effects, ABC):
         """A condition for "column is one of values" and its arguments, to splice into SQL."""
         return self.dialect.any_of(column, values)
 
-    def next_pos(self, n: int = 1) -> int:
+    def next_pos(self, n: int = 1, *, passing: str | None = None) -> int:
         """Advance the clock by `n` and return the last of the new positions.
 
         To be called last, just before the rows that carry the positions are inserted: it locks
         the clock until the end of the transaction, which makes commits happen in this order.
+
+        Parameters: `passing`, a reader of the log that is to be moved over them, if it can be;
+        `is_passed` has whether it was.
         """
         last = clock.advance(self, n)
         self.took_positions(last - n + 1, last)
+        self.is_passed = passing is not None and clock.pass_over(self, passing, n)
         return last
 
 

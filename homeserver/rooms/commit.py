@@ -185,18 +185,25 @@ def _open(
 ) -> dict[str, RoomDraft]:
     drafts = {}
     for room_id, row in rooms.lock(txn, room_ids).items():
-        version = ROOM_VERSIONS.get(row.version)
-        if version is None or row.state_root is None:
-            # A room that only was joined or invited to elsewhere has no head to build on.
-            continue
-        cached = context.heads.get(room_id)
-        fresh = cached is not None and (cached.row.room_nid, cached.row.head_version) == (
-            row.room_nid,
-            row.head_version,
-        )
-        known = dict(cached.known) if cached is not None and fresh else {}
-        drafts[room_id] = draft_of(txn, context, row, version, known)
+        draft = draft_at(txn, context, row)
+        if draft is not None:
+            drafts[room_id] = draft
     return drafts
+
+
+def draft_at(txn: Transaction, context: AppendContext, row: RoomRow) -> RoomDraft | None:
+    """A draft of a room whose row is locked; None if there is no head to build on."""
+    version = ROOM_VERSIONS.get(row.version)
+    if version is None or row.state_root is None:
+        # A room that only was joined or invited to elsewhere has none.
+        return None
+    cached = context.heads.get(row.room_id)
+    fresh = cached is not None and (cached.row.room_nid, cached.row.head_version) == (
+        row.room_nid,
+        row.head_version,
+    )
+    known = dict(cached.known) if cached is not None and fresh else {}
+    return draft_of(txn, context, row, version, known)
 
 
 def draft_of(

@@ -19,7 +19,7 @@ from homeserver.core.room_versions import RoomVersion
 from homeserver.rooms import blocking, continued, redact, searchable, sticky, unread
 from homeserver.rooms.adopt import BadState, Entry, adopt, open_room
 from homeserver.rooms.append import Appender
-from homeserver.rooms.commit import CachedHead, Proposal, open_draft, policy_in_force
+from homeserver.rooms.commit import CachedHead, Proposal, draft_at, policy_in_force
 from homeserver.rooms.continued import Continued
 from homeserver.rooms.judged import NOT_ADDED, Judged, KnownState, Reset
 from homeserver.rooms.newness import Newness
@@ -338,10 +338,13 @@ class Receiver:
         return judged
 
     def _open(self, txn: Transaction, room_id: str, *, live: bool) -> Receiving | None:
-        draft = open_draft(txn, self._context, room_id)
+        context, found = self._context, room_notes.lock(txn, room_id)
+        if found is None:
+            return None
+        row, notes = found
+        draft = draft_at(txn, context, row)
         if draft is None:
             return None
-        row, context = draft.row, self._context
         appointed = draft.state([POLICY]).get(POLICY) if live else None
         policy = None
         if appointed is not None:
@@ -351,7 +354,7 @@ class Receiver:
             RoomTree(txn, context.states, row.room_nid, draft.version),
             draft,
             lambda count: context.event_numbers.take(txn, count),
-            room_notes.get(txn, row.room_nid),
+            notes,
             live=live,
             policy=policy,
             signer=context.signer,
@@ -365,7 +368,7 @@ class Receiver:
         judged = unread.judge(txn, context.crowds, [draft]) if draft.added else {}
         places = [(draft, receiving.rooted)]
         held = receiving.notes.held
-        written = insert(txn, context.states, judged, places, searchable.add_written, held)
+        written = insert(txn, context.states, judged, places, searchable.AtOnce, held)
         sticky.keep_received(txn, receiving, written, receiving.now_ms)
         behind = {gap.successor for gap in receiving.new_gaps}
         if behind:

@@ -17,7 +17,7 @@ from homeserver.core import words
 from homeserver.core.event import Event
 from homeserver.core.texts import TYPES, text_of
 from homeserver.rooms.write import WrittenRoom
-from storage import log_readers, message_words
+from storage import message_words
 from storage.database import Database
 from storage.events import EventRow
 from storage.log_readers import LogReader
@@ -53,20 +53,31 @@ def _content(text: str) -> Any:
         return json.loads(text).get("content")
 
 
-def add_written(txn: Transaction, rows: Sequence[tuple[Event, EventRow]]) -> bool:
-    """Make events findable in the transaction that has just added them, if the reader of the log
-    has all that was before, and the texts are not long; whether that was done.
+class AtOnce:
+    """Makes events findable in the transaction that adds them, if the reader of the log has all
+    that was before, and the texts are not long.
 
-    `rows` are all events that got the positions of the transaction. What it redacts besides has to
-    be redacted afterwards.
+    Parameters: `events`, those that are added.
     """
-    texts = [(row, text_of(row.type, row.state_key, event.content)) for event, row in rows]
-    length = sum(len(text[1]) for _, text in texts if text is not None)
-    if length > MOST_AT_ONCE or not log_readers.pass_over(txn, NAME, txn.first_pos, txn.last_pos):
-        return False
-    found = [_text(row, text) for row, text in texts]
-    message_words.add(txn, [text for text in found if text is not None], is_new=True)
-    return True
+
+    def __init__(self, events: Iterable[Event]) -> None:
+        self._texts = {
+            event.event_id: text
+            for event in events
+            if (text := text_of(event.type, event.state_key, event.content)) is not None
+        }
+
+    @property
+    def reader(self) -> str | None:
+        """The reader that has to be moved over the positions; None: the texts are left to it."""
+        length = sum(len(text) for _, text in self._texts.values())
+        return NAME if length <= MOST_AT_ONCE else None
+
+    def add(self, txn: Transaction, rows: Iterable[EventRow]) -> None:
+        """To be called once the reader was moved, with all of the events that have positions.
+        What the transaction redacts besides has to be redacted afterwards."""
+        found = [_text(row, self._texts.get(row.event_id)) for row in rows]
+        message_words.add(txn, [text for text in found if text is not None], is_new=True)
 
 
 def _text(row: EventRow | Written, text: tuple[str, str] | None) -> Text | None:

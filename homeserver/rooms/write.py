@@ -6,8 +6,9 @@ commit, which makes commit order equal position order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 from homeserver.core.event import Event
 from homeserver.core.types import StateKey
@@ -45,8 +46,15 @@ class WrittenRoom:
     """Whether their texts are findable by words already."""
 
 
-Index = Callable[[Transaction, Sequence[tuple[Event, EventRow]]], bool]
-"""See `homeserver.rooms.searchable.add_written`."""
+class Index(Protocol):
+    """See `homeserver.rooms.searchable.AtOnce`."""
+
+    @property
+    def reader(self) -> str | None: ...
+
+    def add(self, txn: Transaction, rows: Iterable[EventRow], /) -> None: ...
+
+
 Held = Sequence[tuple[str, str]]
 """Redacted events, and the redactions that wait for them."""
 
@@ -76,7 +84,7 @@ def insert(
     states: StateStore,
     judged: Mapping[str, unread.Judgement],
     rooms_events: Sequence[tuple[RoomDraft, Sequence[Rooted]]],
-    index: Index | None = None,
+    index: Callable[[Iterable[Event]], Index] | None = None,
     held: Held | None = None,
 ) -> list[WrittenRoom]:
     """Insert events with known roots. Must be the transaction's last step.
@@ -86,9 +94,13 @@ def insert(
     makes the texts of events findable, if it can; `held` has all redactions that waited for events
     when the rooms were locked, if at hand.
     """
-    relations = relations_among(txn, [item.event for _, rooted in rooms_events for item in rooted])
-    total = sum(_length(item) for _, rooted in rooms_events for item in rooted)
-    pos = txn.next_pos(total) - total if total else 0
+    items = [item for _, rooted in rooms_events for item in rooted]
+    relations = relations_among(txn, [item.event for item in items])
+    total = sum(map(_length, items))
+    finder = index(item.event for item in items) if index and total and _are_new(items) else None
+    reader = finder.reader if finder else None
+    pos = txn.next_pos(total, passing=reader) - total if total else 0
+    is_searchable = reader is not None and txn.is_passed
     written = []
     rows: list[EventRow] = []
     known: list[EventRow] = []
@@ -107,13 +119,14 @@ def insert(
         _count(draft, totals)
         if any(map(_length, rooted)):
             draft.row = draft.row._replace(last_pos=pos)
-        written.append(WrittenRoom(draft.row.room_nid, draft.row.room_id, tuple(entries)))
+        room_nid, room_id = draft.row.room_nid, draft.row.room_id
+        written.append(WrittenRoom(room_nid, room_id, tuple(entries), is_searchable))
     events.insert(txn, rows)
     events.overwrite(txn, known)
     entries = [entry for room in written for entry in room.entries]
-    # Before redactions, which take out again what they find.
-    if index and total and not known and index(txn, [(each.event, each.row) for each in entries]):
-        written = [replace(room, is_searchable=True) for room in written]
+    if finder is not None and is_searchable:
+        # Before redactions, which take out again what they find.
+        finder.add(txn, [entry.row for entry in entries])
     unread.add_marks(txn, [entry.row for entry in entries], judged)
     for (draft, rooted), room in zip(rooms_events, written, strict=True):
         _project(txn, states, draft, rooted, room, held)
@@ -123,6 +136,10 @@ def insert(
     if any(row.outgoing for row in rows + known):
         txn.notify(outgoing.CHANNEL)
     return written
+
+
+def _are_new(items: Iterable[Rooted]) -> bool:
+    return not any(item.is_known for item in items)
 
 
 def _length(item: Rooted) -> int:

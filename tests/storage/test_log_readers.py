@@ -6,7 +6,7 @@ from structlog.testing import capture_logs
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import Clock
 
-from storage import log_readers
+from storage import clock, log_readers
 from storage.database import Database
 from storage.errors import DatabaseUnavailable
 from storage.log_readers import AGAIN_S, DELAY_S, IDLE_STEP, PATIENCE_S, STOP_S, LogReader
@@ -51,6 +51,46 @@ class LogReaderTest(DatabaseTestCase):
 
     async def position(self) -> int:
         return await self.db.read(log_readers.position, NAME)
+
+    async def passing(self, count: int, name: str = NAME) -> tuple[int, bool, int]:
+        """Positions taken by a transaction that looks after its events itself: the last one,
+        whether the reader was moved, and where it is then."""
+
+        def work(txn: Transaction) -> tuple[int, bool]:
+            return txn.next_pos(count, passing=name), txn.is_passed
+
+        last, is_passed = await self.db.write(work)
+        return last, is_passed, await self.position()
+
+    async def test_it_is_moved_over_what_others_look_after(self) -> None:
+        """Where it has read all events before, and then it does not read them."""
+        self.assertEqual(await self.passing(1), (1, True, 1))
+        self.assertEqual(await self.passing(30), (31, True, 31))
+        self.assertTrue(await self.reader.catch_up())
+        self.assertEqual((await self.written(), self.reader.reads), ([], 0))
+        await self.advance(clock.NEAR)
+        self.assertEqual(await self.passing(2), (133, True, 133))
+        await self.advance(clock.NEAR + 1)
+        self.assertEqual(await self.passing(2), (236, False, 133))
+        self.assertEqual(await self.passing(2, "unknown"), (238, False, 133))
+
+    async def test_it_is_moved_once_positions_were_taken(self) -> None:
+        """In the same transaction, which has looked after those too."""
+
+        def work(txn: Transaction) -> list[object]:
+            txn.next_pos(3)
+            return [txn.next_pos(2, passing=NAME), txn.is_passed, txn.first_pos, txn.last_pos]
+
+        self.assertEqual(await self.db.write(work), [5, True, 1, 5])
+        self.assertEqual(await self.position(), 5)
+
+    async def test_positions_without_a_reader(self) -> None:
+        def work(txn: Transaction) -> list[object]:
+            txn.next_pos(3, passing=NAME)
+            return [txn.next_pos(2), txn.is_passed]
+
+        self.assertEqual(await self.db.write(work), [5, False])
+        self.assertEqual(await self.position(), 3)
 
     async def test_it_reads_what_is_new_in_steps(self) -> None:
         await self.advance(25)

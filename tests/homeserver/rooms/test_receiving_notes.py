@@ -75,22 +75,31 @@ class NotesTest(ReceivingCase):
         def change(txn: Transaction) -> list[RoomNotes]:
             row = rooms.get(txn, self.room.room_id)
             assert row is not None
-            here, elsewhere, found = row.room_nid, row.room_nid + 1, []
+            here, elsewhere = row.room_nid, row.room_nid + 1
+            found: list[RoomNotes] = []
+
+            def noted() -> RoomNotes:
+                read = room_notes.lock(txn, self.room.room_id)
+                assert read is not None
+                self.assertEqual(read[0], row)
+                return read[1]
+
             txn.execute("DELETE FROM event_gaps")
-            found.append(room_notes.get(txn, here))
+            found.append(noted())
             partial_rooms.put(txn, PartialRoom(elsewhere, "$join", 1))
             gaps.add(txn, elsewhere, [Gap("$b", "$c", 1)])
-            found.append(room_notes.get(txn, here))
+            found.append(noted())
             partial_rooms.put(txn, PartialRoom(here, "$join", 1))
             gaps.add(txn, here, [Gap("$a", "$c", 1), Gap("$a", "$d", 1)])
             events.hold_redaction(txn, "$a", "$r")
-            found.append(room_notes.get(txn, here))
+            found.append(noted())
             many = [Gap(f"${n}", "$d", 1) for n in range(room_notes.FEW)]
             gaps.add(txn, here, many)
             for gap in many:
                 events.hold_redaction(txn, gap.event_id, "$r")
-            found.append(room_notes.get(txn, here))
+            found.append(noted())
             self.assertEqual(gaps.still_open(txn, here, ["$a", "$b"]), {"$a"})
+            self.assertIsNone(room_notes.lock(txn, "!other"))
             return found
 
         nothing = RoomNotes(False, frozenset(), (), 0)

@@ -6,7 +6,7 @@ import random
 
 from homeserver.rooms.searchable import SearchableTexts
 from homeserver.rooms.write import WrittenRoom
-from storage import log_readers
+from storage import clock, log_readers
 from storage.message_words import Text
 from storage.transaction import Transaction
 from tests.homeserver.rooms.test_receiving import ReceivingCase
@@ -61,7 +61,7 @@ class AtOnceTest(ReceivingCase):
         await self.db.write(lambda txn: txn.next_pos(3))
         await self.receive(self.room.message(BOB, "one"))
         self.assertEqual(len(await self.found()), 1)
-        await self.db.write(lambda txn: txn.next_pos(log_readers.NEAR + 1))
+        await self.db.write(lambda txn: txn.next_pos(clock.NEAR + 1))
         await self.receive(self.room.message(BOB, "two"))
         self.assertEqual(len(await self.found()), 1)
         self.assertTrue(self.is_woken())
