@@ -65,12 +65,14 @@ class SeenRoom(NamedTuple):
     """Whether events of the server wait that were not tried yet: see `storage.received`."""
     answer: str | None
     """What the transaction that they come in was answered with before."""
+    state_root: bytes | None
+    """The root of the state in which the room is so."""
 
 
 def _seen(rows: list[Row]) -> SeenRoom | None:
-    for room_nid, room_id, version, is_here, access_list, has_backlog, answer in rows:
+    for room_nid, room_id, version, is_here, access_list, has_backlog, answer, root in rows:
         room = KnownRoom(int(room_nid), room_id, version, bool(int(is_here)))
-        return SeenRoom(room, access_list, bool(int(has_backlog)), answer)
+        return SeenRoom(room, access_list, bool(int(has_backlog)), answer, root)
     return None
 
 
@@ -80,8 +82,8 @@ def _seen(rows: list[Row]) -> SeenRoom | None:
     " WHERE c.room_nid = r.room_nid AND c.type = 'm.room.server_acl' AND c.state_key = ''),"
     " CASE WHEN EXISTS (SELECT 1 FROM staged_pdus s WHERE s.room_nid = r.room_nid"
     " AND s.origin = ? AND s.attempts = 0) THEN 1 ELSE 0 END,"
-    " (SELECT t.answer FROM received_transactions t WHERE t.origin = ? AND t.txn_id = ?)"
-    " FROM rooms r WHERE r.room_id = ?",
+    " (SELECT t.answer FROM received_transactions t WHERE t.origin = ? AND t.txn_id = ?),"
+    " r.state_root FROM rooms r WHERE r.room_id = ?",
     _seen,
     most=1,
 )

@@ -1,8 +1,8 @@
 """A room that events of other servers are added to: its row, and what is noted of it and waits for
 them. Asked for each batch of events.
 
-Reads `rooms`, `partial_rooms`, `event_gaps` and `pending_redactions` by one statement: mostly there
-is next to nothing in the last three.
+Reads `rooms`, `partial_rooms`, `event_gaps`, `pending_redactions` and `staged_pdus` by one
+statement: mostly there is next to nothing in the last four.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ class RoomNotes(NamedTuple):
     """Redactions that wait in any room: the redacted event and the redaction; None if many."""
     content_version: int
     """See `storage.rooms.contents_changed`."""
+    has_backlog: bool = False
+    """Whether events of a server wait that were not tried yet, if it was asked for."""
 
     def noted_gaps(self, event_ids: Collection[str]) -> set[str] | None:
         """Those of the events that are noted as missing; None if that is not known."""
@@ -44,16 +46,29 @@ _READ = (
     f" UNION ALL SELECT 'held', h.redacts, h.redaction_id, {_NO_ROOM}"
     " FROM (SELECT redacts, redaction_id FROM pending_redactions LIMIT ?) AS h"
 )
+_WITH_BACKLOG = (
+    f"{_READ} UNION ALL SELECT 'backlog', '', '', {_NO_ROOM}"
+    f" WHERE EXISTS (SELECT 1 FROM staged_pdus WHERE {_OF_ROOM} AND origin = ? AND attempts = 0)"
+)
 
 
-def lock(txn: Transaction, room_id: str) -> tuple[RoomRow, RoomNotes] | None:
+def lock(
+    txn: Transaction, room_id: str, origin: str | None = None
+) -> tuple[RoomRow, RoomNotes] | None:
     """The room of this ID, locked until the transaction ends, and what is noted of it: then that
-    stays so but for what the transaction itself does. None if the room is not known."""
+    stays so but for what the transaction itself does. None if the room is not known.
+
+    Parameters: `origin`, the server of which it is asked whether it has a backlog.
+    """
     if txn.dialect.for_update:
         # What is sent with it sees what was committed while it waited.
         sql = f"SELECT 1 FROM rooms WHERE room_id = ?{txn.dialect.for_update}"
         txn.later(sql, (room_id,))
-    rows = txn.all(_READ, (room_id, room_id, room_id, FEW, FEW))
+    args = (room_id, room_id, room_id, FEW, FEW)
+    if origin is None:
+        rows = txn.all(_READ, args)
+    else:
+        rows = txn.all(_WITH_BACKLOG, (*args, room_id, origin))
     room = next((row for row in rows if row[0] == "room"), None)
     if room is None:
         return None
@@ -64,5 +79,6 @@ def lock(txn: Transaction, room_id: str) -> tuple[RoomRow, RoomNotes] | None:
         frozenset(gaps) if len(gaps) < FEW else None,
         held if len(held) < FEW else None,
         int(room[1]),
+        any(row[0] == "backlog" for row in rows),
     )
     return from_row(room[3:]), notes

@@ -39,6 +39,8 @@ MAX_QUEUED = 10
 RETRY_AFTER_MS = 1000
 WAIT_FOR_S = 25.0
 """Seconds that a repetition waits for another process to answer."""
+MAX_TAKEN = 10_000
+"""Transactions of which a process remembers that they were answered."""
 KEEP_MS = 24 * 3_600_000
 """For so long at least a repetition is recognised."""
 PRUNE_EVERY_S = 900.0
@@ -66,6 +68,8 @@ class Transactions:
         self._answers: dict[tuple[str, str], list[Deferred[str]]] = {}
         self._turns: dict[str, Semaphore] = {}
         self._queued: Counter[str] = Counter()
+        self._taken: dict[int, None] = {}
+        """Hashes of what was answered, the oldest first."""
         self._loop = LoopingCall(self._prune)
         self._loop.clock = clock
 
@@ -145,7 +149,8 @@ class Transactions:
     async def _take_events(self, origin: str, txn_id: str, pdus: Sequence[Any]) -> str:
         """Work on a transaction of events alone, without a claim: events are added only once,
         however often they come and whichever process takes them."""
-        kept = _Kept(self._db, origin, txn_id, self._clock)
+        taken = hash((origin, txn_id))
+        kept = _Kept(self._db, origin, txn_id, self._clock, may_be_known=taken in self._taken)
         answers: Answers = {}
         if pdus:
             answers = await self._inbound.receive(origin, pdus, kept)
@@ -155,6 +160,9 @@ class Transactions:
         if answer is None:
             answer = await self._db.write_single(kept.of(answers))
         self._told("repeated" if kept.was_answered else "new")
+        self._taken[taken] = None
+        if len(self._taken) > MAX_TAKEN:
+            del self._taken[next(iter(self._taken))]
         return answer
 
     async def _claim(self, origin: str, txn_id: str) -> str | None:
@@ -203,8 +211,17 @@ class _Kept:
     before.
     """
 
-    def __init__(self, db: Database, origin: str, txn_id: str, clock: IReactorTime) -> None:
+    def __init__(
+        self,
+        db: Database,
+        origin: str,
+        txn_id: str,
+        clock: IReactorTime,
+        *,
+        may_be_known: bool,
+    ) -> None:
         self.txn_id = txn_id
+        self.may_be_known = may_be_known
         self.answer: str | None = None
         self.was_answered = False
         self._db = db

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Collection, Iterable, Mapping, Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 import structlog
@@ -25,13 +24,20 @@ from twisted.internet.interfaces import IReactorTime
 
 from federation.client.pdus import CheckedPdu
 from homeserver.core.event import Event
-from homeserver.core.ids import MAX_ID_BYTES, EventID, InvalidIdentifier, RoomID, domain_of
 from homeserver.core.room_versions import ROOM_VERSIONS, RoomVersion
-from homeserver.core.signing import event_id_for
 from homeserver.core.types import JsonObject
 from homeserver.rooms import open_to
 from homeserver.rooms.backlog import Backlog, Verdict
+from homeserver.rooms.familiar import Familiar, FamiliarRooms, NotAsPresumed
 from homeserver.rooms.open_to import OpenRoom
+from homeserver.rooms.pdu_names import (
+    computed_id,
+    ends_membership,
+    id_of,
+    is_of,
+    named_in,
+    room_of,
+)
 from homeserver.rooms.receive import Keeper
 from storage import received, residence
 from storage.database import Database
@@ -53,7 +59,13 @@ class EventReceiver(Protocol):
     """What is needed of `homeserver.rooms.receive.Receiver`."""
 
     async def add(
-        self, room_id: str, events: Sequence[Event], /, *, keeper: Keeper | None = None
+        self,
+        room_id: str,
+        events: Sequence[Event],
+        /,
+        *,
+        keeper: Keeper | None = None,
+        presumed: Familiar | None = None,
     ) -> Mapping[str, Verdict]: ...
 
 
@@ -85,6 +97,10 @@ class Keeping(Protocol):
     @property
     def txn_id(self) -> str:
         """The sender's ID of the transaction."""
+
+    @property
+    def may_be_known(self) -> bool:
+        """Whether this process has probably answered it before."""
 
     async def look_up(self) -> bool:
         """Whether the transaction was answered before: ask the database."""
@@ -131,6 +147,8 @@ class Inbound:
         self._clock = clock
         self._server_name = server_name
         self._adding: Counter[str] = Counter()
+        self._familiar = FamiliarRooms()
+        self.caches = self._familiar.caches
         self.joins: Joins | None = None
         """Knows which rooms this server is entering: others send events there already."""
 
@@ -143,13 +161,22 @@ class Inbound:
         answer itself, if `keeping` is told so at the end. Nothing is done if `keeping` finds that
         the transaction was answered before. Raises StorageError if the database is away.
         """
-        answers: Answers = {}
-        named = [_room_id(pdu) for pdu in pdus]
+        named = [room_of(pdu) for pdu in pdus]
         room_ids = {room_id for room_id in named if room_id is not None}
-        if len(room_ids) != 1 and keeping is not None and await keeping.look_up():
+        if len(room_ids) == 1:
+            (room_id,) = room_ids
+            is_new = keeping is None or not keeping.may_be_known
+            familiar = self._familiar.get(origin, room_id) if is_new else None
+            if familiar is not None and self._adding[room_id] < MAX_QUEUED:
+                found = {room_id: familiar.found}
+                try:
+                    return await self._take(origin, pdus, named, found, set(), keeping, familiar)
+                except NotAsPresumed:
+                    self._familiar.disproved(origin, room_id)
+        elif keeping is not None and await keeping.look_up():
             return {}
         if not room_ids:
-            return {name: _error("The event names no room.") for name in _named(pdus)}
+            return {name: _error("The event names no room.") for name in named_in(pdus)}
         looked_up = await self._look_up(origin, room_ids, keeping)
         if looked_up is None:
             return {}
@@ -157,6 +184,21 @@ class Inbound:
         strange = [each for each in room_ids if each not in found or not found[each].room.is_here]
         if strange and self.joins is not None and await self.joins.settled(strange):
             found, waiting = await self._look_up(origin, room_ids, None) or (found, waiting)
+        return await self._take(origin, pdus, named, found, waiting, keeping)
+
+    async def _take(
+        self,
+        origin: str,
+        pdus: Sequence[Any],
+        named: Sequence[str | None],
+        found: Mapping[str, OpenRoom],
+        waiting: set[int],
+        keeping: Keeping | None,
+        presumed: Familiar | None = None,
+    ) -> Answers:
+        """Check and deliver PDUs of rooms that were looked up, or of one that is `presumed` to be
+        so. Raises NotAsPresumed: nothing was done, as far as is known."""
+        answers: Answers = {}
         good: list[_Pdu] = []
         for pdu, room_id in zip(pdus, named, strict=True):
             room = found.get(room_id) if room_id is not None else None
@@ -164,11 +206,12 @@ class Inbound:
             if refusal is None and room is not None:
                 good.append(_Pdu(pdu, room, ROOM_VERSIONS[room.room.version]))
                 continue
-            name = _event_id(pdu, room)
+            version = ROOM_VERSIONS.get(room.room.version) if room is not None else None
+            name = id_of(pdu, version)
             if name is not None:
                 answers[name] = _error(refusal or "The room is unknown.")
         checked = await self._check(origin, good, answers)
-        await self._deliver(origin, checked, waiting, answers, keeping)
+        await self._deliver(origin, checked, waiting, answers, keeping, presumed)
         refused = [answer["error"] for answer in answers.values() if "error" in answer]
         if refused:
             _log.info(
@@ -200,13 +243,15 @@ class Inbound:
         if seen is None:
             return {}, set()
         waiting = {seen.room.room_nid} if seen.has_backlog else set()
-        return {room_id: open_to.as_seen(origin, seen)}, waiting
+        found = open_to.as_seen(origin, seen)
+        self._familiar.note(origin, seen, found)
+        return {room_id: found}, waiting
 
     def _refusal(self, pdu: Any, found: OpenRoom | None) -> str | None:
         if found is None or found.room.version not in ROOM_VERSIONS:
             return "This server is not in the room."
         if not found.room.is_here:
-            if _ends_membership(pdu, self._server_name):
+            if ends_membership(pdu, self._server_name):
                 return None
             return "This server is not in the room."
         if not found.is_allowed:
@@ -220,14 +265,14 @@ class Inbound:
         groups: dict[tuple[str, bool], list[_Pdu]] = {}
         for item in pdus:
             # The sender's own keys are at hand; those of others may take their time.
-            is_own = _is_of(origin, item.pdu)
+            is_own = is_of(origin, item.pdu)
             groups.setdefault((item.version.identifier, is_own), []).append(item)
         results = await _all(self._check_group(group) for group in groups.values())
         by_room: dict[str, tuple[OpenRoom, list[Event]]] = {}
         for group, checked in zip(groups.values(), results, strict=True):
             for item, result in zip(group, checked, strict=True):
                 if result.event is None:
-                    name = result.event_id or _computed_id(item.pdu, item.version)
+                    name = result.event_id or computed_id(item.pdu, item.version)
                     if name is not None:
                         answers[name] = _error(result.error or "The event is refused.")
                     continue
@@ -260,6 +305,7 @@ class Inbound:
         waiting: set[int],
         answers: Answers,
         keeping: Keeping | None,
+        presumed: Familiar | None,
     ) -> None:
         # With events of one room all of the answer is known where they are added.
         keeper = _Keeper(keeping, dict(answers)) if keeping and len(checked) == 1 else None
@@ -269,8 +315,8 @@ class Inbound:
             if not found.room.is_here:
                 return await self._withdraw(origin, events)
             if room_nid in waiting or self._adding[found.room.room_id] >= MAX_QUEUED:
-                return await self._stage(room_nid, origin, events)
-            return await self._add(origin, found, events, keeper)
+                return await self._stage_unseen(origin, found, events, presumed)
+            return await self._add(origin, found, events, keeper, presumed)
 
         for part in await _all(one(found, events) for found, events in checked.values()):
             answers.update(part)
@@ -284,40 +330,56 @@ class Inbound:
         return answers
 
     async def _add(
-        self, origin: str, found: OpenRoom, events: list[Event], keeper: _Keeper | None
+        self,
+        origin: str,
+        found: OpenRoom,
+        events: list[Event],
+        keeper: _Keeper | None,
+        presumed: Familiar | None,
     ) -> Answers:
         room_id, room_nid = found.room.room_id, found.room.room_nid
 
         async def add() -> Mapping[str, Verdict]:
             self._adding[room_id] += 1
             try:
-                return await self._receiver.add(room_id, events, keeper=keeper)
+                return await self._receiver.add(room_id, events, keeper=keeper, presumed=presumed)
             finally:
                 self._adding[room_id] -= 1
                 self._adding += Counter()
 
         adding = Deferred.fromCoroutine(add())
-        if not await _done_within(adding, PATIENCE_S, self._clock):
+        try:
+            verdicts = await _within(adding, PATIENCE_S, self._clock)
+        except _StillAtIt:
             # What is added meanwhile is found to be there when it is tried again.
             adding.addErrback(
                 lambda failure: _log.warning(
                     "events not added yet", room_id=room_id, reason=str(failure.value)
                 )
             )
-            return await self._stage(room_nid, origin, events)
-        try:
-            verdicts = await adding
-        except StorageError:
+            return await self._stage_unseen(origin, found, events, presumed)
+        except (StorageError, NotAsPresumed):
             raise
         except Exception as error:
             _log.error("events not added", room_id=room_id, origin=origin, exc_info=error)
-            return await self._stage(room_nid, origin, events)
+            return await self._stage_unseen(origin, found, events, presumed)
         answers, lacking = _answered(events, verdicts)
         if keeper is not None:
             keeper.committed()
         if lacking:
             answers |= await self._stage(room_nid, origin, lacking)
         return answers
+
+    async def _stage_unseen(
+        self, origin: str, found: OpenRoom, events: list[Event], presumed: Familiar | None
+    ) -> Answers:
+        """Have events wait; it is not asked again then whether they may come from there."""
+        room_id, room_nid = found.room.room_id, found.room.room_nid
+        if presumed is not None:
+            looked_up = await self._look_up(origin, {room_id}, None)
+            if looked_up is None or looked_up[0].get(room_id) != found:
+                raise NotAsPresumed
+        return await self._stage(room_nid, origin, events)
 
     async def _stage(self, room_nid: int, origin: str, events: Sequence[Event]) -> Answers:
         kept = await self._backlog.stage(room_nid, origin, events)
@@ -403,16 +465,21 @@ async def _all(work: Iterable[Awaitable[Any]]) -> list[Any]:
     return [result for _, result in results]
 
 
-def _done_within(work: Deferred[Any], seconds: float, clock: IReactorTime) -> Deferred[bool]:
-    """Whether `work` has ended, in whichever way, after so many seconds at most."""
-    waiter: Deferred[bool] = Deferred()
-    call = clock.callLater(seconds, waiter.callback, False)
+class _StillAtIt(Exception):
+    """Work has not ended in time; it goes on."""
+
+
+def _within(work: Deferred[Any], seconds: float, clock: IReactorTime) -> Deferred[Any]:
+    """What work comes to, if it has ended after so many seconds at most; else `_StillAtIt`."""
+    waiter: Deferred[Any] = Deferred()
+    call = clock.callLater(seconds, waiter.errback, _StillAtIt())
 
     def ended(result: Any) -> Any:
-        if call.active():
-            call.cancel()
-            waiter.callback(True)
-        return result
+        if not call.active():
+            return result
+        call.cancel()
+        waiter.callback(result)
+        return None
 
     work.addBoth(ended)
     return waiter
@@ -420,68 +487,3 @@ def _done_within(work: Deferred[Any], seconds: float, clock: IReactorTime) -> De
 
 def _error(reason: str) -> JsonObject:
     return {"error": reason}
-
-
-def _room_id(pdu: Any) -> str | None:
-    """The room that a PDU names."""
-    room_id = pdu.get("room_id") if isinstance(pdu, dict) else None
-    # Nothing as long as a whole transaction is remembered.
-    if not isinstance(room_id, str) or len(room_id) > MAX_ID_BYTES:
-        return None
-    return _valid_room_id(room_id)
-
-
-@lru_cache(maxsize=256)
-def _valid_room_id(text: str) -> str | None:
-    # Events come many of a room at a time.
-    try:
-        return RoomID.parse(text)
-    except InvalidIdentifier:
-        return None
-
-
-def _is_of(origin: str, pdu: JsonObject) -> bool:
-    sender = pdu.get("sender")
-    return isinstance(sender, str) and domain_of(sender) == origin
-
-
-def _ends_membership(pdu: Any, server_name: str) -> bool:
-    """Whether a PDU looks like the end of an invite or a knock of a user of this server."""
-    if not isinstance(pdu, dict) or pdu.get("type") != "m.room.member":
-        return False
-    user_id, content = pdu.get("state_key"), pdu.get("content")
-    return (
-        isinstance(user_id, str)
-        and domain_of(user_id) == server_name
-        and isinstance(content, dict)
-        and content.get("membership") in ("leave", "ban")
-    )
-
-
-def _named(pdus: Iterable[Any]) -> list[str]:
-    return [name for pdu in pdus if (name := _event_id(pdu, None)) is not None]
-
-
-def _event_id(pdu: Any, found: OpenRoom | None) -> str | None:
-    """The event ID of a PDU that is refused unread, if that can be told."""
-    version = ROOM_VERSIONS.get(found.room.version) if found is not None else None
-    if version is not None:
-        return _computed_id(pdu, version)
-    if not isinstance(pdu, dict):
-        return None
-    # Which version the room has is not known here: the ID can be told in the oldest ones only,
-    # which carry it, and where the room's ID shows that it is of version 12.
-    if "event_id" in pdu:
-        return _computed_id(pdu, ROOM_VERSIONS["1"])
-    room_id = _room_id(pdu)
-    is_create = pdu.get("type") == "m.room.create" and "room_id" not in pdu
-    if is_create or (room_id is not None and RoomID(room_id).legacy_domain is None):
-        return _computed_id(pdu, ROOM_VERSIONS["12"])
-    return None
-
-
-def _computed_id(pdu: Any, version: RoomVersion) -> str | None:
-    try:
-        return EventID.parse(event_id_for(pdu, version))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return None

@@ -21,6 +21,7 @@ from homeserver.rooms.adopt import BadState, Entry, adopt, open_room
 from homeserver.rooms.append import Appender
 from homeserver.rooms.commit import CachedHead, Proposal, draft_at, policy_in_force
 from homeserver.rooms.continued import Continued
+from homeserver.rooms.familiar import Familiar, NotAsPresumed
 from homeserver.rooms.judged import NOT_ADDED, Judged, KnownState, Reset
 from homeserver.rooms.newness import Newness
 from homeserver.rooms.noted import Noted
@@ -114,20 +115,26 @@ class Receiver:
         states: Mapping[str, KnownState] = NO_STATES,
         outgoing: bool = False,
         keeper: Keeper | None = None,
+        presumed: Familiar | None = None,
     ) -> dict[str, Judged]:
         """Add events at the head of a room; what became of each, by its ID.
 
         Parameters: `states`, the state before those events whose predecessors are not known, by
         event ID; `outgoing`, whether this server is to tell the others in the room; `keeper`,
-        which is called in the same transaction, unless nobody may add to the room.
-        """
+        which is called in the same transaction, unless nobody may add to the room; `presumed`,
+        how their sender is presumed to find the room.
 
-        done = await self._add(room_id, received, states, outgoing, ask_policy=True, keeper=keeper)
+        Raises NotAsPresumed: nothing was added, and `keeper` has stored nothing, or perhaps all
+        was and nobody knows.
+        """
+        done = await self._add(
+            room_id, received, states, outgoing, ask_policy=True, keeper=keeper, presumed=presumed
+        )
         if done.policy is not None and done.unsigned:
             signed = await self._ask(done.unsigned, done.policy)
             again = [signed.get(event.event_id, event) for event in received]
             done = await self._add(
-                room_id, again, states, outgoing, ask_policy=False, keeper=keeper
+                room_id, again, states, outgoing, ask_policy=False, keeper=keeper, presumed=presumed
             )
         self._tell(room_id, done.judged, done.written)
         if done.resets:
@@ -165,13 +172,14 @@ class Receiver:
         ask_policy: bool,
         request: AppendRequest | None = None,
         keeper: Keeper | None = None,
+        presumed: Familiar | None = None,
     ) -> _Added:
         presumed_new = keeper is not None and not states and self._newness.presumed(room_id)
         known = self._known.get(room_id) if presumed_new else None
         tries = 0
 
         def judged(txn: Transaction, *, are_new: bool) -> Receiving | None:
-            receiving = self._open(txn, room_id, live=True)
+            receiving = self._open(txn, room_id, live=True, presumed=presumed)
             if receiving is not None:
                 receiving.ask_policy = ask_policy
                 receiving.presumed_new = are_new
@@ -182,6 +190,9 @@ class Receiver:
         def work(txn: Transaction) -> _Added:
             nonlocal tries
             tries += 1
+            if presumed is not None and tries > 1:
+                # An event is known, or the answer; or nobody knows.
+                raise NotAsPresumed
             if keeper is not None:
                 keeper.begin()
             try:
@@ -205,9 +216,11 @@ class Receiver:
             judgements, goes_on = receiving.finish(places), receiving.continued()
             return _Added(judgements, written, receiving.resets, head=head, continued=goes_on)
 
-        done = await self._retried(work)
-        if presumed_new and tries > 1:
-            self._newness.disproved(room_id)
+        try:
+            done = await self._retried(work)
+        finally:
+            if presumed_new and tries > 1:
+                self._newness.disproved(room_id)
         if done.head is not None:
             # What is added next, from here or elsewhere, need not read the state again.
             self._appender.keep_head(room_id, done.head)
@@ -337,8 +350,13 @@ class Receiver:
         self._tell(join.room_id, {join.event_id: judged}, written)
         return judged
 
-    def _open(self, txn: Transaction, room_id: str, *, live: bool) -> Receiving | None:
-        context, found = self._context, room_notes.lock(txn, room_id)
+    def _open(
+        self, txn: Transaction, room_id: str, *, live: bool, presumed: Familiar | None = None
+    ) -> Receiving | None:
+        origin = presumed.origin if presumed is not None else None
+        context, found = self._context, room_notes.lock(txn, room_id, origin)
+        if presumed is not None and (found is None or not presumed.is_proved(*found)):
+            raise NotAsPresumed
         if found is None:
             return None
         row, notes = found

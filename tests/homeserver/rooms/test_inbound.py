@@ -10,7 +10,9 @@ from twisted.internet.defer import Deferred
 
 from homeserver.core.types import JsonObject
 from homeserver.rooms import inbound as module
+from homeserver.rooms import pdu_names
 from homeserver.rooms.inbound import Answers
+from storage import rooms
 from storage.errors import DatabaseUnavailable
 from storage.received import Bound, Bounds
 from storage.transaction import Transaction
@@ -25,6 +27,7 @@ class FakeKeeping:
 
     def __init__(self) -> None:
         self.txn_id = "t"
+        self.may_be_known = False
         self.begun = self.stored = 0
         self.answers: Answers | None = None
         self._last: Answers | None = None
@@ -109,6 +112,61 @@ class InboundTest(WaitingCase):
         self.script.verdicts[late.event_id] = Verdict(-1, "lacking")
         await self.inbound.receive(ORIGIN, [late.pdu], keeping)
         self.assertEqual((keeping.answers, keeping.stored), (None, 2))
+
+    async def become_familiar(self) -> None:
+        """The room was found, and is presumed to be so."""
+        await self.db.write(lambda txn: self.change_room(txn, state_root=b"root"))
+        await self.receive(self.message(self.one, "first").pdu)
+        await self.receive(self.message(self.one, "second").pdu)
+        self.assertIsNone(self.script.presumed[-2])
+        self.assertIsNotNone(self.script.presumed[-1])
+
+    def change_room(self, txn: Transaction, **fields: Any) -> None:
+        row = rooms.get(txn, self.one.room_id)
+        assert row is not None
+        rooms.put(txn, [row._replace(**fields)])
+
+    def leave_room(self, txn: Transaction) -> None:
+        txn.execute("UPDATE memberships SET membership = 'leave' WHERE room_nid = 1")
+
+    async def test_a_room_that_is_not_as_presumed(self) -> None:
+        """It is looked up, and all is as if nothing had been presumed."""
+        await self.become_familiar()
+        self.script.is_strange = True
+        event = self.message(self.one, "third")
+        self.assertEqual(await self.receive(event.pdu), {event.event_id: {}})
+        self.assertIsNone(self.script.presumed[-1])
+        self.assertEqual(self.script.calls[-1][2], [event.event_id])
+        await self.db.write(self.leave_room)
+        event = self.message(self.one, "fourth")
+        self.assertIn("not in the room", (await self.receive(event.pdu))[event.event_id]["error"])
+
+    async def slow(self) -> tuple[Any, Deferred[Any]]:
+        """An event for the room, which is presumed to be open, that is not added in time."""
+        self.script.hold[self.one.room_id] = Deferred()
+        event, before = self.message(self.one, "slow"), len(self.script.calls)
+        receiving = self.begin_receiving(event.pdu)
+        await eventually(lambda: len(self.script.calls) > before)
+        self.assertIsNotNone(self.script.presumed[-1])
+        return event, receiving
+
+    async def test_a_slow_room_that_is_presumed_to_be_open(self) -> None:
+        """It is looked up before events wait: then nobody asks whether they may come."""
+        await self.become_familiar()
+        event, receiving = await self.slow()
+        self.clock.advance(module.PATIENCE_S + 1)
+        self.assertEqual(await receiving, {event.event_id: {}})
+        self.assertEqual(await self.waiting(), {event.event_id: 0})
+        self.script.hold.pop(self.one.room_id).callback(None)
+
+    async def test_a_slow_room_that_was_left(self) -> None:
+        await self.become_familiar()
+        event, receiving = await self.slow()
+        await self.db.write(self.leave_room)
+        self.clock.advance(module.PATIENCE_S + 1)
+        self.assertIn("not in the room", (await receiving)[event.event_id]["error"])
+        self.assertEqual(await self.waiting(), {})
+        self.script.hold.pop(self.one.room_id).callback(None)
 
     async def test_what_lacks_something_waits(self) -> None:
         event = self.message(self.one)
@@ -196,6 +254,20 @@ class InboundTest(WaitingCase):
         with self.assertRaises(DatabaseUnavailable):
             await self.receive(self.message(self.one).pdu)
 
+    async def test_a_database_that_goes_away_fails_the_transaction(self) -> None:
+        """While events are added: they are not taken for ones that harm."""
+        event = self.message(self.one)
+        self.script.fails.add(event.event_id)
+        self.script.failure = DatabaseUnavailable("away")
+        self.script.hold[self.one.room_id] = Deferred()
+        receiving = self.begin_receiving(event.pdu)
+        await eventually(lambda: bool(self.script.calls))
+        self.script.hold.pop(self.one.room_id).callback(None)
+        with self.assertRaises(DatabaseUnavailable):
+            await receiving
+        self.assertEqual(await self.waiting(), {})
+        self.assertEqual(self.flushLoggedErrors(), [])
+
     async def test_rooms_that_are_not_known(self) -> None:
         """Shows RECV-2: an error where the event ID can be told."""
         found = {}
@@ -220,11 +292,11 @@ class InboundTest(WaitingCase):
 
     async def test_long_room_ids_are_not_remembered(self) -> None:
         """They may be as long as a transaction."""
-        before = module._valid_room_id.cache_info().misses
+        before = pdu_names._valid_room_id.cache_info().misses
         pdu = {**self.message(self.one).pdu, "room_id": "!" + "a" * 100_000 + ":b.example"}
         answers = await self.receive(pdu)
         self.assertTrue(all("error" in answer for answer in answers.values()))
-        self.assertEqual(module._valid_room_id.cache_info().misses, before)
+        self.assertEqual(pdu_names._valid_room_id.cache_info().misses, before)
 
     async def test_rubbish(self) -> None:
         """Shows RECV-2."""

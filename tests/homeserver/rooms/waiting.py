@@ -12,6 +12,7 @@ from federation.client.pdus import CheckedPdu
 from homeserver.core.event import Event
 from homeserver.core.room_versions import RoomVersion
 from homeserver.rooms.backlog import Backlog
+from homeserver.rooms.familiar import Familiar, NotAsPresumed
 from homeserver.rooms.inbound import Inbound
 from homeserver.rooms.receive import Keeper
 from storage import memberships, received, rooms
@@ -60,10 +61,23 @@ class Script:
         self.calls: list[tuple[str, str, list[str]]] = []
         self.hold: dict[str, Deferred[None]] = {}
         self.fails: set[str] = set()
+        self.failure: Exception = ValueError("on purpose")
+        self.presumed: list[Familiar | None] = []
+        """How rooms were presumed to be, of each call of `add`; it is not so if `is_strange`."""
+        self.is_strange = False
 
     async def add(
-        self, room_id: str, events: Sequence[Event], /, *, keeper: Keeper | None = None
+        self,
+        room_id: str,
+        events: Sequence[Event],
+        /,
+        *,
+        keeper: Keeper | None = None,
+        presumed: Familiar | None = None,
     ) -> Mapping[str, Verdict]:
+        self.presumed.append(presumed)
+        if presumed is not None and self.is_strange:
+            raise NotAsPresumed
         if keeper is not None:
             verdicts: Any = self._verdicts(events)
             for _ in range(2):  # A transaction of the database may have to be repeated.
@@ -85,7 +99,7 @@ class Script:
             if name in self.hold:
                 await shared(self.hold[name])
         if self.fails & set(names):
-            raise ValueError("on purpose")
+            raise self.failure
         return self._verdicts(events)
 
     def _verdicts(self, events: Sequence[Event]) -> dict[str, Verdict]:
