@@ -21,11 +21,13 @@ import structlog
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
 
 from federation.client.pdus import CheckedPdu
 from homeserver.core.event import Event
 from homeserver.core.room_versions import ROOM_VERSIONS, RoomVersion
 from homeserver.core.types import JsonObject
+from homeserver.in_time import in_time
 from homeserver.rooms import open_to
 from homeserver.rooms.backlog import Backlog, Verdict
 from homeserver.rooms.familiar import Familiar, FamiliarRooms, NotAsPresumed
@@ -347,16 +349,19 @@ class Inbound:
                 self._adding[room_id] -= 1
                 self._adding += Counter()
 
-        adding = Deferred.fromCoroutine(add())
+        is_late = False
+
+        def failed(failure: Failure) -> Failure:
+            if is_late:
+                _log.warning("events not added yet", room_id=room_id, reason=str(failure.value))
+            return failure
+
+        adding = Deferred.fromCoroutine(add()).addErrback(failed)
         try:
-            verdicts = await _within(adding, PATIENCE_S, self._clock)
-        except _StillAtIt:
+            verdicts = await in_time(adding, self._clock, PATIENCE_S)
+        except TimeoutError:
             # What is added meanwhile is found to be there when it is tried again.
-            adding.addErrback(
-                lambda failure: _log.warning(
-                    "events not added yet", room_id=room_id, reason=str(failure.value)
-                )
-            )
+            is_late = True
             return await self._stage_unseen(origin, found, events, presumed)
         except (StorageError, NotAsPresumed):
             raise
@@ -463,26 +468,6 @@ async def _all(work: Iterable[Awaitable[Any]]) -> list[Any]:
         if not is_success:
             result.raiseException()
     return [result for _, result in results]
-
-
-class _StillAtIt(Exception):
-    """Work has not ended in time; it goes on."""
-
-
-def _within(work: Deferred[Any], seconds: float, clock: IReactorTime) -> Deferred[Any]:
-    """What work comes to, if it has ended after so many seconds at most; else `_StillAtIt`."""
-    waiter: Deferred[Any] = Deferred()
-    call = clock.callLater(seconds, waiter.errback, _StillAtIt())
-
-    def ended(result: Any) -> Any:
-        if not call.active():
-            return result
-        call.cancel()
-        waiter.callback(result)
-        return None
-
-    work.addBoth(ended)
-    return waiter
 
 
 def _error(reason: str) -> JsonObject:
