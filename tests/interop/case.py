@@ -31,13 +31,16 @@ def new_directory(kind: str) -> Path:
 
 @functools.cache
 def _pair() -> dict[str, Server]:
-    pair: dict[str, Server] = {
+    return {
         "hearth": HearthServer(new_directory("hearth")),
         "synapse": SynapseServer(new_directory("synapse")),
     }
-    for server in pair.values():
+
+
+@functools.cache
+def _end_at_exit() -> None:
+    for server in _pair().values():
         atexit.register(server.kill)
-    return pair
 
 
 class InteropCase(TestCase):
@@ -59,6 +62,8 @@ class InteropCase(TestCase):
         """Runs before each test: the servers run; `alice` is at home, `bob` away."""
         pair = _pair()
         await start_all(list(pair.values()))
+        # Before what has started them ends, as that was registered first.
+        _end_at_exit()
         away_kind = "synapse" if self.home_kind == "hearth" else "hearth"
         self.home, self.away = pair[self.home_kind], pair[away_kind]
         self.alice: Account = await self.home.register("alice")

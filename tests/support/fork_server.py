@@ -137,6 +137,7 @@ class _Server:
                     continue
                 text, files, _, _ = socket.recv_fds(self._asked, _MOST, 4)
                 if not text:
+                    self._end_all()
                     return None
                 request = json.loads(text)
                 told = socket.socket(fileno=files.pop())
@@ -149,6 +150,11 @@ class _Server:
                     os.close(file)
                 self._running[pid] = told
                 told.send(str(pid).encode())
+
+    def _end_all(self) -> None:
+        """Whoever asked has ended: nobody else would end what was left running."""
+        for pid in self._running:
+            os.kill(pid, signal.SIGKILL)  # not waited for yet, so that it is ours
 
     def _tell_who_ended(self) -> None:
         for pid, told in list(self._running.items()):
