@@ -128,6 +128,13 @@ class _Pdu(NamedTuple):
     version: RoomVersion
 
 
+class _Read(NamedTuple):
+    """Sound events by room ID, in order, and the answers for the others."""
+
+    checked: dict[str, tuple[OpenRoom, list[Event]]]
+    refused: Answers
+
+
 class Inbound:
     """Takes the events of transactions."""
 
@@ -165,17 +172,18 @@ class Inbound:
         """
         named = [room_of(pdu) for pdu in pdus]
         room_ids = {room_id for room_id in named if room_id is not None}
-        if len(room_ids) == 1:
-            (room_id,) = room_ids
-            is_new = keeping is None or not keeping.may_be_known
-            familiar = self._familiar.get(origin, room_id) if is_new else None
-            if familiar is not None and self._adding[room_id] < MAX_QUEUED:
-                found = {room_id: familiar.found}
-                try:
-                    return await self._take(origin, pdus, named, found, set(), keeping, familiar)
-                except NotAsPresumed:
-                    self._familiar.disproved(origin, room_id)
-        elif keeping is not None and await keeping.look_up():
+        presumed = self._presumed(origin, room_ids, keeping)
+        before: dict[str, OpenRoom] = {}
+        read: _Read | None = None
+        if presumed is not None:
+            room_id = presumed.found.room.room_id
+            before[room_id] = presumed.found
+            read = await self._read(origin, pdus, named, before)
+            try:
+                return await self._deliver(origin, read, set(), keeping, presumed)
+            except NotAsPresumed:
+                self._familiar.disproved(origin, room_id)
+        elif len(room_ids) != 1 and keeping is not None and await keeping.look_up():
             return {}
         if not room_ids:
             return {name: _error("The event names no room.") for name in named_in(pdus)}
@@ -186,20 +194,30 @@ class Inbound:
         strange = [each for each in room_ids if each not in found or not found[each].room.is_here]
         if strange and self.joins is not None and await self.joins.settled(strange):
             found, waiting = await self._look_up(origin, room_ids, None) or (found, waiting)
-        return await self._take(origin, pdus, named, found, waiting, keeping)
+        if read is None or found != before:
+            read = await self._read(origin, pdus, named, found)
+        return await self._deliver(origin, read, waiting, keeping, None)
 
-    async def _take(
+    def _presumed(
+        self, origin: str, room_ids: Collection[str], keeping: Keeping | None
+    ) -> Familiar | None:
+        """The only room of a new transaction, if it is presumed to be as it was found before."""
+        if len(room_ids) != 1 or (keeping is not None and keeping.may_be_known):
+            return None
+        (room_id,) = room_ids
+        if self._adding[room_id] >= MAX_QUEUED:
+            return None
+        return self._familiar.get(origin, room_id)
+
+    async def _read(
         self,
         origin: str,
         pdus: Sequence[Any],
         named: Sequence[str | None],
         found: Mapping[str, OpenRoom],
-        waiting: set[int],
-        keeping: Keeping | None,
-        presumed: Familiar | None = None,
-    ) -> Answers:
-        """Check and deliver PDUs of rooms that were looked up, or of one that is `presumed` to be
-        so. Raises NotAsPresumed: nothing was done, as far as is known."""
+    ) -> _Read:
+        """The PDUs that may be added, checked. `named` has the room of each, `found` those that
+        are known."""
         answers: Answers = {}
         good: list[_Pdu] = []
         for pdu, room_id in zip(pdus, named, strict=True):
@@ -212,18 +230,7 @@ class Inbound:
             name = id_of(pdu, version)
             if name is not None:
                 answers[name] = _error(refusal or "The room is unknown.")
-        checked = await self._check(origin, good, answers)
-        await self._deliver(origin, checked, waiting, answers, keeping, presumed)
-        refused = [answer["error"] for answer in answers.values() if "error" in answer]
-        if refused:
-            _log.info(
-                "events refused",
-                origin=origin,
-                events=len(pdus),
-                refused=len(refused),
-                reasons=sorted(set(refused))[:3],
-            )
-        return answers
+        return _Read(await self._check(origin, good, answers), answers)
 
     async def _look_up(
         self, origin: str, room_ids: set[str], keeping: Keeping | None
@@ -303,12 +310,16 @@ class Inbound:
     async def _deliver(
         self,
         origin: str,
-        checked: Mapping[str, tuple[OpenRoom, list[Event]]],
+        read: _Read,
         waiting: set[int],
-        answers: Answers,
         keeping: Keeping | None,
         presumed: Familiar | None,
-    ) -> None:
+    ) -> Answers:
+        """Add what was read to its rooms, or have it wait; the answers.
+
+        Raises NotAsPresumed: nothing was done, as far as is known.
+        """
+        checked, answers = read.checked, dict(read.refused)
         # With events of one room all of the answer is known where they are added.
         keeper = _Keeper(keeping, dict(answers)) if keeping and len(checked) == 1 else None
 
@@ -322,6 +333,17 @@ class Inbound:
 
         for part in await _all(one(found, events) for found, events in checked.values()):
             answers.update(part)
+        refused = [answer["error"] for answer in answers.values() if "error" in answer]
+        if refused:
+            reasons = sorted(set(refused))[:3]
+            _log.info(
+                "events refused",
+                origin=origin,
+                events=len(answers),
+                refused=len(refused),
+                reasons=reasons,
+            )
+        return answers
 
     async def _withdraw(self, origin: str, events: Sequence[Event]) -> Answers:
         answers: Answers = {}

@@ -24,7 +24,7 @@ print(server.pid)
 class LeftRunningTest(TestCase):
     async def test_a_server_that_nobody_stopped(self) -> None:
         done = subprocess.run(
-            [sys.executable, "-c", _FORGETFUL, self.mktemp()],
+            [sys.executable, "-c", _FORGETFUL, str(Path(self.mktemp()).resolve())],
             capture_output=True,
             text=True,
             cwd=_ROOT,
